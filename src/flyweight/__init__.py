@@ -1,0 +1,73 @@
+"""The smallest model that does the job: every verb is a function here and a command of the CLI.
+
+Nothing heavy loads before a verb is used.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module, metadata
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from flyweight.errors import FlyweightError
+
+if TYPE_CHECKING:
+    from flyweight.distill.verb import distill
+    from flyweight.make.evaluate import eval  # noqa: A004
+    from flyweight.make.verb import make
+    from flyweight.runtime.chat import chat
+    from flyweight.runtime.pack import pack
+    from flyweight.make.prune import prune
+
+    __version__: str
+
+# Each verb and the module that defines a function of that name, in the order of the help page.
+# Such a module imports nothing heavy at its top, so that the CLI can read its signature.
+VERBS = {
+    "make": "flyweight.make.verb",
+    "prune": "flyweight.make.prune",
+    "distill": "flyweight.distill.verb",
+    "pack": "flyweight.runtime.pack",
+    "eval": "flyweight.make.evaluate",
+    "chat": "flyweight.runtime.chat",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in VERBS:
+        return getattr(import_module(VERBS[name]), name)
+    if name == "__version__":
+        return metadata.version("flyweight")
+    raise AttributeError(f"module 'flyweight' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """This package: `make` and `distill` stay verbs although subpackages bear the same names.
+
+    Python binds a subpackage to its parent when it is first imported, which would hide the verb.
+    The subpackage stays reachable as `from flyweight.make import ...`.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in VERBS and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+__all__ = [
+    "VERBS",
+    "FlyweightError",
+    "__version__",
+    "chat",
+    "distill",
+    "eval",
+    "make",
+    "pack",
+    "prune",
+]

@@ -1,0 +1,199 @@
+"""`card.json`: what a model was made from, how, what it scored, and what it costs to run.
+
+The schema is public (docs/reference/card.schema.json, generated from these classes): fields are
+added, never renamed. Times are seconds, sizes bytes, scores in the scorer's own range.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA = 1
+
+
+class Part(BaseModel):
+    """A piece of the card; unknown fields are refused, so that a typo never passes silently."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Score(Part):
+    """A mean with its two-sided 95 % interval, over `n` items in `groups` groups."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    groups: int
+
+
+class SliceScore(Part):
+    """One slice of the test items. `p`: Holm-corrected, of "below the bar here"."""
+
+    name: str
+    n: int
+    student: float
+    teacher: float
+    ratio: float | None
+    p: float | None
+
+
+class VerdictCard(Part):
+    """The verdict on test: the paired ratio with its one-sided limits, against the bar."""
+
+    word: Literal["passes", "falls short", "cannot tell"]
+    bar: float
+    absolute: bool = False
+    estimate: float
+    low: float
+    high: float
+    confidence: float
+    n: int
+    groups: int
+    disagreements: int
+    more_groups: int | None
+    opening: int  # how many times these test items have been opened, this one included
+    sentence: str
+
+
+class FileEntry(Part):
+    """A file of the folder."""
+
+    bytes: int
+    sha256: str
+
+
+class Row(Part):
+    """One model that was measured in the runtime on dev: a line of the report's table."""
+
+    name: str
+    role: Literal["teacher", "candidate"]
+    bits: int
+    shape: dict[str, int]
+    parameters: int
+    bytes: int
+    dev: Score
+    dev_ratio: float
+    dev_low: float
+    latency_p50: float
+    latency_p95: float
+    tokens_per_second: float
+    prompt_tokens_per_second: float
+    peak_memory: int
+    chosen: bool = False
+
+
+class Source(Part):
+    """The teacher: where it came from, and its size. `bytes` are its parameters at 16 bits."""
+
+    name: str
+    commit: str | None
+    sha256: str
+    tokenizer_sha256: str
+    parameters: int
+    bytes: int
+    shape: dict[str, int]
+
+
+class TaskCard(Part):
+    """The task: what it was judged on."""
+
+    name: str
+    sha256: str
+    test_sha256: str
+    score: str
+    train: int
+    dev: int
+    test: int
+
+
+class Recipe(Part):
+    """How the student was made; with the same inputs and machine, enough to make it again."""
+
+    by: str
+    keep: float
+    steps: int
+    batch_size: int
+    learning_rate: float
+    kl: float
+    seed: int
+    threads: int
+    tokens: int
+    seconds: dict[str, float]  # by stage
+
+
+class Ranked(Part):
+    """A shape of the grid after the cut, before any training: KL to the teacher on dev, in nats."""
+
+    shape: dict[str, int]
+    parameters: int
+    level: float
+    kl: float
+    distilled: bool
+
+
+class SplitScores(Part):
+    """Scores by split."""
+
+    dev: Score
+    test: Score
+
+
+class Scores(Part):
+    """The teacher's and the student's scores, both measured in the same runtime."""
+
+    teacher: SplitScores
+    student: SplitScores
+
+
+class Answer(Part):
+    """A test prompt with both answers, for a person to look at."""
+
+    prompt: str
+    wanted: str
+    teacher: str
+    student: str
+    teacher_score: float
+    student_score: float
+
+
+class Parity(Part):
+    """The checkpoint in fp32 against the 16-bit GGUF, greedily, on `prompts` prompts."""
+
+    prompts: int
+    equal: int
+    near_ties: list[str]
+
+
+class Card(Part):
+    """The whole card."""
+
+    schema_version: int = SCHEMA
+    name: str
+    made: str  # ISO 8601, UTC
+    teacher: Source
+    task: TaskCard
+    recipe: Recipe
+    shape: dict[str, int]
+    parameters: int
+    bits: int
+    verdict: VerdictCard
+    scores: Scores
+    slices: list[SliceScore]
+    rows: list[Row]
+    ranking: list[Ranked]
+    losses: dict[str, list[float]]  # distillation loss by shape, one value per report
+    parity: Parity
+    answers: list[Answer]
+    files: dict[str, FileEntry]
+    formats: list[str]
+    engines: list[str]
+    versions: dict[str, str]
+    device: dict[str, str]
+
+    @property
+    def student(self) -> Row:
+        """The chosen candidate's row."""
+        return next(row for row in self.rows if row.chosen)

@@ -1,0 +1,194 @@
+"""Opening a teacher: a Hugging Face folder or hub name, safetensors only, of a known family."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flyweight.anatomy import Family, Shape, family_of
+from flyweight.anatomy.gguf import GgufMap
+from flyweight.errors import TeacherError, UnsupportedFamily
+from flyweight.folder import sha256_of
+
+WEIGHT_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
+BYTES_AT_16_BITS = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder of weights that can be loaded: `commit` is the hub's, None for a plain folder."""
+
+    name: str
+    path: Path
+    commit: str | None
+    config: Any
+    family: Family
+
+    @property
+    def shape(self) -> Shape:
+        return self.family.shape_of(self.config)
+
+    @property
+    def parameters(self) -> int:
+        return self.family.count(self.shape, self.config.tie_word_embeddings)
+
+    @property
+    def bytes(self) -> int:
+        """What its parameters take at 16 bits: all byte ratios are against this."""
+        return self.parameters * BYTES_AT_16_BITS
+
+    @property
+    def context(self) -> int:
+        """The longest sequence that it was made for, in tokens."""
+        return int(self.config.max_position_embeddings)
+
+    @property
+    def gguf_map(self) -> GgufMap:
+        """How its family goes into a GGUF file; UnsupportedFamily where llama.cpp knows none."""
+        if self.family.gguf is None:
+            raise UnsupportedFamily(
+                f"{self.name}: llama.cpp does not know {self.family.name}, so there is no GGUF."
+            )
+        return self.family.gguf
+
+    def sha256(self) -> str:
+        """One hash over all weight files."""
+        files = sorted(self.path.glob("*.safetensors"))
+        return _combined(files)
+
+    def tokenizer_sha256(self) -> str:
+        """One hash over what decides the tokens."""
+        return _combined([self.path / name for name in TOKENIZER_FILES if (self.path / name).exists()])
+
+    def model(self) -> Any:
+        """The transformers model, in fp32, ready to run."""
+        from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                self.path, dtype="float32", use_safetensors=True, local_files_only=True
+            )
+        except Exception as error:  # transformers raises many kinds for a broken checkpoint
+            raise TeacherError(
+                f"{self.name}: its weights cannot be read ({_first_line(error)}). "
+                "Download or save the model again."
+            ) from error
+        finally:
+            logging.enable_progress_bar()
+        return model.eval()
+
+    def tokenizer(self) -> Any:
+        """The transformers tokenizer."""
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(self.path, local_files_only=True)
+        except Exception as error:  # as above
+            raise TeacherError(
+                f"{self.name}: its tokenizer cannot be read ({_first_line(error)}). "
+                "Add tokenizer.json and tokenizer_config.json to the folder."
+            ) from error
+
+
+def open_checkpoint(name: str | Path) -> Checkpoint:
+    """The checkpoint in a folder, or of a hub name (downloaded, pinned to its commit).
+
+    Raises TeacherError when it is missing, unreadable or pickled, UnsupportedFamily when its
+    architecture is not known.
+    """
+    path = Path(name)
+    commit = None
+    if not path.exists():
+        if not _looks_like_hub_name(str(name)):
+            raise TeacherError(
+                f"{name}: no such folder. Give a Hugging Face model folder or a hub name "
+                "such as meta-llama/Llama-3.2-1B-Instruct."
+            )
+        path, commit = _download(str(name))
+    if not path.is_dir():
+        raise TeacherError(f"{name} is a file. Give the model's folder.")
+    config = _read_config(path, str(name))
+    _check_weights(path, str(name))
+    return Checkpoint(str(name), path, commit, config, family_of(config))
+
+
+def _looks_like_hub_name(name: str) -> bool:
+    parts = name.split("/")
+    return len(parts) == 2 and all(parts) and not name.startswith((".", "/", "~"))
+
+
+def _download(name: str) -> tuple[Path, str]:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=list(WEIGHT_FILES)))
+    except Exception as error:  # the hub's client raises a dozen kinds, offline and on
+        raise TeacherError(
+            f"{name}: not a folder here, and the hub did not answer ({_first_line(error)}). With "
+            f"internet: hf download {name} --local-dir {name.split('/')[1]}; then give that folder."
+        ) from error
+    return folder, folder.name  # a snapshot's folder is named by its commit
+
+
+def _read_config(path: Path, name: str) -> Any:
+    from transformers import AutoConfig
+
+    file = path / "config.json"
+    if not file.is_file():
+        raise TeacherError(f"{name}: no config.json. Give a Hugging Face model folder.")
+    try:
+        model_type = json.loads(file.read_text(encoding="utf-8")).get("model_type")
+    except (ValueError, OSError, AttributeError) as error:
+        raise TeacherError(f"{file} cannot be read ({_first_line(error)}). Save it again.") from error
+    try:
+        return AutoConfig.from_pretrained(path, local_files_only=True)
+    except Exception as error:  # transformers raises many kinds for an odd config
+        family_of(_Named(model_type))  # says which architectures are known, if this is not one
+        raise TeacherError(f"{file} cannot be used ({_first_line(error)}).") from error
+
+
+@dataclass(frozen=True)
+class _Named:
+    model_type: str | None
+
+
+def _check_weights(path: Path, name: str) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    files = sorted(path.glob("*.safetensors"))
+    if not files:
+        if any(next(path.glob(pattern), None) for pattern in PICKLES):
+            raise TeacherError(
+                f"{name}: its weights are pickled, and a pickle can run any code when it is "
+                "opened. Convert them to safetensors."
+            )
+        raise TeacherError(f"{name}: no *.safetensors in the folder. Add the weights.")
+    for file in files:
+        try:
+            with safe_open(file, framework="np"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise TeacherError(
+                f"{file} cannot be read ({_first_line(error)}). Download or save it again."
+            ) from error
+
+
+def _combined(files: list[Path]) -> str:
+    if len(files) == 1:
+        return sha256_of(files[0])
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name} {sha256_of(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__

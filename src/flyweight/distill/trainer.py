@@ -1,0 +1,154 @@
+"""The one trainer: transformers' Trainer with an objective for a loss. Nothing else imports it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from flyweight.distill.losses import Batch, Objective
+from flyweight.progress import Bar, bar
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train: `steps` of `batch_size` rows, linear decay to zero."""
+
+    steps: int
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    warmup: float = 0.05
+    weight_decay: float = 0.01
+    seed: int = 0
+
+
+POOL = 8  # batches among which rows are sorted by length
+
+
+def batch_order(lengths: Sequence[int], steps: int, batch_size: int, seed: int) -> list[int]:
+    """Places of the rows to train on, `steps` x `batch_size` of them, epoch after epoch shuffled.
+
+    A batch holds rows of like length, to pad little; the batches themselves come in random order,
+    since long runs of only short or only long rows pull a model to and fro.
+    """
+    generator = np.random.default_rng(seed)
+    wanted = steps * batch_size
+    order: list[int] = []
+    while len(order) < wanted:
+        epoch = generator.permutation(len(lengths))
+        batches: list[np.ndarray] = []
+        for pool in np.array_split(epoch, max(1, len(epoch) // (POOL * batch_size))):
+            by_length = sorted(pool, key=lengths.__getitem__)
+            batches += [
+                by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)
+            ]
+        for place in generator.permutation(len(batches)):
+            order += [int(i) for i in batches[place]]
+    return order[:wanted]
+
+
+def collate(rows: Sequence[Row]) -> Batch:
+    """Rows as one right-padded batch; the teacher's rows, where present, laid end to end."""
+    length = max(len(row["input_ids"]) for row in rows)
+    ids = torch.zeros(len(rows), length, dtype=torch.long)
+    weights = torch.zeros(len(rows), length)
+    for i, row in enumerate(rows):
+        ids[i, : len(row["input_ids"])] = torch.as_tensor(row["input_ids"])
+        weights[i, : len(row["weights"])] = torch.as_tensor(row["weights"])
+    batch = {"input_ids": ids, "weights": weights}
+    for key in ("top", "indices"):
+        if key in rows[0]:
+            batch[key] = torch.cat([row[key] for row in rows])
+    return batch
+
+
+def fast_dtype() -> torch.dtype:
+    """bfloat16 where the processor computes in it, else float32."""
+    if torch.cuda.is_available() or torch.cpu.get_capabilities().get("avx512_bf16"):
+        return torch.bfloat16
+    return torch.float32
+
+
+def train(
+    model: nn.Module, rows: Sequence[Row], objective: Objective, schedule: Schedule, title: str
+) -> list[float]:
+    """Train `model` in place; returns the loss of every step, in nats."""
+    lengths = [len(row["input_ids"]) for row in rows]
+    order = batch_order(lengths, schedule.steps, schedule.batch_size, schedule.seed)
+    mean_weight = float(np.mean([np.sum(row["weights"][1:]) for row in rows]))
+    model.train()
+    with tempfile.TemporaryDirectory() as scratch, bar(title, schedule.steps) as running:
+        arguments = TrainingArguments(
+            output_dir=scratch,
+            max_steps=schedule.steps,
+            per_device_train_batch_size=schedule.batch_size,
+            learning_rate=schedule.learning_rate,
+            lr_scheduler_type="linear",
+            warmup_steps=round(schedule.warmup * schedule.steps),
+            weight_decay=schedule.weight_decay,
+            adam_beta2=0.95,
+            optim="adamw_torch_fused",
+            seed=schedule.seed,
+            train_sampling_strategy="sequential",
+            remove_unused_columns=False,
+            logging_strategy="steps",
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            dataloader_pin_memory=torch.cuda.is_available(),
+            use_cpu=not torch.cuda.is_available(),
+        )
+        watch = _Watch(running)
+        trainer = _ObjectiveTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=[rows[i] for i in order],  # type: ignore[arg-type]
+            data_collator=collate,
+            callbacks=[watch],
+        )
+        trainer.objective = objective
+        trainer.total = mean_weight * schedule.batch_size
+        trainer.remove_callback(transformers.PrinterCallback)
+        trainer.train()
+    model.eval()
+    return watch.losses
+
+
+class _ObjectiveTrainer(Trainer):
+    """Trainer whose loss is an objective, computed in the processor's fast type."""
+
+    objective: Objective
+    total: float
+
+    def compute_loss(self, model: nn.Module, inputs: Batch, return_outputs=False, **_: Any):
+        # every token counts the same, whatever the lengths of the others in its batch
+        inputs["total"] = torch.tensor(self.total)
+        with torch.autocast(inputs["input_ids"].device.type, fast_dtype()):
+            return self.objective(model, inputs)
+
+
+class _Watch(TrainerCallback):
+    """Moves the bar and keeps the losses."""
+
+    def __init__(self, running: Bar) -> None:
+        self.running = running
+        self.losses: list[float] = []
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.running.advance()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            self.losses.append(float(logs["loss"]))
+            self.running.note(f"loss {self.losses[-1]:.3f}")

@@ -1,0 +1,138 @@
+"""The model folder: what verbs exchange. This module alone knows its layout and how it appears.
+
+A folder is written under a temporary name beside its place and renamed when whole, so that
+nothing half-written is ever taken for a model. A folder that Flyweight did not make is never
+replaced.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from flyweight.card import Card, FileEntry
+from flyweight.errors import FolderError, NoSpace
+
+CARD = "card.json"
+MODEL_CARD = "README.md"
+REPORT = "report.html"
+WEIGHTS = "model.safetensors"
+GGUF_NAMES = {16: "model-f16.gguf", 8: "model-q8_0.gguf", 4: "model-q4_0.gguf"}
+MARK = ".flyweight"  # says that the folder is ours to replace
+LEFT_OUT = frozenset({CARD, REPORT, MODEL_CARD, MARK})  # files that speak about the others
+
+
+def check_place(out: Path) -> None:
+    """FolderError unless a model folder may be written at `out` (new, empty, or ours)."""
+    if out.exists() and not out.is_dir():
+        raise FolderError(f"{out} is a file. Choose another folder.")
+    if out.is_dir() and any(out.iterdir()) and not (out / MARK).exists():
+        raise FolderError(
+            f"{out} holds files that Flyweight did not write. Choose another folder or empty it."
+        )
+
+
+def check_space(place: Path, wanted: int) -> None:
+    """NoSpace unless the disk under `place` has `wanted` bytes free."""
+    here = place.absolute()
+    while not here.exists():
+        here = here.parent
+    free = shutil.disk_usage(here).free
+    if free < wanted:
+        raise NoSpace(
+            f"the disk under {place} has {free / 1e6:,.0f} MB free, {wanted / 1e6:,.0f} MB are "
+            "needed. Free some room or choose another folder."
+        )
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `out` when the block ends well, and vanishes when not."""
+    out = out.absolute()
+    check_place(out)
+    with disk_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        with disk_errors(out):
+            yield scratch
+            (scratch / MARK).touch()
+            scratch.chmod(0o777 & ~_umask())
+            _swap(scratch, out)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def disk_errors(place: Path) -> Iterator[None]:
+    """Turns the system's errors of writing below `place` into NoSpace or FolderError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace(
+                f"the disk ran full while writing {place}. Free some room and run again."
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            raise FolderError(
+                f"cannot write {place}: {error.strerror}. Choose another folder."
+            ) from error
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _swap(scratch: Path, out: Path) -> None:
+    """`scratch` takes the place of `out`; what was there goes only after that."""
+    old = None
+    if out.exists():
+        old = out.with_name(f".{out.name}.old-{os.getpid()}")
+        out.rename(old)
+    scratch.rename(out)
+    if old is not None:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def list_files(folder: Path) -> dict[str, FileEntry]:
+    """Size and hash of every file of a model folder, but those that speak about the others."""
+    return {
+        path.name: FileEntry(bytes=path.stat().st_size, sha256=sha256_of(path))
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.name not in LEFT_OUT
+    }
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """Write `card.json` into a folder that is being made."""
+    (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def read_card(folder: Path) -> Card:
+    """The card of a model folder; FolderError where there is none or it cannot be read."""
+    path = Path(folder) / CARD
+    if not path.is_file():
+        raise FolderError(f"{folder} has no {CARD}: it was not made by `flyweight make`.")
+    try:
+        return Card.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise FolderError(f"{path}: {where}: {first['msg']}. Make the folder again.") from error

@@ -1,0 +1,64 @@
+"""Scoring a packed model on a split, in the runtime that will serve it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flyweight.make.data import Split
+from flyweight.progress import bar
+from flyweight.runtime.measure import Measurement, measure
+from flyweight.tasks.score import Scorer
+
+
+@dataclass(frozen=True)
+class Result:
+    """One model on one split: a score for each item [n], its answers, and what they took.
+
+    For likelihood a score is bits a byte times the item's share of all bytes (less is better), so
+    that means are ratios of sums; `answers` are then empty.
+    """
+
+    scores: np.ndarray
+    answers: list[str]
+    cost: Measurement
+
+
+@dataclass(frozen=True)
+class Bench:
+    """How answers are made and scored: the same for the teacher and for every student."""
+
+    tokenizer: Any
+    scorer: Scorer
+    max_tokens: int
+
+
+    def run(self, name: str, gguf: Path, split: Split, model: Any = None) -> Result:
+        """Answer and score `split` with a GGUF file.
+
+        `model` is the same weights in torch, needed for likelihood, which llama.cpp cannot tell.
+        """
+        prompts = split.prompts
+        if not self.scorer.needs_generation:
+            prompts = prompts[:100]
+        with bar(f"Measuring {name}", len(prompts)) as running:
+            cost = measure(
+                gguf,
+                prompts,
+                self.max_tokens,
+                on_answer=running.advance,
+            )
+        if not self.scorer.needs_generation:
+            return Result(self.bits_per_byte(model, split), [], cost)
+        answers = [self.tokenizer.decode(ids, skip_special_tokens=False) for ids in cost.answers]
+        pairs = zip(answers, split.answers, strict=True)
+        return Result(np.array([self.scorer(said, wanted) for said, wanted in pairs]), answers, cost)
+
+    def bits_per_byte(self, model: Any, split: Split) -> np.ndarray:
+        """float [n], whose mean is the bits a byte over the whole split."""
+        from flyweight.runtime.forced import answer_bits
+
+        return answer_bits(model, split.pairs) / split.answer_bytes.mean()

@@ -1,0 +1,38 @@
+"""How often each test split has been opened: looking twice is one more chance to pass by luck.
+
+Kept in the user's state folder (FLYWEIGHT_STATE overrides), so that another output folder does
+not make an opened test a fresh one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import platformdirs
+
+from flyweight.folder import disk_errors
+
+
+def ledger_file(test_sha256: str) -> Path:
+    """Where the openings of this test split are written down."""
+    root = os.environ.get("FLYWEIGHT_STATE") or platformdirs.user_state_dir("flyweight")
+    return Path(root) / "openings" / f"{test_sha256}.json"
+
+
+def count_opening(test_sha256: str, model_sha256: str, bar: float) -> int:
+    """The number of this opening, from 1; the same model and bar again is not a new one."""
+    path = ledger_file(test_sha256)
+    seen: list[list[str | float]] = []
+    if path.exists():
+        seen = json.loads(path.read_text(encoding="utf-8"))
+    entry: list[str | float] = [model_sha256, bar]
+    if entry not in seen:
+        seen.append(entry)
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scratch = path.with_suffix(f".{os.getpid()}")
+            scratch.write_text(json.dumps(seen), encoding="utf-8")
+            scratch.replace(path)
+    return seen.index(entry) + 1

@@ -1,0 +1,55 @@
+"""The model folder's `README.md`: a Hugging Face model card."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import PurePath
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from flyweight.card import Card
+from flyweight.make import words
+from flyweight.make.report import gguf_name, order_rows, run_commands
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def model_card(card: Card) -> str:
+    """A card as a Hugging Face model card: YAML front matter, then Markdown."""
+    environment = Environment(
+        loader=PackageLoader("flyweight.make", "."),
+        autoescape=False,  # noqa: S701  # Markdown: `plain` escapes what others wrote
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"plain": _plain, "yaml": _yaml}
+    rows = order_rows(card.rows)
+    text = environment.get_template("model_card.md.j2").render(
+        card=card,
+        rows=rows,
+        chosen=next((row for row in rows if row.chosen), None),
+        scorer=card.task.score,
+        base=_base_model(card.teacher.name),
+        gguf=gguf_name(card),
+        commands=run_commands(card),
+        words=words,
+    )
+    return text.encode("utf-8", "replace").decode().rstrip() + "\n"
+
+
+def _base_model(name: str) -> str:
+    """The teacher as the hub names it; of a path only its last part, never where it lay."""
+    return name if _HUB_NAME.fullmatch(name) else PurePath(name).name or name
+
+
+def _plain(text: str) -> str:
+    """One line in which nothing is Markdown or HTML."""
+    return _SPECIAL.sub(r"\\\1", " ".join(text.split())).replace("&", "&amp;")
+
+
+def _yaml(text: str) -> str:
+    """A YAML scalar: JSON's strings are YAML's."""
+    return json.dumps(text)

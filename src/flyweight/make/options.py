@@ -1,0 +1,58 @@
+"""What `make` is asked for, checked before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+from flyweight.errors import OptionError
+
+By = Literal["bytes", "latency", "memory"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """The wishes of one job; `bar` is a share of the teacher's score unless `absolute`."""
+
+    teacher: str
+    task: Path
+    out: Path
+    bar: float
+    absolute: bool
+    score: str
+    by: By
+    steps: int | None
+    seed: int
+    threads: int
+
+
+def check_options(
+    teacher: str,
+    task: Path,
+    out: Path,
+    bar: float,
+    bar_absolute: float | None,
+    score: str,
+    by: str,
+    steps: int | None,
+    seed: int,
+) -> Options:
+    """Options that make sense, or OptionError."""
+    import torch
+
+    absolute = bar_absolute is not None
+    value = bar if bar_absolute is None else bar_absolute
+    name = "--bar-absolute" if absolute else "--bar"
+    if not 0 < value <= 1:
+        raise OptionError(f"{name} is {value}: give a number above 0 and at most 1, such as 0.95.")
+    if absolute and score == "likelihood":
+        raise OptionError("--bar-absolute does not fit likelihood, which has no top. Use --bar.")
+    if by not in ("bytes", "latency", "memory"):
+        raise OptionError(f"--by is {by!r}: choose bytes, latency or memory.")
+    if steps is not None and steps < 1:
+        raise OptionError(f"--steps is {steps}: give at least 1.")
+    return Options(
+        teacher, Path(task), Path(out), value, absolute, score, cast(By, by), steps, seed,
+        threads=torch.get_num_threads(),
+    )  # fmt: skip

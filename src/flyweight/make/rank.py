@@ -1,0 +1,72 @@
+"""Which shape of each size to distil: cut them all, and see who is nearest to the teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from flyweight.anatomy import Family, Shape
+from flyweight.distill.losses import Distillation
+from flyweight.distill.trainer import Row, collate
+from flyweight.errors import OptionError
+from flyweight.progress import track
+from flyweight.shrink.cut import cut_model
+from flyweight.shrink.importance import Importance
+from flyweight.shrink.shapes import grid
+
+LEVELS = (0.2, 0.35, 0.6)  # shares of the teacher's parameters
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class RankedShape:
+    """A shape of the grid at one level, with its divergence from the teacher after the cut."""
+
+    shape: Shape
+    parameters: int
+    level: float
+    kl: float  # nats a token of the dev answers
+
+
+@torch.inference_mode()
+def divergence(model: Any, rows: Sequence[Row]) -> float:
+    """Mean KL(teacher || model) in nats an answer token, over recorded rows."""
+    measure = Distillation(kl=1.0)
+    total = tokens = 0.0
+    for start in range(0, len(rows), BATCH):
+        batch = collate(rows[start : start + BATCH])
+        weight = float(batch["weights"][:, 1:].sum())
+        total += float(measure(model, batch)) * weight
+        tokens += weight
+    return total / tokens
+
+
+def rank_shapes(
+    teacher: Any,
+    family: Family,
+    importance: Importance,
+    rows: Sequence[Row],
+    levels: Sequence[float] = LEVELS,
+) -> list[RankedShape]:
+    """Every shape of the grid, by level (smallest first) and divergence; `rows` are dev's.
+
+    Raises OptionError where the grid has no shape at any level.
+    """
+    old, tied = family.shape_of(teacher.config), teacher.config.tie_word_embeddings
+    candidates = [
+        (level, candidate) for level in levels for candidate in grid(family, old, tied, level)
+    ]
+    if not candidates:
+        raise OptionError(
+            f"no shape of the grid has about {' or '.join(map(str, levels))} of the teacher's "
+            "parameters. Give another share, or the sizes themselves with `flyweight prune`."
+        )
+    ranked = []
+    for level, candidate in track(candidates, "Ranking shapes"):
+        student = cut_model(teacher, family, importance.keep(old, candidate.shape))
+        kl = divergence(student, rows)
+        ranked.append(RankedShape(candidate.shape, candidate.parameters, level, kl))
+    return sorted(ranked, key=lambda shape: (shape.level, shape.kl))

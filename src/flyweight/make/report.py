@@ -1,0 +1,201 @@
+"""`report.html`: one page that says what was made, how good it is, how sure that is, and from what.
+
+The page stands by itself: no script, nothing from outside. Whatever a model or a user wrote is
+escaped, cut to a readable length, and shown with its control characters made visible.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from flyweight.card import Answer, Card, Row
+from flyweight.folder import GGUF_NAMES, disk_errors
+from flyweight.make import plots, words
+from flyweight.make.differences import Marked, differences
+
+SHOWN = 10  # answers
+HEAD, TAIL = 700, 200  # characters of a long text that are shown
+_CONTROL = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
+_UNIT = re.compile(r"(?<=\d) (?=(?:%|[kMGTP]?B|bytes|[kMG]|µs|ms|s|min|h|bits/byte)(?![\w/]))")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An answer as the page shows it; the stretches say what the other one lacks."""
+
+    prompt: str
+    wanted: str | None  # None where one of the two is it
+    teacher: Marked
+    student: Marked
+    teacher_score: float
+    student_score: float
+    differs: bool
+
+
+@dataclass(frozen=True)
+class Strip:
+    """The verdict's interval and the bar on one line, as percentages of its width."""
+
+    low: float
+    high: float
+    estimate: float
+    bar: float
+    open_end: bool  # there is no upper limit
+
+
+def write_report(card: Card, destination: Path) -> None:
+    """Write the report of a card as one self-contained HTML file. Raises FolderError, NoSpace."""
+    with disk_errors(destination):
+        destination.write_bytes(render(card).encode("utf-8", errors="replace"))
+
+
+def render(card: Card) -> str:
+    """The report of a card as HTML."""
+    return _environment().get_template("report.html.j2").render(**_view(card)) + "\n"
+
+
+def order_rows(rows: list[Row]) -> list[Row]:
+    """Teachers first, then candidates, each from the biggest file to the smallest."""
+    return sorted(rows, key=lambda row: (row.role != "teacher", -row.bytes, row.name))
+
+
+def order_answers(answers: list[Answer]) -> list[Answer]:
+    """Those that differ first: what the student lost, what it won, other wordings; then the rest."""
+
+    def rank(answer: Answer) -> int:
+        if answer.student.strip() == answer.teacher.strip():
+            return 3
+        gain = answer.student_score - answer.teacher_score
+        return 0 if gain < 0 else 1 if gain > 0 else 2
+
+    return sorted(answers, key=rank)
+
+
+def gguf_name(card: Card) -> str | None:
+    """The GGUF file that was judged, None where the folder has none."""
+    name = GGUF_NAMES.get(card.bits)
+    return name if name in card.files else None
+
+
+def run_commands(card: Card) -> dict[str, str]:
+    """How to run the model next, from beside its folder: by title, what to type."""
+    folder = card.name
+    commands = {"In a terminal": f"flyweight chat {shlex.quote(folder)}"}
+    commands["In Python, with plain transformers"] = f"""\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder = {json.dumps(folder, ensure_ascii=False)}
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForCausalLM.from_pretrained(folder)
+messages = [{{"role": "user", "content": "your prompt"}}]
+inputs = tokenizer.apply_chat_template(
+    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+)
+said = model.generate(**inputs, max_new_tokens=200)[0, inputs["input_ids"].shape[1] :]
+print(tokenizer.decode(said, skip_special_tokens=True))"""
+    name = gguf_name(card)
+    if name:
+        path = shlex.quote(f"{folder}/{name}")
+        commands["With any llama.cpp program"] = f"llama-server --model {path}"
+    return commands
+
+
+def _view(card: Card) -> dict[str, Any]:
+    rows = order_rows(card.rows)
+    teacher = next((row for row in rows if row.role == "teacher"), None)
+    chosen = next((row for row in rows if row.chosen), None)
+    answers = order_answers(card.answers)[:SHOWN]
+    bigger = {
+        name: max(card.teacher.shape.get(name, 0), card.shape.get(name, 0))
+        for name in ("layers", "hidden", "mlp")
+    }
+    return {
+        "card": card,
+        "rows": rows,
+        "teacher": teacher,
+        "chosen": chosen,
+        "scorer": card.task.score,
+        "likelihood": card.task.score == words.LIKELIHOOD,
+        "strip": _strip(card),
+        "frontiers": [
+            ("wide", plots.frontier(card, rows, 760, 380)),
+            ("narrow", plots.frontier(card, rows, 350, 340)),
+        ],
+        "losses": [
+            ("wide", plots.losses(card, 760, 220)),
+            ("narrow", plots.losses(card, 350, 220)),
+        ],
+        "stacks": [
+            ("Teacher", card.teacher.shape, plots.stack(card.teacher.shape, bigger)),
+            ("Student", card.shape, plots.stack(card.shape, bigger)),
+        ],
+        "answers": [_shown(answer) for answer in answers],
+        "differing": sum(a.student.strip() != a.teacher.strip() for a in card.answers),
+        "commands": run_commands(card),
+        "gguf": gguf_name(card),
+    }
+
+
+def _strip(card: Card) -> Strip:
+    found = card.verdict
+    high = found.high if found.high < float("inf") else max(found.estimate, found.bar) * 1.02
+    first, last = min(found.low, found.bar), max(high, found.bar)
+    room = (last - first) * 0.18 or 0.01
+    axis = plots.Axis(first - room, last + room, 0, 100)
+    places = (axis.place(each) for each in (found.low, high, found.estimate, found.bar))
+    return Strip(*places, open_end=high != found.high)
+
+
+def _shown(answer: Answer) -> Shown:
+    teacher, student = _visible(answer.teacher), _visible(answer.student)
+    left, right = differences(teacher, student)
+    known = {answer.teacher.strip(), answer.student.strip()}
+    return Shown(
+        prompt=_visible(answer.prompt),
+        wanted=None if answer.wanted.strip() in known else _visible(answer.wanted),
+        teacher=left,
+        student=right,
+        teacher_score=answer.teacher_score,
+        student_score=answer.student_score,
+        differs=answer.student.strip() != answer.teacher.strip(),
+    )
+
+
+def _visible(text: str) -> str:
+    """A text at a readable length, without surrogates, its control characters as pictures."""
+    text = text.replace("\r\n", "\n").encode("utf-8", "replace").decode().translate(_CONTROL)
+    left_out = len(text) - HEAD - TAIL
+    if left_out <= TAIL:
+        return text
+    return f"{text[:HEAD]} … [{left_out:,} characters left out] … {text[-TAIL:]}"
+
+
+def _kept_together(text: str) -> Markup:
+    """Escaped text in which a number is never parted from its unit at a line's end."""
+    return escape(_UNIT.sub("\u00a0", text))
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("flyweight.make", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["together"] = _kept_together
+    for name in ("size", "quantity", "seconds", "rate", "times", "percent", "bar_percent"):
+        function = getattr(words, name)
+        environment.filters[name] = lambda value, *rest, say=function: _kept_together(
+            say(value, *rest)
+        )
+    environment.globals["words"] = words
+    return environment

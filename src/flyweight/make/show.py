@@ -1,0 +1,48 @@
+"""The end of a job, in the terminal: the table, the verdict, and where everything is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from flyweight.card import Card, Row
+from flyweight.folder import REPORT
+from flyweight.make import words
+
+
+def result_table(card: Card) -> Table:
+    """Every measured model, the teacher first: a line each."""
+    table = Table(title=f"{card.task.name}: measured on {card.task.dev:,} dev items", title_justify="left")
+    table.add_column("model")
+    for heading in ("size", "of teacher", "dev score", "kept", "at least", "answer", "tokens/s", "memory"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in card.rows:
+        table.add_row(*_cells(row, card), style="bold green" if row.chosen else "")
+    return table
+
+
+def _cells(row: Row, card: Card) -> tuple[str, ...]:
+    itself = row.role == "teacher"
+    return (
+        ("→ " if row.chosen else "") + row.name,
+        words.size(row.bytes),
+        words.percent(row.bytes / card.teacher.bytes),
+        words.score(row.dev.mean, card.task.score),
+        "" if itself else words.percent(row.dev_ratio),
+        "" if itself else words.lower_limit(row.dev_low, card.verdict.bar),
+        words.seconds(row.latency_p50),
+        words.rate(row.tokens_per_second),
+        words.size(row.peak_memory),
+    )
+
+
+def show_result(card: Card, out: Path, console: Console | None = None) -> None:
+    """Print the table, the verdict sentence and the paths."""
+    console = console or Console()
+    console.print()
+    console.print(result_table(card))
+    console.print(f"\n[bold]{card.verdict.word.upper()}[/bold]  {card.verdict.sentence}\n")
+    console.print(f"model   {out}", soft_wrap=True)
+    console.print(f"report  {out / REPORT}", soft_wrap=True)

@@ -1,0 +1,177 @@
+"""Figures and verdicts as people read them: one wording for terminal, report and model card."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flyweight.card import Row, Score, VerdictCard
+    from flyweight.tasks.verdict import Verdict
+
+_STEPS = ("bytes", "kB", "MB", "GB", "TB", "PB")
+_MOST_DIGITS = 6
+LIKELIHOOD = "likelihood"
+SIZES = {
+    "layers": "layers",
+    "hidden": "hidden width",
+    "mlp": "MLP width",
+    "heads": "query heads",
+    "kv_groups": "KV groups",
+    "head_dim": "head dimension",
+    "vocabulary": "vocabulary",
+}
+
+
+def size(count: float) -> str:
+    """Bytes in decimal units, as disks are sold: 1_960_000 is "2.0 MB"."""
+    step = 0
+    while step < len(_STEPS) - 1 and float(f"{count:.3g}") >= 1000:
+        count, step = count / 1000, step + 1
+    return f"{count:,.{0 if step == 0 or count >= 99.95 else 1}f} {_STEPS[step]}"
+
+
+def quantity(count: float) -> str:
+    """A count in short: 950, 12.3 k, 8.9 M, 1.2 G (parameters, tokens)."""
+    for power, letter in ((9, "G"), (6, "M"), (3, "k")):
+        if count >= 10**power:
+            return f"{_digits(count / 10**power)} {letter}"
+    return f"{count:,.0f}"
+
+
+def seconds(value: float) -> str:
+    """A duration with about three digits: "80 µs", "3.4 ms", "12.5 s", "4 min 10 s", "2 h 05 min"."""
+    if not math.isfinite(value):
+        return "unknown"
+    if value < 9.995e-4:
+        return f"{_digits(value * 1e6)} µs"
+    if value < 0.9995:
+        return f"{_digits(value * 1e3)} ms"
+    if value < 59.95:
+        return f"{_digits(value)} s"
+    whole = round(value)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60:02d} min"
+
+
+def rate(value: float) -> str:
+    """Things a second, without a unit: 2,340 or 3.1."""
+    return f"{value:,.0f}" if value >= 99.5 else _digits(value)
+
+
+def times(ratio: float) -> str:
+    """How many times: 9.3, 134, 12,000."""
+    return f"{ratio:,.0f}" if ratio >= 99.95 else f"{ratio:.1f}" if ratio >= 1 else f"{ratio:.2g}"
+
+
+def percent(share: float, decimals: int = 1) -> str:
+    """A share as a percentage: "97.8 %". What is not the whole never reads as 100 %."""
+    while share < 1 and round(share * 100, decimals) >= 100 and decimals < _MOST_DIGITS:
+        decimals += 1
+    return f"{share * 100:.{decimals}f} %"
+
+
+def bar_percent(bar: float) -> str:
+    """The bar as it was given: 0.95 is "95 %", 0.975 is "97.5 %"."""
+    return f"{round(bar * 100, _MOST_DIGITS):g} %"
+
+
+def lower_limit(value: float, bar: float | None = None) -> str:
+    """A lower limit as a percentage, rounded down; on the same side of `bar` as it is."""
+    return _limit(value, bar, math.floor)
+
+
+def upper_limit(value: float, bar: float | None = None) -> str:
+    """An upper limit as a percentage, rounded up; on the same side of `bar` as it is."""
+    return _limit(value, bar, math.ceil) if math.isfinite(value) else "without limit"
+
+
+def score(mean: float, scorer: str) -> str:
+    """A score in its scorer's range: a percentage, or bits per byte for likelihood."""
+    return f"{mean:.3f} bits/byte" if scorer == LIKELIHOOD else percent(mean)
+
+
+def score_interval(found: Score, scorer: str) -> str:
+    """The two-sided interval of a score, without its unit where the mean beside it has one."""
+    scale, digits = (1, 3) if scorer == LIKELIHOOD else (100, 1)
+    return f"{found.low * scale:.{digits}f} to {found.high * scale:.{digits}f}"
+
+
+def probability(p: float) -> str:
+    """A p value: 0.012, or "below 0.001"."""
+    return "below 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def verdict_sentence(
+    verdict: Verdict | VerdictCard, model_bytes: int, scorer: str = "exact", absolute: bool = False
+) -> str:
+    """The verdict on test in one plain sentence: how much is kept, how sure that is, and the word.
+
+    `model_bytes` is the size of the chosen file; `absolute` says that the bar is one of the
+    score's own range. Limits are rounded away from the estimate, never across the bar.
+    """
+    bar = bar_percent(verdict.bar)
+    kept = f"{_kept(verdict.estimate, scorer, absolute)} on {_items(verdict.n)} unseen"
+    sure = f"one-sided {bar_percent(verdict.confidence)}"
+    start = f"The {size(model_bytes)} model {kept}"
+    if verdict.word == "passes":
+        limit = lower_limit(verdict.low, verdict.bar)
+        return f"{start} (at least {limit}, {sure}), which passes the bar of {bar}."
+    if verdict.word == "falls short":
+        limit = upper_limit(verdict.high, verdict.bar)
+        missing = max(0.0, verdict.bar - verdict.estimate) * 100
+        return (
+            f"{start} (at most {limit}, {sure}), which falls short of the bar of {bar} by "
+            f"{missing:.{1 if missing >= 0.05 else 3}f} points."
+        )
+    low = lower_limit(verdict.low, verdict.bar)
+    between = f"between {low} and {upper_limit(verdict.high, verdict.bar)}, each {sure}"
+    if not math.isfinite(verdict.high):
+        between = f"at least {low}, {sure}, with no upper limit"
+    return f"{start} ({between}), which cannot tell whether it reaches the bar of {bar}: " + (
+        f"about {verdict.more_groups:,} more groups of items, beside the {verdict.groups:,}, "
+        "likely would."
+        if verdict.more_groups
+        else "it lies so near the bar that no reachable number of items would."
+    )
+
+
+def nothing_sentence(best: Row, bar: float, scorer: str = "exact", absolute: bool = False) -> str:
+    """What is said when no candidate reaches the bar on dev: how near the best came, what helps."""
+    return (
+        f"Nothing passes the bar of {bar_percent(bar)}: the nearest, a {size(best.bytes)} model, "
+        f"{_kept(best.dev_ratio, scorer, absolute)} on {_items(best.dev.n)} of dev (at least "
+        f"{lower_limit(best.dev_low, bar)}, one-sided 95 %). Test stays unopened. A larger --keep, "
+        "more --steps or more train items may close the gap."
+    )
+
+
+def _kept(estimate: float, scorer: str, absolute: bool) -> str:
+    if absolute:
+        return f"scores {percent(estimate)}"
+    if scorer == LIKELIHOOD:
+        return f"reaches {percent(estimate)} of the teacher's compression (bits per byte)"
+    return f"keeps {percent(estimate)} of the teacher's score"
+
+
+def _items(n: int) -> str:
+    return f"{n:,} item{'' if n == 1 else 's'}"
+
+
+def _digits(value: float) -> str:
+    """About three digits, and no more than one decimal below a hundred but above ten."""
+    if value >= 99.95:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 9.995 or value == 0 else f"{value:.2g}"
+
+
+def _limit(value: float, bar: float | None, outward: type[int] | object) -> str:
+    for decimals in range(1, _MOST_DIGITS + 1):
+        scale = 10**decimals
+        # 1e-9: what was 97.8 before the multiplication stays 97.8 after it.
+        slack = 1e-9 if outward is math.floor else -1e-9
+        shown = outward(value * 100 * scale + slack) / scale  # type: ignore[operator]
+        if bar is None or (shown >= round(bar * 100, 9)) == (value >= bar):
+            break
+    return f"{shown:.{decimals}f} %"

@@ -1,0 +1,54 @@
+"""What a person sees while it works: rich progress bars, on the terminal only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+
+console = Console(stderr=True, highlight=False)
+
+
+class Bar:
+    """A running bar: `advance()` it, `note()` something beside it."""
+
+    def __init__(self, progress: Progress, task: int) -> None:
+        self._progress, self._task = progress, task
+
+    def advance(self, amount: float = 1) -> None:
+        self._progress.advance(self._task, amount)  # type: ignore[arg-type]
+
+    def note(self, text: str) -> None:
+        self._progress.update(self._task, note=text)  # type: ignore[arg-type]
+
+
+@contextmanager
+def bar(title: str, total: float | None) -> Iterator[Bar]:
+    """A progress bar for work of `total` steps; it stays on screen when it is done."""
+    columns = (
+        TextColumn("{task.description:<34}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("[dim]{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield Bar(progress, progress.add_task(title, total=total, note=""))
+
+
+def track(items: Iterable[T], title: str) -> Iterator[T]:
+    """The items, with a bar that moves as they are taken."""
+    with bar(title, len(items) if isinstance(items, Sized) else None) as running:
+        for item in items:
+            yield item
+            running.advance()
+
+
+def say(text: str) -> None:
+    """One line for the person who waits."""
+    console.print(text)

@@ -1,0 +1,155 @@
+"""The verb `pack`: a checkpoint as GGUF files that are proven before they get their names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from flyweight.errors import EngineError, FolderError, OptionError, TeacherError
+
+if TYPE_CHECKING:
+    from flyweight.anatomy.gguf import GgufMap
+    from flyweight.runtime.gguf import GgufReport
+    from flyweight.runtime.parity import ParityReport
+
+FILE_NAMES = {16: "model-f16.gguf", 8: "model-q8_0.gguf", 4: "model-q4_0.gguf"}
+PARITY_PROMPTS = 100  # at most, of those given
+PARITY_TOKENS = 32  # of each answer
+
+NEUTRAL_TIES = 0.25  # of the neutral prompts may end in near ties: no model was made for them
+
+# What the proof runs on when no task is at hand: no model's subject in particular.
+NEUTRAL = (
+    "What is the time?",
+    "Write one sentence about the sea.",
+    "List three colours, separated by commas.",
+    "The quick brown fox jumps over the lazy dog.",
+    "How many days has a leap year? Answer with a number: 365 or 366.",
+    "Pump P-101 stopped at 06:45; pressure 3.2 bar, 71.5 °C.",
+    '{"name": "valve", "open": true, "turns": [1, 2, 3]}',
+    "I'm sure they'll say it's Anna's, don't you think?",
+    "def double(x):\n    return 2 * x\n\nprint(double(21))",
+    "Bonjour, où est la gare ? Straße, naïve, Ærøskøbing.",
+    "今天天气很好。これはペンです。",
+    "Yes",
+    "  two  spaces,\ttabs\t\tand\r\nline ends\n\n\n",
+    "UPPER lower MiXeD 1234567890 3.14159 -42 1e-6 0x1F",
+    "e-mail: someone@example.org, see https://example.org/a?b=c&d=e#f",
+    "😀👩‍🔧🇫🇷 ½ ² ™ “quotes” — …",
+)
+
+
+@dataclass(frozen=True)
+class PackReport:
+    """The files by their bits, what was written into each, and the proof of the 16-bit one."""
+
+    files: dict[int, Path]
+    written: dict[int, GgufReport]
+    parity: ParityReport
+
+
+def pack(model: Path, *, bits: list[int] = [16, 8, 4]) -> Path:  # noqa: B006
+    """Write a checkpoint folder's GGUF files beside it, at each of `bits` (16, 8 or 4).
+
+    A file gets its name only when it is proven: the 16-bit one answers as transformers does, its
+    tokenizer splits texts alike, the others load and answer. Raises ParityError otherwise.
+    """
+    from transformers import AutoConfig
+
+    from flyweight.anatomy import family_of
+    from flyweight.progress import say
+
+    try:
+        config = AutoConfig.from_pretrained(model, local_files_only=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise TeacherError(f"{model}: is not a Hugging Face checkpoint: {reason}") from error
+    family = family_of(config)
+    if family.gguf is None:
+        raise EngineError(f"{model}: llama.cpp does not know {family.name}, so there is no GGUF")
+    report = pack_checkpoint(Path(model), bits, family.gguf)
+    for width, path in report.files.items():
+        kept = report.written[width].kept_at_16
+        note = f", {len(kept)} tensors kept at 16 bits" if kept else ""
+        say(f"{path}: {report.written[width].bytes:,} bytes{note}")
+    say(f"{report.parity.equal} of {report.parity.prompts} answers equal transformers' in fp32")
+    return Path(model)
+
+
+def pack_checkpoint(
+    checkpoint: Path,
+    bits: Sequence[int],
+    gguf_map: GgufMap,
+    prompts: Sequence[Sequence[int]] | None = None,
+    *,
+    max_tokens: int = PARITY_TOKENS,
+) -> PackReport:
+    """Write and prove GGUF files; all get their names at the end, or none does.
+
+    The proof runs on `prompts` (token ids, the first PARITY_PROMPTS), or on neutral ones. It needs
+    the 16-bit file, which is made for it even where it is not asked for.
+    """
+    from flyweight.runtime.gguf import replace_file, write_gguf
+
+    wanted = sorted(set(bits), reverse=True)
+    if not wanted or not set(wanted) <= set(FILE_NAMES):
+        raise OptionError(f"bits {list(bits)}: choose from 16, 8 and 4")
+    with _folder_beside(checkpoint) as folder:
+        unproven = {width: Path(folder) / FILE_NAMES[width] for width in {16, *wanted}}
+        written = {
+            width: write_gguf(checkpoint, path, width, gguf_map) for width, path in unproven.items()
+        }
+        parity = _prove(checkpoint, unproven, prompts, max_tokens)
+        files = {width: checkpoint / FILE_NAMES[width] for width in wanted}
+        for width, path in files.items():
+            replace_file(unproven[width], path)
+    return PackReport(files, {width: written[width] for width in wanted}, parity)
+
+
+def _folder_beside(checkpoint: Path) -> TemporaryDirectory[str]:
+    try:
+        return TemporaryDirectory(prefix=".pack-", dir=checkpoint)
+    except OSError as error:
+        raise FolderError(f"{checkpoint}: cannot be written: {error.strerror}") from error
+
+
+def _prove(
+    checkpoint: Path,
+    files: dict[int, Path],
+    prompts: Sequence[Sequence[int]] | None,
+    max_tokens: int,
+) -> ParityReport:
+    from transformers import AutoTokenizer
+
+    from flyweight.runtime.parity import (
+        NEAR_TIE_SHARE,
+        check_alive,
+        check_parity,
+        check_tokenizer,
+    )
+
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+    share = NEAR_TIE_SHARE if prompts is not None else NEUTRAL_TIES
+    if prompts is None:
+        prompts = [_prompt(tokenizer, text) for text in NEUTRAL]
+    prompts = prompts[:PARITY_PROMPTS]
+    said = [tokenizer.decode(prompt) for prompt in prompts]
+    check_tokenizer(checkpoint, files[16], [*NEUTRAL, *said])
+    for width, path in files.items():
+        if width != 16:
+            check_alive(path, prompts[:8])
+    return check_parity(checkpoint, files[16], prompts, max_tokens, tie_share=share)
+
+
+def _prompt(tokenizer: Any, text: str) -> list[int]:
+    if not tokenizer.chat_template:
+        return tokenizer(text)["input_ids"]
+    return tokenizer.apply_chat_template(
+        [{"role": "user", "content": text}], add_generation_prompt=True, return_dict=False
+    )
+
+
+__all__ = ["FILE_NAMES", "NEUTRAL", "PackReport", "pack", "pack_checkpoint"]

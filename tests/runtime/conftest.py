@@ -1,0 +1,26 @@
+"""The tiny model's files, written once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flyweight.anatomy.gguf import LLAMA
+from flyweight.runtime.gguf import write_gguf
+
+
+@pytest.fixture(scope="session")
+def tiny_files(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """The tiny Llama at 16, 8 and 4 bits."""
+    folder = tmp_path_factory.mktemp("files")
+    files = {bits: folder / f"{bits}.gguf" for bits in (16, 8, 4)}
+    for bits, path in files.items():
+        write_gguf(tiny_llama, path, bits, LLAMA)
+    return files
+
+
+@pytest.fixture(scope="session")
+def prompts() -> list[list[int]]:
+    """Forty prompts of token ids, 3 to 22 long."""
+    return [[0, 4, *range(20 + i, 21 + i + i % 20), 5] for i in range(40)]
