@@ -1,12 +1,13 @@
-"""Write docs/reference/cli.md from the command line itself; `--check` only says if it is current.
+"""Write docs/reference from the code; `--check` only says whether it is current.
 
-The commands come from the verbs' signatures and docstrings, so the page cannot say anything else
-than the program does, once it is current.
+`cli.md` comes from the verbs' signatures and docstrings, `card.md` and `card.schema.json` from the
+classes of the card: the pages cannot say anything else than the program does, once current.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from typing import Any
 import typer
 
 from flyweight import cli
+from flyweight.card import Card
 
-PAGE = Path(__file__).parent / "reference" / "cli.md"
+REFERENCE = Path(__file__).parent / "reference"
 
 HEAD = """\
 # The command line
@@ -67,15 +69,65 @@ def _default(parameter: Any) -> str:
     return f"`{value}`"
 
 
+CARD_HEAD = """\
+# card.json
+
+Made by `make docs` from `flyweight.card`; do not edit. The JSON Schema is
+[card.schema.json](card.schema.json). Fields are added, never renamed; `schema_version` grows when
+a field's meaning changes. Sizes are bytes, times seconds, scores in the scorer's own range.
+"""
+
+
+def card_page() -> str:
+    """The card's fields, a table for each of its parts, in Markdown."""
+    schema = Card.model_json_schema()
+    parts = {"Card": schema, **schema["$defs"]}
+    return "\n".join([CARD_HEAD, *(_part(name, part) for name, part in parts.items())])
+
+
+def _part(name: str, part: dict[str, Any]) -> str:
+    rows = ["| field | type |", "|---|---|"]
+    rows += [f"| `{field}` | {_type(kind)} |" for field, kind in part["properties"].items()]
+    return "\n".join([f"## {name}", "", part.get("description", ""), "", *rows, ""])
+
+
+def _type(kind: dict[str, Any]) -> str:
+    if "$ref" in kind:
+        name = kind["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in kind:
+        return " or ".join(map(_type, kind["anyOf"]))
+    if "enum" in kind:
+        return ", ".join(f"`{value}`" for value in kind["enum"])
+    if kind.get("type") == "array":
+        return f"list of {_type(kind['items'])}"
+    if kind.get("type") == "object":
+        return f"by name: {_type(kind['additionalProperties'])}"
+    return kind.get("type", "anything")
+
+
+def pages() -> dict[Path, str]:
+    """Every page of the reference with what should stand in it."""
+    schema = json.dumps(Card.model_json_schema(), indent=2)
+    return {
+        REFERENCE / "cli.md": reference(),
+        REFERENCE / "card.md": card_page(),
+        REFERENCE / "card.schema.json": schema + "\n",
+    }
+
+
 def main() -> None:
-    """Write the page, or with `--check` exit with 1 where it is not current."""
+    """Write the pages, or with `--check` exit with 1 where one is not current."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing")
     if not parser.parse_args().check:
-        PAGE.parent.mkdir(exist_ok=True)
-        PAGE.write_text(reference(), encoding="utf-8")
-    elif not PAGE.exists() or PAGE.read_text(encoding="utf-8") != reference():
-        sys.exit(f"{PAGE.name} is not what the code says: run `make docs`")
+        REFERENCE.mkdir(exist_ok=True)
+        for page, text in pages().items():
+            page.write_text(text, encoding="utf-8")
+        return
+    for page, text in pages().items():
+        if not page.exists() or page.read_text(encoding="utf-8") != text:
+            sys.exit(f"{page.name} is not what the code says: run `make docs`")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,12 @@ def save_tiny_llama(folder: Path, **changes: Any) -> Path:
     model.save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_llama() -> Callable[..., Path]:
+    """The function that saves a tiny Llama into a folder, with changes to its config."""
+    return save_tiny_llama
 
 
 @pytest.fixture(scope="session")

@@ -185,4 +185,5 @@ def test_help_is_the_docstring_up_to_its_sections() -> None:
 
 def test_the_generated_reference_is_current() -> None:
     generate = runpy.run_path(str(ROOT / "docs" / "generate.py"))
-    assert generate["PAGE"].read_text(encoding="utf-8") == generate["reference"]()
+    for page, text in generate["pages"]().items():
+        assert page.read_text(encoding="utf-8") == text, f"run `make docs`: {page.name}"

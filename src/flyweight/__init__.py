@@ -15,10 +15,10 @@ from flyweight.errors import FlyweightError
 if TYPE_CHECKING:
     from flyweight.distill.verb import distill
     from flyweight.make.evaluate import eval  # noqa: A004
+    from flyweight.make.prune import prune
     from flyweight.make.verb import make
     from flyweight.runtime.chat import chat
     from flyweight.runtime.pack import pack
-    from flyweight.make.prune import prune
 
     __version__: str
 

@@ -63,14 +63,13 @@ class Checkpoint:
 
     def tokenizer_sha256(self) -> str:
         """One hash over what decides the tokens."""
-        return _combined([self.path / name for name in TOKENIZER_FILES if (self.path / name).exists()])
+        files = [self.path / name for name in TOKENIZER_FILES]
+        return _combined([file for file in files if file.exists()])
 
     def model(self) -> Any:
         """The transformers model, in fp32, ready to run."""
         from transformers import AutoModelForCausalLM
-        from transformers.utils import logging
 
-        logging.disable_progress_bar()
         try:
             model = AutoModelForCausalLM.from_pretrained(
                 self.path, dtype="float32", use_safetensors=True, local_files_only=True
@@ -80,8 +79,6 @@ class Checkpoint:
                 f"{self.name}: its weights cannot be read ({_first_line(error)}). "
                 "Download or save the model again."
             ) from error
-        finally:
-            logging.enable_progress_bar()
         return model.eval()
 
     def tokenizer(self) -> Any:
@@ -97,12 +94,25 @@ class Checkpoint:
             ) from error
 
 
+def save_checkpoint(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a Hugging Face folder in bf16. The model stays in fp32, rounded as the file is."""
+    import torch
+
+    model.to(torch.bfloat16).save_pretrained(folder)
+    model.to(torch.float32)
+    tokenizer.save_pretrained(folder)
+
+
 def open_checkpoint(name: str | Path) -> Checkpoint:
     """The checkpoint in a folder, or of a hub name (downloaded, pinned to its commit).
 
+    From here on transformers' own progress bars are silent: ours stand in their place.
     Raises TeacherError when it is missing, unreadable or pickled, UnsupportedFamily when its
     architecture is not known.
     """
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     path = Path(name)
     commit = None
     if not path.exists():
@@ -146,7 +156,9 @@ def _read_config(path: Path, name: str) -> Any:
     try:
         model_type = json.loads(file.read_text(encoding="utf-8")).get("model_type")
     except (ValueError, OSError, AttributeError) as error:
-        raise TeacherError(f"{file} cannot be read ({_first_line(error)}). Save it again.") from error
+        raise TeacherError(
+            f"{file} cannot be read ({_first_line(error)}). Save it again."
+        ) from error
     try:
         return AutoConfig.from_pretrained(path, local_files_only=True)
     except Exception as error:  # transformers raises many kinds for an odd config

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from safetensors.torch import load_file, save_file
 from flyweight.anatomy.gguf import LLAMA, interleave
 from flyweight.errors import EngineError, FolderError, NoSpace, OptionError, TeacherError
 from flyweight.runtime.gguf import write_gguf
-from tests.conftest import save_tiny_llama
 
 HEADS = {"attn_q": ("q_proj", 4), "attn_k": ("k_proj", 2)}
 
@@ -57,8 +56,10 @@ def test_weights_are_the_checkpoints_own(tiny_llama: Path, tiny_files: dict[int,
             assert (np.abs(found - wanted).reshape(-1, 32) <= step * largest * 1.01).all()
 
 
-def test_rows_that_fit_no_block_stay_at_16_bits_and_are_counted(tmp_path: Path) -> None:
-    folder = save_tiny_llama(tmp_path / "odd", intermediate_size=80)
+def test_rows_that_fit_no_block_stay_at_16_bits_and_are_counted(
+    make_llama: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = make_llama(tmp_path / "odd", intermediate_size=80)
     report = write_gguf(folder, tmp_path / "odd.gguf", 4, LLAMA)
     assert report.kept_at_16 == ["blk.0.ffn_down.weight", "blk.1.ffn_down.weight"]
     kinds = {name: kind for name, (kind, _) in read(tmp_path / "odd.gguf").items()}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from flyweight.anatomy.gguf import LLAMA
 from flyweight.errors import EngineError, OptionError
+from flyweight.runtime.gguf import write_gguf
 from flyweight.runtime.llama import SMALL_FILE, LlamaEngine, default_threads
 
 
@@ -61,14 +64,10 @@ def test_a_stop_id_ends_the_answer_before_it(engine: LlamaEngine, prompts: list[
         assert whole.text.startswith(cut.text.rstrip("\ufffd"))
 
 
-def test_the_end_of_text_token_ends_the_answer(tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    from flyweight.anatomy.gguf import LLAMA
-    from flyweight.runtime.gguf import write_gguf
-    from tests.conftest import save_tiny_llama
-
-    folder = save_tiny_llama(tmp_path / "model")
+def test_the_end_of_text_token_ends_the_answer(
+    make_llama: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = make_llama(tmp_path / "model")
     tensors = load_file(folder / "model.safetensors")
     head = tensors["lm_head.weight"]
     head[:] = 0
@@ -117,7 +116,7 @@ def test_bad_files_are_errors(tiny_files: dict[int, Path], tmp_path: Path) -> No
     for name, content in bad.items():
         path = tmp_path / f"{name}.gguf"
         path.write_bytes(content)
-        with pytest.raises(EngineError, match=f"{name}.gguf"):
+        with pytest.raises(EngineError, match=rf"{name}\.gguf"):
             LlamaEngine(path, context=64)
     with pytest.raises(EngineError, match="cannot be read"):
         LlamaEngine(tmp_path / "missing.gguf")

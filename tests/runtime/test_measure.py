@@ -1,4 +1,4 @@
-"""Measured in a child: the same answers as here, figures that fit together, errors that come back."""
+"""Measured in a child: the answers are the same as here, and what goes wrong there comes back."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from flyweight.errors import ParityError
 from flyweight.runtime.gguf import write_gguf
 from flyweight.runtime.llama import LlamaEngine
 from flyweight.runtime.parity import check_alive, check_parity, check_tokenizer, compare
-from tests.conftest import save_tiny_llama
 
 UP, GATE = (f"model.layers.{{i}}.mlp.{name}_proj.weight" for name in ("up", "gate"))
 UP_GGUF = "blk.{i}.ffn_up.weight"
@@ -44,9 +44,12 @@ SHAPES = {
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 def test_exports_answer_as_transformers_does(
-    shape: dict[str, object], tmp_path: Path, prompts: list[list[int]]
+    shape: dict[str, object],
+    make_llama: Callable[..., Path],
+    tmp_path: Path,
+    prompts: list[list[int]],
 ) -> None:
-    folder = save_tiny_llama(tmp_path / "model", **shape)
+    folder = make_llama(tmp_path / "model", **shape)
     write_gguf(folder, tmp_path / "model.gguf", 16, LLAMA)
     report = compare(folder, tmp_path / "model.gguf", prompts, 16)
     assert report.differing == []
@@ -109,7 +112,7 @@ def test_a_tokenizer_that_splits_otherwise_is_found(
     described = (tiny_llama / "tokenizer.json").read_text()
     (other / "tokenizer_config.json").write_text((tiny_llama / "tokenizer_config.json").read_text())
     (other / "tokenizer.json").write_text(described.replace(r"\\p{N}|", r"\\p{N}+| "))
-    with pytest.raises(ParityError, match="we'll see 123 bars|the pump is hot"):
+    with pytest.raises(ParityError, match="see 123 bars"):
         check_tokenizer(other, tiny_files[16], texts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from flyweight.runtime.gguf import write_gguf
 from flyweight.runtime.pack import NEUTRAL
 from flyweight.runtime.parity import check_tokenizer
 from flyweight.runtime.tokenizer_gguf import KNOWN, pre_tokenizer_name, tokenizer_metadata
-from tests.conftest import SPECIAL, save_tiny_llama
+
+SPECIAL = ["<|begin|>", "<|end|>", "<|user|>", "<|assistant|>"]
 
 
 def make_tokenizer(steps: tuple[str, ...], ignore_merges: bool) -> PreTrainedTokenizerFast:
@@ -44,9 +46,12 @@ def make_tokenizer(steps: tuple[str, ...], ignore_merges: bool) -> PreTrainedTok
 
 @pytest.mark.parametrize(("described", "name"), KNOWN.items(), ids=KNOWN.values())
 def test_known_pre_tokenizers_split_alike_in_llama_cpp(
-    described: tuple[tuple[str, ...], bool], name: str, tmp_path: Path
+    described: tuple[tuple[str, ...], bool],
+    name: str,
+    make_llama: Callable[..., Path],
+    tmp_path: Path,
 ) -> None:
-    folder = save_tiny_llama(tmp_path / name, vocab_size=512)
+    folder = make_llama(tmp_path / name, vocab_size=512)
     make_tokenizer(*described).save_pretrained(folder)
     keys = tokenizer_metadata(folder, 512)
     assert keys["tokenizer.ggml.pre"] == name

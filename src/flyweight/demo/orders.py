@@ -195,7 +195,9 @@ def say(group: Group, rng: random.Random) -> Utterance:
         other = draw_asset(rng)
     asset_said, other_said = say_asset(order.asset, rng), say_asset(other, rng)
     if rng.random() < 0.06:
-        asset_said = f"{other_said}, {rng.choice(('no sorry', 'sorry I mean', 'no wait'))}, {asset_said}"
+        asset_said = (
+            f"{other_said}, {rng.choice(('no sorry', 'sorry I mean', 'no wait'))}, {asset_said}"
+        )
         other_said = say_asset(draw_asset(rng), rng)
     known = fault_words(order.fault, rng) | fault_words(rng.choice(FAULTS), rng, "2")
     known |= {"A": asset_said, "B": other_said}

@@ -109,7 +109,8 @@ TRIED = (
 
 # Remarks about another machine: none of them asks for a work order.
 REMARKS = (
-    "{B} is fine", "{B} next to it runs normally", "same as on {B} last week", "not {B}, that one is ok",
+    "{B} is fine", "{B} next to it runs normally", "same as on {B} last week",
+    "not {B}, that one is ok",
     "{B} was fixed yesterday", "{B} had {np2} but that is done", "{B} has no {bare2}",
     "{who} is working on {B} already", "{B} is off for cleaning", "we moved the load to {B}",
     "do not mix it up with {B}", "{B} {vp2} too but has a ticket already",

@@ -27,7 +27,7 @@ CHAT_TEMPLATE = (
     "{%- for message in messages %}"
     "{{- '<|' + message['role'] + '|>' + (message['content'] or '') }}"
     "{%- for call in message.get('tool_calls') or [] %}"
-    '{{- \'<|tool_call|>{"name":"\' + call[\'function\'][\'name\'] + \'","arguments":\' }}'
+    "{{- '<|tool_call|>{\"name\":\"' + call['function']['name'] + '\",\"arguments\":' }}"
     "{{- call['function']['arguments'] if call['function']['arguments'] is string"
     " else call['function']['arguments'] | tojson }}"
     "{{- '}' }}"

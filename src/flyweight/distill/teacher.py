@@ -45,7 +45,8 @@ def record_teacher(
             logits, _, _ = wanted_logits(teacher, batch)
         top = logits.log_softmax(-1).topk(min(top_k, logits.shape[-1]), dim=-1)
         counts = [int((row["weights"][1:] != 0).sum()) for row in batch_rows]
-        parts = zip(places, top.values.half().split(counts), top.indices.int().split(counts))
-        for place, values, indices in parts:
-            recorded[place] = rows[place] | {"top": values.clone(), "indices": indices.clone()}
+        values, indices = top.values.half().split(counts), top.indices.int().split(counts)
+        for row, place in enumerate(places):
+            said = {"top": values[row].clone(), "indices": indices[row].clone()}
+            recorded[place] = rows[place] | said
     return recorded

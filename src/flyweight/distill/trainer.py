@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,9 +48,7 @@ def batch_order(lengths: Sequence[int], steps: int, batch_size: int, seed: int) 
         batches: list[np.ndarray] = []
         for pool in np.array_split(epoch, max(1, len(epoch) // (POOL * batch_size))):
             by_length = sorted(pool, key=lengths.__getitem__)
-            batches += [
-                by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)
-            ]
+            batches += [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
         for place in generator.permutation(len(batches)):
             order += [int(i) for i in batches[place]]
     return order[:wanted]

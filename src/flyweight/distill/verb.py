@@ -36,9 +36,7 @@ def distill(
     Raises:
         FlyweightError: Bad input, or a tokenizer that differs from the teacher's.
     """
-    import torch
-
-    from flyweight.checkpoint import open_checkpoint
+    from flyweight.checkpoint import open_checkpoint, save_checkpoint
     from flyweight.distill.losses import Distillation
     from flyweight.distill.teacher import answer_rows, record_teacher
     from flyweight.distill.trainer import Schedule, train
@@ -69,6 +67,5 @@ def distill(
     schedule = Schedule(steps, batch_size, learning_rate, seed=seed)
     train(model, rows, Distillation(kl), schedule, "Distilling")
     with new_folder(out) as folder:
-        model.to(torch.bfloat16).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        save_checkpoint(model, tokenizer, folder)
     return out

@@ -35,7 +35,6 @@ class Bench:
     scorer: Scorer
     max_tokens: int
 
-
     def run(self, name: str, gguf: Path, split: Split, model: Any = None) -> Result:
         """Answer and score `split` with a GGUF file.
 
@@ -55,7 +54,8 @@ class Bench:
             return Result(self.bits_per_byte(model, split), [], cost)
         answers = [self.tokenizer.decode(ids, skip_special_tokens=False) for ids in cost.answers]
         pairs = zip(answers, split.answers, strict=True)
-        return Result(np.array([self.scorer(said, wanted) for said, wanted in pairs]), answers, cost)
+        scores = np.array([self.scorer(said, wanted) for said, wanted in pairs])
+        return Result(scores, answers, cost)
 
     def bits_per_byte(self, model: Any, split: Split) -> np.ndarray:
         """float [n], whose mean is the bits a byte over the whole split."""

@@ -98,9 +98,7 @@ def _answered(tokenizer: Any, items: Sequence[Item], write: Writer) -> tuple[Ite
         return tuple(items)
     prompts = [prompt_ids(tokenizer, item.messages) for item in missing]
     written = iter(write(prompts, FREE_TOKENS))
-    return tuple(
-        item.with_answer(next(written)) if item.answer is None else item for item in items
-    )
+    return tuple(item.with_answer(next(written)) if item.answer is None else item for item in items)
 
 
 def _plain_split(tokenizer: Any, items: Sequence[Item]) -> Split:

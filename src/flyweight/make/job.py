@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from flyweight.checkpoint import Checkpoint, open_checkpoint
+from flyweight.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
 from flyweight.distill.losses import Distillation
 from flyweight.distill.teacher import answer_rows, record_teacher
 from flyweight.distill.trainer import Row, Schedule, train
@@ -64,7 +64,9 @@ class Clock:
 class Job:
     """One run of `make` in a scratch folder: `run()` finds and measures the candidates."""
 
-    def __init__(self, options: Options, teacher: Checkpoint, task: Task, scorer: Scorer, work: Path):
+    def __init__(
+        self, options: Options, teacher: Checkpoint, task: Task, scorer: Scorer, work: Path
+    ):
         self.options, self.teacher, self.task = options, teacher, task
         self.scorer, self.work = scorer, work
         self.clock = Clock()
@@ -82,6 +84,7 @@ class Job:
         """Score, cut, distil, pack and measure until a size passes on dev or sizes run out."""
         with self.clock.stage("teacher"):
             found = self._measure_teacher()
+            self._ratio(found.teacher_dev.scores, found)  # a teacher that scores 0 ends it here
         with self.clock.stage("score"):
             importance = self._importance(found.data)
         with self.clock.stage("rank"):
@@ -105,7 +108,7 @@ class Job:
 
     def _measure_teacher(self) -> Found:
         folder = self.work / "teacher"
-        self._save(self.model, folder)
+        save_checkpoint(self.model, self.tokenizer, folder)
         gguf = self._pack_folder(folder, (16,), None)[0][16]
 
         def write(prompts: list[list[int]], max_tokens: int) -> list[str]:
@@ -130,11 +133,6 @@ class Job:
         found.steps = steps
         found.tokens += steps * BATCH * round(np.mean([len(row["input_ids"]) for row in rows]))
 
-    def _save(self, model: Any, folder: Path) -> None:
-        model.to(torch.bfloat16).save_pretrained(folder)
-        model.to(torch.float32)  # rounded now, as the checkpoint is
-        self.tokenizer.save_pretrained(folder)
-
     def _pack_folder(self, folder: Path, widths: tuple[int, ...], prompts: Any):
         say(f"Packing {folder.name} at {', '.join(map(str, widths))} bits")
         report = pack_checkpoint(folder, widths, self.teacher.gguf_map, prompts)
@@ -142,7 +140,7 @@ class Job:
 
     def _pack(self, student: Any, chosen: RankedShape, found: Found) -> Path:
         folder = self.work / f"{chosen.parameters / 1e6:.2f}M"
-        self._save(student, folder)
+        save_checkpoint(student, self.tokenizer, folder)
         prompts = found.data.dev.prompts[:PARITY_PROMPTS]
         _, found.parity[folder] = self._pack_folder(folder, WIDTHS, prompts)
         return folder
@@ -158,7 +156,9 @@ class Job:
                     say(f"{bits} bits fall short on dev: not measured further")
                     continue
             gguf = folder / GGUF_NAMES[bits]
-            result = found.bench.run(f"{chosen.parameters / 1e6:.1f}M, {bits} bits", gguf, dev, model)
+            result = found.bench.run(
+                f"{chosen.parameters / 1e6:.1f}M, {bits} bits", gguf, dev, model
+            )
             ratio = self._ratio(result.scores, found)
             found.candidates.append(
                 Candidate(chosen.shape, chosen.parameters, bits, gguf, folder, result, ratio)

@@ -75,7 +75,9 @@ def shown_answers(trial: Trial, test: Split, count: int = SHOWN_ANSWERS) -> list
     """Test answers for a person to read: those where student and teacher differ come first."""
     if not trial.student.answers:
         return []
-    order = sorted(range(len(test)), key=lambda i: trial.student.answers[i] == trial.teacher.answers[i])
+    order = sorted(
+        range(len(test)), key=lambda i: trial.student.answers[i] == trial.teacher.answers[i]
+    )
     return [
         Answer(
             prompt=_last_words(test.items[i].messages),

@@ -20,7 +20,7 @@ def model_card(card: Card) -> str:
     """A card as a Hugging Face model card: YAML front matter, then Markdown."""
     environment = Environment(
         loader=PackageLoader("flyweight.make", "."),
-        autoescape=False,  # noqa: S701  # Markdown: `plain` escapes what others wrote
+        autoescape=False,  # Markdown: `plain` escapes what others wrote
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -7,7 +7,7 @@ so that they are right in light, dark and print, and each is laid out for a desk
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flyweight.card import Card, Row
@@ -34,20 +34,28 @@ class Axis:
         return round(self.start + (value - low) / (high - low) * (self.end - self.start), 2)
 
     def ticks(self, most: int = 6) -> list[float]:
-        """At most `most` round values inside."""
-        inside = [value for value in self._round_values(most) if self.low <= value <= self.high]
-        return inside[:: max(1, math.ceil(len(inside) / most))]
+        """At most `most` round values inside: 1, 2, 5 or 1, 3 or powers of ten where logarithmic."""
+        if not self.log:
+            return self._inside(self._even_values(most))
+        first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+        for steps in ((1, 2, 5), (1, 3), (1,)):
+            values = [
+                float(f"{step}e{power}") for power in range(first, last + 1) for step in steps
+            ]
+            found = self._inside(values)
+            if len(found) <= most:
+                return found
+        return found[:: math.ceil(len(found) / most)]
 
-    def _round_values(self, most: int) -> Iterable[float]:
-        if self.log:
-            first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
-            steps = (1, 2, 5) if last - first <= most / 2 else (1,)
-            return [step * 10.0**power for power in range(first, last + 1) for step in steps]
+    def _inside(self, values: Sequence[float]) -> list[float]:
+        return [value for value in values if self.low <= value <= self.high]
+
+    def _even_values(self, most: int) -> list[float]:
         rough = (self.high - self.low) / most
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(nice * power for nice in _NICE if nice * power >= rough * (1 - 1e-9))
         first = math.ceil(self.low / step)
-        return [round(step * (first + index), 12) for index in range(most + 1)]
+        return [float(f"{step * (first + index):.12g}") for index in range(most)]
 
 
 @dataclass(frozen=True)
@@ -129,7 +137,7 @@ def frontier(card: Card, rows: Sequence[Row], width: int, height: int) -> Plot:
         right,
         top,
         bottom,
-        x_ticks=[Tick(v, x.place(v), _short(words.size(v))) for v in x.ticks(6)],
+        x_ticks=[Tick(v, x.place(v), _short(words.size(v))) for v in x.ticks(width // 90)],
         y_ticks=[
             Tick(v, y.place(v), _score_tick(v, scorer))
             for v in y.ticks(6)
@@ -153,7 +161,7 @@ def losses(card: Card, width: int, height: int) -> Plot | None:
     everything = [value for pairs in curves.values() for _, value in pairs]
     if not everything:
         return None
-    left, right, top, bottom = 58.0, width - 14.0, 12.0, height - 40.0
+    left, right, top, bottom = 58.0, width - 14.0, 12.0, height - 46.0
     x = Axis(0, 1, left, right)
     y = _padded(everything, bottom, top, log=min(everything) > 0)
     return Plot(
@@ -163,7 +171,9 @@ def losses(card: Card, width: int, height: int) -> Plot | None:
         right,
         top,
         bottom,
-        x_ticks=[Tick(v, x.place(v), f"{v:.0%}".replace("%", " %")) for v in (0, 0.25, 0.5, 0.75, 1)],
+        x_ticks=[
+            Tick(v, x.place(v), f"{v:.0%}".replace("%", " %")) for v in (0, 0.25, 0.5, 0.75, 1)
+        ],
         y_ticks=[Tick(v, y.place(v), f"{v:g}") for v in y.ticks(5)],
         points=[],
         labels=[],
@@ -227,47 +237,59 @@ def _point(row: Row, x: Axis, y: Axis, scorer: str) -> Point:
     return Point(x.place(row.bytes), *places, row, kind, title)
 
 
-def _labels(
-    named: list[Point],
-    points: list[Point],
-    line: float,
-    frame: tuple[float, float, float, float],
-) -> list[Label]:
-    """A label for each named point, where it meets the fewest points, error bars and lines."""
+Box = tuple[float, float, float, float]  # left, right, top, bottom
+Place = tuple[float, float, str, Box]  # where the text starts, its anchor, the room it takes
+
+
+def _labels(named: list[Point], points: list[Point], line: float, frame: Box) -> list[Label]:
+    """A label for each named point and the bar, where it meets the fewest points and lines."""
     labels = []
-    taken: list[tuple[float, float, float, float]] = []
-    for point in named:
-        text = f"{point.kind}, {words.size(point.row.bytes)}"
-        places = _places(point, 7.2 * len(text))
-        boxes = [box for _, box in places]
-        costs = [_cost(box, point, points, line, frame, taken) for box in boxes]
-        best = costs.index(min(costs))
-        (x, y, anchor), box = places[best]
-        labels.append(Label(round(x, 1), round(y, 1), anchor, text, point.kind))
+    taken: list[Box] = []
+    wanted: list[tuple[str, str, Point | None]] = [
+        (f"{point.kind}, {words.size(point.row.bytes)}", point.kind, point) for point in named
+    ]
+    for text, kind, point in [*wanted, ("the bar", "bar", None)]:
+        long = 7.8 * len(text)
+        places = _around(point, long) if point else _along(line, long, frame)
+        costs = [_cost(place[3], point, points, line, frame, taken) for place in places]
+        x, y, anchor, box = places[costs.index(min(costs))]
+        labels.append(Label(round(x, 1), round(y, 1), anchor, text, kind))
         taken.append(box)
     return labels
 
 
-Box = tuple[float, float, float, float]  # left, right, top, bottom
+def _place(x: float, base: float, anchor: str, long: float) -> Place:
+    left = {"start": x, "middle": x - long / 2, "end": x - long}[anchor]
+    return x, base, anchor, (left, left + long, base - 11, base + 4)
 
 
-def _places(point: Point, long: float) -> list[tuple[tuple[float, float, str], Box]]:
-    """Right, left, above and below the point: where the text starts, and the room it takes."""
+def _around(point: Point, long: float) -> list[Place]:
+    """Right and left of the point, above and below its error bar."""
     x, y = point.x, point.y
-    above, below = min(point.y_high, y - 8) - 8, max(point.y_low, y + 8) + 16
-    found: list[tuple[tuple[float, float, str], Box]] = []
+    found = []
     for base in (y + 4, y - 14, y + 22):
-        found.append(((x + 13, base, "start"), (x + 13, x + 13 + long, base - 11, base + 4)))
-        found.append(((x - 13, base, "end"), (x - 13 - long, x - 13, base - 11, base + 4)))
-    for base in (above, below):
-        found.append(((x, base, "middle"), (x - long / 2, x + long / 2, base - 11, base + 4)))
-        found.append(((x + 8, base, "end"), (x + 8 - long, x + 8, base - 11, base + 4)))
-        found.append(((x - 8, base, "start"), (x - 8, x - 8 + long, base - 11, base + 4)))
+        found += [_place(x + 13, base, "start", long), _place(x - 13, base, "end", long)]
+    for base in (min(point.y_high, y - 8) - 8, max(point.y_low, y + 8) + 16):
+        found += [
+            _place(x, base, "middle", long),
+            _place(x + 8, base, "end", long),
+            _place(x - 8, base, "start", long),
+        ]
     return found
 
 
+def _along(line: float, long: float, frame: Box) -> list[Place]:
+    """On and under the bar's line, at its ends and between."""
+    left, right = frame[0] + 6, frame[1] - 6
+    return [
+        _place(left + (right - left - long) * step / 8, base, "start", long)
+        for base in (line - 7, line + 16)
+        for step in range(8, -1, -1)
+    ]
+
+
 def _cost(
-    box: Box, own: Point, points: list[Point], line: float, frame: Box, taken: list[Box]
+    box: Box, own: Point | None, points: list[Point], line: float, frame: Box, taken: list[Box]
 ) -> float:
     """How bad a place is: out of the frame, on another label, on points, on the bar's line."""
     left, right, top, bottom = box

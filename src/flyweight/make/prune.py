@@ -37,9 +37,7 @@ def prune(
     Raises:
         FlyweightError: Bad input, or a shape that cannot be cut out of the teacher.
     """
-    import torch
-
-    from flyweight.checkpoint import open_checkpoint
+    from flyweight.checkpoint import open_checkpoint, save_checkpoint
     from flyweight.distill.teacher import answer_rows, record_teacher
     from flyweight.folder import check_place, new_folder
     from flyweight.make.job import CALIBRATION, RANKING
@@ -71,8 +69,7 @@ def prune(
         wanted = rank_shapes(model, source.family, importance, rows, (keep,))[0].shape
     student = cut_model(model, source.family, importance.keep(source.shape, wanted))
     with new_folder(out) as folder:
-        student.to(torch.bfloat16).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        save_checkpoint(student, tokenizer, folder)
     count = source.family.count(wanted, source.config.tie_word_embeddings)
     say(f"{out}: {wanted}, {count:,} of {source.parameters:,} parameters")
     return out

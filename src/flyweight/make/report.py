@@ -22,8 +22,15 @@ from flyweight.make import plots, words
 from flyweight.make.differences import Marked, differences
 
 SHOWN = 10  # answers
-HEAD, TAIL = 700, 200  # characters of a long text that are shown
-_CONTROL = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
+LONGEST = {"prompt": (420, 120), "answer": (700, 200)}  # characters shown of its head and tail
+# Control characters, also those that turn the reading direction, are shown as escapes.
+_INVISIBLE = [*range(32), *range(127, 160), 0x200B, 0x200E, 0x200F, 0x2028, 0x2029, 0xFEFF]
+_INVISIBLE += [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+_ESCAPES = {
+    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    for code in _INVISIBLE
+    if chr(code) not in "\t\n"
+}
 _UNIT = re.compile(r"(?<=\d) (?=(?:%|[kMGTP]?B|bytes|[kMG]|µs|ms|s|min|h|bits/byte)(?![\w/]))")
 
 
@@ -126,11 +133,11 @@ def _view(card: Card) -> dict[str, Any]:
         "likelihood": card.task.score == words.LIKELIHOOD,
         "strip": _strip(card),
         "frontiers": [
-            ("wide", plots.frontier(card, rows, 760, 380)),
-            ("narrow", plots.frontier(card, rows, 350, 340)),
+            ("wide", plots.frontier(card, rows, 976, 420)),
+            ("narrow", plots.frontier(card, rows, 350, 360)),
         ],
         "losses": [
-            ("wide", plots.losses(card, 760, 220)),
+            ("wide", plots.losses(card, 976, 250)),
             ("narrow", plots.losses(card, 350, 220)),
         ],
         "stacks": [
@@ -159,7 +166,7 @@ def _shown(answer: Answer) -> Shown:
     left, right = differences(teacher, student)
     known = {answer.teacher.strip(), answer.student.strip()}
     return Shown(
-        prompt=_visible(answer.prompt),
+        prompt=_visible(answer.prompt, "prompt"),
         wanted=None if answer.wanted.strip() in known else _visible(answer.wanted),
         teacher=left,
         student=right,
@@ -169,13 +176,19 @@ def _shown(answer: Answer) -> Shown:
     )
 
 
-def _visible(text: str) -> str:
-    """A text at a readable length, without surrogates, its control characters as pictures."""
-    text = text.replace("\r\n", "\n").encode("utf-8", "replace").decode().translate(_CONTROL)
-    left_out = len(text) - HEAD - TAIL
-    if left_out <= TAIL:
-        return text
-    return f"{text[:HEAD]} … [{left_out:,} characters left out] … {text[-TAIL:]}"
+def _visible(text: str, kind: str = "answer") -> str:
+    """A text at a readable length, without surrogates, its control characters as escapes."""
+    head, tail = LONGEST[kind]
+    text = text.replace("\r\n", "\n").encode("utf-8", "replace").decode()
+    left_out = len(text) - head - tail
+    if left_out > tail:
+        text = f"{text[:head]} … [{left_out:,} characters left out] … {text[-tail:]}"
+    return text.translate(_ESCAPES)
+
+
+def _breakable(text: str) -> Markup:
+    """Escaped text that may also be wrapped after a comma, as compact JSON needs."""
+    return Markup(",<wbr>").join(text.split(","))
 
 
 def _kept_together(text: str) -> Markup:
@@ -191,7 +204,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["together"] = _kept_together
+    environment.filters |= {"together": _kept_together, "breakable": _breakable}
     for name in ("size", "quantity", "seconds", "rate", "times", "percent", "bar_percent"):
         function = getattr(words, name)
         environment.filters[name] = lambda value, *rest, say=function: _kept_together(

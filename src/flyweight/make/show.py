@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -11,12 +12,15 @@ from flyweight.card import Card, Row
 from flyweight.folder import REPORT
 from flyweight.make import words
 
+COLUMNS = ("size", "score", "kept", "at least", "answer", "tokens/s", "memory")
+
 
 def result_table(card: Card) -> Table:
-    """Every measured model, the teacher first: a line each."""
-    table = Table(title=f"{card.task.name}: measured on {card.task.dev:,} dev items", title_justify="left")
-    table.add_column("model")
-    for heading in ("size", "of teacher", "dev score", "kept", "at least", "answer", "tokens/s", "memory"):
+    """Every measured model, the teacher first, a line each; fits 80 columns."""
+    title = f"{card.task.name}: measured in llama.cpp on {card.task.dev:,} dev items"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("model", no_wrap=True)
+    for heading in COLUMNS:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in card.rows:
         table.add_row(*_cells(row, card), style="bold green" if row.chosen else "")
@@ -24,14 +28,13 @@ def result_table(card: Card) -> Table:
 
 
 def _cells(row: Row, card: Card) -> tuple[str, ...]:
-    itself = row.role == "teacher"
+    teacher = row.role == "teacher"
     return (
-        ("→ " if row.chosen else "") + row.name,
+        ("→ " if row.chosen else "  ") + row.name,
         words.size(row.bytes),
-        words.percent(row.bytes / card.teacher.bytes),
         words.score(row.dev.mean, card.task.score),
-        "" if itself else words.percent(row.dev_ratio),
-        "" if itself else words.lower_limit(row.dev_low, card.verdict.bar),
+        "" if teacher else words.percent(row.dev_ratio),
+        "" if teacher else words.lower_limit(row.dev_low, card.verdict.bar),
         words.seconds(row.latency_p50),
         words.rate(row.tokens_per_second),
         words.size(row.peak_memory),
@@ -40,9 +43,11 @@ def _cells(row: Row, card: Card) -> tuple[str, ...]:
 
 def show_result(card: Card, out: Path, console: Console | None = None) -> None:
     """Print the table, the verdict sentence and the paths."""
-    console = console or Console()
+    console = console or Console(highlight=False)
+    smaller = card.teacher.bytes / card.student.bytes
     console.print()
     console.print(result_table(card))
-    console.print(f"\n[bold]{card.verdict.word.upper()}[/bold]  {card.verdict.sentence}\n")
+    console.print(f"[bold]{card.verdict.word.upper()}[/bold]: {card.verdict.sentence}")
+    console.print(f"It is {words.times(smaller)} times smaller than the teacher at 16 bits.\n")
     console.print(f"model   {out}", soft_wrap=True)
     console.print(f"report  {out / REPORT}", soft_wrap=True)

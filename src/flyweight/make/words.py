@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ def rate(value: float) -> str:
 
 def times(ratio: float) -> str:
     """How many times: 9.3, 134, 12,000."""
-    return f"{ratio:,.0f}" if ratio >= 99.95 else f"{ratio:.1f}" if ratio >= 1 else f"{ratio:.2g}"
+    return _digits(ratio)
 
 
 def percent(share: float, decimals: int = 1) -> str:
@@ -103,6 +105,16 @@ def probability(p: float) -> str:
     return "below 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
+def moment(iso: str) -> str:
+    """An ISO 8601 moment to the minute, in UTC: "2026-05-04 09:12 UTC"."""
+    try:
+        found = datetime.fromisoformat(iso)
+    except ValueError:
+        return iso
+    found = found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC)
+    return f"{found:%Y-%m-%d %H:%M} UTC"
+
+
 def verdict_sentence(
     verdict: Verdict | VerdictCard, model_bytes: int, scorer: str = "exact", absolute: bool = False
 ) -> str:
@@ -112,7 +124,7 @@ def verdict_sentence(
     score's own range. Limits are rounded away from the estimate, never across the bar.
     """
     bar = bar_percent(verdict.bar)
-    kept = f"{_kept(verdict.estimate, scorer, absolute)} on {_items(verdict.n)} unseen"
+    kept = f"{_kept(verdict.estimate, scorer, absolute)} on {_items(verdict.n, 'unseen ')}"
     sure = f"one-sided {bar_percent(verdict.confidence)}"
     start = f"The {size(model_bytes)} model {kept}"
     if verdict.word == "passes":
@@ -129,11 +141,11 @@ def verdict_sentence(
     between = f"between {low} and {upper_limit(verdict.high, verdict.bar)}, each {sure}"
     if not math.isfinite(verdict.high):
         between = f"at least {low}, {sure}, with no upper limit"
-    return f"{start} ({between}), which cannot tell whether it reaches the bar of {bar}: " + (
-        f"about {verdict.more_groups:,} more groups of items, beside the {verdict.groups:,}, "
-        "likely would."
+    return f"{start} ({between}), which leaves open whether it reaches the bar of {bar}: " + (
+        f"about {verdict.more_groups:,} more groups of items (there are {verdict.groups:,}) would "
+        "likely tell."
         if verdict.more_groups
-        else "it lies so near the bar that no reachable number of items would."
+        else "it lies so near the bar that no reachable number of items would tell."
     )
 
 
@@ -141,7 +153,7 @@ def nothing_sentence(best: Row, bar: float, scorer: str = "exact", absolute: boo
     """What is said when no candidate reaches the bar on dev: how near the best came, what helps."""
     return (
         f"Nothing passes the bar of {bar_percent(bar)}: the nearest, a {size(best.bytes)} model, "
-        f"{_kept(best.dev_ratio, scorer, absolute)} on {_items(best.dev.n)} of dev (at least "
+        f"{_kept(best.dev_ratio, scorer, absolute)} on {_items(best.dev.n, 'dev ')} (at least "
         f"{lower_limit(best.dev_low, bar)}, one-sided 95 %). Test stays unopened. A larger --keep, "
         "more --steps or more train items may close the gap."
     )
@@ -155,23 +167,23 @@ def _kept(estimate: float, scorer: str, absolute: bool) -> str:
     return f"keeps {percent(estimate)} of the teacher's score"
 
 
-def _items(n: int) -> str:
-    return f"{n:,} item{'' if n == 1 else 's'}"
+def _items(n: int, kind: str = "") -> str:
+    return f"{n:,} {kind}item{'' if n == 1 else 's'}"
 
 
 def _digits(value: float) -> str:
-    """About three digits, and no more than one decimal below a hundred but above ten."""
+    """Whole from a hundred up, one decimal from one up, two digits below."""
     if value >= 99.95:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 9.995 or value == 0 else f"{value:.2g}"
+    return f"{value:.1f}" if value >= 0.995 or value == 0 else f"{value:.2g}"
 
 
-def _limit(value: float, bar: float | None, outward: type[int] | object) -> str:
+def _limit(value: float, bar: float | None, outward: Callable[[float], int]) -> str:
     for decimals in range(1, _MOST_DIGITS + 1):
         scale = 10**decimals
         # 1e-9: what was 97.8 before the multiplication stays 97.8 after it.
         slack = 1e-9 if outward is math.floor else -1e-9
-        shown = outward(value * 100 * scale + slack) / scale  # type: ignore[operator]
+        shown = outward(value * 100 * scale + slack) / scale
         if bar is None or (shown >= round(bar * 100, 9)) == (value >= bar):
             break
     return f"{shown:.{decimals}f} %"

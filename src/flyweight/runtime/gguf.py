@@ -11,7 +11,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +90,7 @@ def write_gguf(checkpoint: Path, destination: Path, bits: int, gguf_map: GgufMap
         replace_file(temporary, destination)
     finally:
         temporary.unlink(missing_ok=True)
-    kept = [plan.name for plan in plans if plan.kind == _F16 != _wanted(plan.name, bits, gguf_map)]
+    kept = [plan.name for plan in plans if plan.kind == _F16 and bits < 16]
     return GgufReport(size, kept)
 
 
@@ -120,9 +120,7 @@ def _config(checkpoint: Path) -> Any:
         raise TeacherError(f"{checkpoint}: config.json cannot be read: {reason}") from error
 
 
-def kind_of(
-    name: str, shape: Sequence[int], bits: int, gguf_map: GgufMap
-) -> GGMLQuantizationType:
+def kind_of(name: str, shape: Sequence[int], bits: int, gguf_map: GgufMap) -> GGMLQuantizationType:
     """How a tensor of this GGUF name and shape is stored at `bits`: vectors always in 32 bits."""
     if len(shape) == 1:
         return _F32

@@ -8,14 +8,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from flyweight.errors import EngineError, FolderError, OptionError, TeacherError
+from flyweight.errors import FolderError, OptionError
+from flyweight.folder import GGUF_NAMES
 
 if TYPE_CHECKING:
     from flyweight.anatomy.gguf import GgufMap
     from flyweight.runtime.gguf import GgufReport
     from flyweight.runtime.parity import ParityReport
 
-FILE_NAMES = {16: "model-f16.gguf", 8: "model-q8_0.gguf", 4: "model-q4_0.gguf"}
+
 PARITY_PROMPTS = 100  # at most, of those given
 PARITY_TOKENS = 32  # of each answer
 
@@ -57,20 +58,11 @@ def pack(model: Path, *, bits: list[int] = [16, 8, 4]) -> Path:  # noqa: B006
     A file gets its name only when it is proven: the 16-bit one answers as transformers does, its
     tokenizer splits texts alike, the others load and answer. Raises ParityError otherwise.
     """
-    from transformers import AutoConfig
-
-    from flyweight.anatomy import family_of
+    from flyweight.checkpoint import open_checkpoint
     from flyweight.progress import say
 
-    try:
-        config = AutoConfig.from_pretrained(model, local_files_only=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise TeacherError(f"{model}: is not a Hugging Face checkpoint: {reason}") from error
-    family = family_of(config)
-    if family.gguf is None:
-        raise EngineError(f"{model}: llama.cpp does not know {family.name}, so there is no GGUF")
-    report = pack_checkpoint(Path(model), bits, family.gguf)
+    source = open_checkpoint(model)
+    report = pack_checkpoint(source.path, bits, source.gguf_map)
     for width, path in report.files.items():
         kept = report.written[width].kept_at_16
         note = f", {len(kept)} tensors kept at 16 bits" if kept else ""
@@ -95,15 +87,15 @@ def pack_checkpoint(
     from flyweight.runtime.gguf import replace_file, write_gguf
 
     wanted = sorted(set(bits), reverse=True)
-    if not wanted or not set(wanted) <= set(FILE_NAMES):
+    if not wanted or not set(wanted) <= set(GGUF_NAMES):
         raise OptionError(f"bits {list(bits)}: choose from 16, 8 and 4")
     with _folder_beside(checkpoint) as folder:
-        unproven = {width: Path(folder) / FILE_NAMES[width] for width in {16, *wanted}}
+        unproven = {width: Path(folder) / GGUF_NAMES[width] for width in {16, *wanted}}
         written = {
             width: write_gguf(checkpoint, path, width, gguf_map) for width, path in unproven.items()
         }
         parity = _prove(checkpoint, unproven, prompts, max_tokens)
-        files = {width: checkpoint / FILE_NAMES[width] for width in wanted}
+        files = {width: checkpoint / GGUF_NAMES[width] for width in wanted}
         for width, path in files.items():
             replace_file(unproven[width], path)
     return PackReport(files, {width: written[width] for width in wanted}, parity)
@@ -152,4 +144,4 @@ def _prompt(tokenizer: Any, text: str) -> list[int]:
     )
 
 
-__all__ = ["FILE_NAMES", "NEUTRAL", "PackReport", "pack", "pack_checkpoint"]
+__all__ = ["NEUTRAL", "PackReport", "pack", "pack_checkpoint"]

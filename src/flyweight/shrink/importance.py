@@ -23,7 +23,10 @@ from flyweight.shrink.keep import Keep
 
 @dataclass(frozen=True)
 class Importance:
-    """Scores, higher is more important. L, G, H, D, M: layers, groups, heads a group, hidden, MLP."""
+    """Scores, higher is more important.
+
+    L, G, H, D, M: layers, KV groups, query heads in a group, hidden and MLP channels.
+    """
 
     layers: Tensor  # [L] block influence: 1 - cosine(input, output), mean over tokens
     hidden: Tensor  # [D] L2 of the normalised residual stream, mean over norms
