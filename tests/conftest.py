@@ -96,6 +96,44 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_llama(tmp_path_factory.mktemp("tiny") / "llama")
 
 
+def build_small_model(tied: bool = True, seed: int = 0, **changes: Any) -> Any:
+    """A random Llama in fp32, in eval mode; heads x head_dim is not the hidden size.
+
+    Norm weights are spread around 1, since those of a fresh model hide every mistake with them.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    settings: dict[str, Any] = {
+        "vocab_size": 80,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 16,
+        "max_position_embeddings": 128,
+        "initializer_range": 0.2,
+        "tie_word_embeddings": tied,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": 2,
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(LlamaConfig(**{**settings, **changes})).float()
+        for name, parameter in model.named_parameters():
+            if "norm" in name:
+                torch.nn.init.uniform_(parameter, 0.5, 1.5)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def small_model() -> Callable[..., Any]:
+    """The function that builds a small random Llama: `tied`, `seed`, and changes to its config."""
+    return build_small_model
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data, from FLYWEIGHT_SHARED (default ../shared); skips without it."""

@@ -16,7 +16,8 @@ SCHEMA = 1
 class Part(BaseModel):
     """A piece of the card; unknown fields are refused, so that a typo never passes silently."""
 
-    model_config = ConfigDict(extra="forbid")
+    # an upper limit may be infinite: JSON has no number for it
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
 
 
 class Score(Part):

@@ -65,7 +65,7 @@ def new_folder(out: Path) -> Iterator[Path]:
         with disk_errors(out):
             yield scratch
             (scratch / MARK).touch()
-            scratch.chmod(0o777 & ~_umask())
+            _open_to_all(scratch)
             _swap(scratch, out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -88,10 +88,13 @@ def disk_errors(place: Path) -> Iterator[None]:
         raise
 
 
-def _umask() -> int:
+def _open_to_all(folder: Path) -> None:
+    """The usual modes: libraries write some files for the owner only, `tempfile` the folder."""
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    folder.chmod(0o777 & ~mask)
+    for path in folder.iterdir():
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
 
 
 def _swap(scratch: Path, out: Path) -> None:

@@ -1,3 +1,5 @@
+"""Marked stretches always make up the texts that they came from."""
+
 from __future__ import annotations
 
 from hypothesis import example, given

@@ -1,3 +1,5 @@
+"""The model card, read by the hub's own library."""
+
 from __future__ import annotations
 
 import pytest

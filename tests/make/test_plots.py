@@ -1,3 +1,5 @@
+"""Axes, labels and shapes of the report's pictures."""
+
 from __future__ import annotations
 
 import math
@@ -6,7 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from sample_card import rows, sample_card, verdict
 
-from flyweight.make.plots import Axis, bar_score, frontier, stack
+from flyweight.make.axis import Axis
+from flyweight.make.plots import bar_score, frontier, stack
 from flyweight.make.report import order_rows
 
 POSITIVE = st.floats(1e-6, 1e15)

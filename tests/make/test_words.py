@@ -1,3 +1,5 @@
+"""Figures and verdict sentences, read back and compared with decimal arithmetic."""
+
 from __future__ import annotations
 
 import math

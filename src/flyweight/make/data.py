@@ -77,7 +77,9 @@ def prepare(task: Task, tokenizer: Any, scorer: Scorer, context: int, write: Wri
         made = {name: _plain_split(tokenizer, items) for name, items in splits.items()}
         longest = SPARE_TOKENS * 4  # what a latency is measured on, where nothing is answered
     else:
-        answered = {name: _answered(tokenizer, items, write) for name, items in splits.items()}
+        answered = {
+            name: _answered(tokenizer, items, context, write) for name, items in splits.items()
+        }
         made = {
             name: Split(items, tuple(_encode(tokenizer, item) for item in items))
             for name, items in answered.items()
@@ -92,12 +94,15 @@ def _encode(tokenizer: Any, item: Item) -> Example:
     return encode(tokenizer, item.messages, item.answer or "")
 
 
-def _answered(tokenizer: Any, items: Sequence[Item], write: Writer) -> tuple[Item, ...]:
+def _answered(
+    tokenizer: Any, items: Sequence[Item], context: int, write: Writer
+) -> tuple[Item, ...]:
     missing = [item for item in items if item.answer is None]
     if not missing:
         return tuple(items)
     prompts = [prompt_ids(tokenizer, item.messages) for item in missing]
-    written = iter(write(prompts, FREE_TOKENS))
+    room = context - max(map(len, prompts)) - 1  # the end of the turn is a token as well
+    written = iter(write(prompts, max(1, min(FREE_TOKENS, room))))
     return tuple(item.with_answer(next(written)) if item.answer is None else item for item in items)
 
 

@@ -88,7 +88,7 @@ def make_card(job: Job, found: Found, chosen: Candidate, trial: Trial, folder: P
             )
             for ranked in found.ranking
         ],
-        losses={name: _thinned(losses) for name, losses in found.losses.items()},
+        losses=_curves(found, chosen),
         parity=_parity(found, chosen),
         answers=shown_answers(trial, data.test),
         files=list_files(folder),
@@ -175,7 +175,7 @@ def _rows(job: Job, found: Found, chosen: Candidate) -> list[Row]:
             chosen=candidate is chosen,
             **_costs(candidate.dev),
         )
-        for candidate in sorted(found.candidates, key=lambda made: made.bytes)
+        for candidate in sorted(found.candidates, key=lambda made: -made.bytes)
     ]
     return [teacher, *students]
 
@@ -198,6 +198,12 @@ def _parity(found: Found, chosen: Candidate) -> Parity:
         for tie in report.near_ties
     ]
     return Parity(prompts=report.prompts, equal=report.equal, near_ties=ties)
+
+
+def _curves(found: Found, chosen: Candidate) -> dict[str, list[float]]:
+    """Loss curves by shape, the chosen one's first."""
+    names = sorted(found.losses, key=lambda name: name != str(chosen.shape))
+    return {name: _thinned(found.losses[name]) for name in names}
 
 
 def _thinned(losses: list[float]) -> list[float]:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,12 @@ from flyweight.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
 from flyweight.distill.losses import Distillation
 from flyweight.distill.teacher import answer_rows, record_teacher
 from flyweight.distill.trainer import Row, Schedule, train
+from flyweight.errors import UnsupportedFamily
 from flyweight.folder import GGUF_NAMES
 from flyweight.make.bench import Bench
 from flyweight.make.data import Data, prepare
 from flyweight.make.options import Options
-from flyweight.make.rank import RankedShape, rank_shapes
+from flyweight.make.rank import LEVELS, RankedShape, rank_shapes
 from flyweight.make.students import (
     BATCH,
     KL,
@@ -37,7 +37,7 @@ from flyweight.runtime.measure import measure
 from flyweight.runtime.pack import pack_checkpoint
 from flyweight.runtime.rounding import rounded
 from flyweight.shrink.cut import cut_model
-from flyweight.shrink.importance import measure_importance
+from flyweight.shrink.importance import Importance, measure_importance
 from flyweight.tasks.items import Task
 from flyweight.tasks.score import Scorer
 
@@ -87,24 +87,34 @@ class Job:
             self._ratio(found.teacher_dev.scores, found)  # a teacher that scores 0 ends it here
         with self.clock.stage("score"):
             importance = self._importance(found.data)
-        with self.clock.stage("rank"):
-            dev_rows = record_teacher(self.model, answer_rows(found.data.dev.examples[:RANKING]))
-            found.ranking = rank_shapes(self.model, self.teacher.family, importance, dev_rows)
         with self.clock.stage("record"):
+            dev_rows = record_teacher(self.model, answer_rows(found.data.dev.examples[:RANKING]))
             rows = record_teacher(self.model, answer_rows(found.data.train.examples))
-        for _, level in groupby(found.ranking, key=lambda shape: shape.level):
-            best = next(level)
-            keep = importance.keep(self.teacher.shape, best.shape)
-            student = cut_model(self.model, self.teacher.family, keep)
-            with self.clock.stage("distil"):
-                self._distil(student, best, rows, found)
-            with self.clock.stage("pack"):
-                checkpoint = self._pack(student, best, found)
-            with self.clock.stage("measure"):
-                self._measure(student, checkpoint, best, found)
+        for level in LEVELS:
+            with self.clock.stage("rank"):
+                ranked = rank_shapes(self.model, self.teacher.family, importance, dev_rows, level)
+            if not ranked:
+                continue
+            found.ranking += ranked
+            self._try_shape(ranked[0], importance, rows, found)
             if any(made.ratio.low >= self.options.bar for made in found.candidates):
                 break
+        if not found.candidates:
+            raise UnsupportedFamily(f"{self.teacher.name} is too small to be cut by the grid.")
         return found
+
+    def _try_shape(
+        self, ranked: RankedShape, importance: Importance, rows: list[Row], found: Found
+    ) -> None:
+        """Cut, distil, pack and measure one shape."""
+        keep = importance.keep(self.teacher.shape, ranked.shape)
+        student = cut_model(self.model, self.teacher.family, keep)
+        with self.clock.stage("distil"):
+            self._distil(student, ranked, rows, found)
+        with self.clock.stage("pack"):
+            checkpoint = self._pack(student, ranked, found)
+        with self.clock.stage("measure"):
+            self._measure(student, checkpoint, ranked, found)
 
     def _measure_teacher(self) -> Found:
         folder = self.work / "teacher"
@@ -120,7 +130,7 @@ class Job:
         bench = Bench(self.tokenizer, self.scorer, data.max_tokens)
         return Found(data, bench, gguf, bench.run("teacher on dev", gguf, data.dev, self.model))
 
-    def _importance(self, data: Data):
+    def _importance(self, data: Data) -> Importance:
         sequences = [example.ids.tolist() for example in data.train.examples[:CALIBRATION]]
         return measure_importance(self.model, self.teacher.family, sequences)
 

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import PurePath
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from flyweight.card import Card
 from flyweight.make import words
@@ -20,7 +20,7 @@ def model_card(card: Card) -> str:
     """A card as a Hugging Face model card: YAML front matter, then Markdown."""
     environment = Environment(
         loader=PackageLoader("flyweight.make", "."),
-        autoescape=False,  # Markdown: `plain` escapes what others wrote
+        autoescape=select_autoescape(("html",)),  # Markdown: `plain` escapes what others wrote
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

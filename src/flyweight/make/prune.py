@@ -39,6 +39,7 @@ def prune(
     """
     from flyweight.checkpoint import open_checkpoint, save_checkpoint
     from flyweight.distill.teacher import answer_rows, record_teacher
+    from flyweight.errors import OptionError
     from flyweight.folder import check_place, new_folder
     from flyweight.make.job import CALIBRATION, RANKING
     from flyweight.make.rank import rank_shapes
@@ -66,7 +67,12 @@ def prune(
     importance = measure_importance(model, source.family, sequences)
     if wanted == source.shape:
         rows = record_teacher(model, answer_rows(encoded(items.dev[:RANKING])))
-        wanted = rank_shapes(model, source.family, importance, rows, (keep,))[0].shape
+        ranked = rank_shapes(model, source.family, importance, rows, keep)
+        if not ranked:
+            raise OptionError(
+                f"no shape of the grid keeps about {keep:.0%}. Give another --keep, or the sizes."
+            )
+        wanted = ranked[0].shape
     student = cut_model(model, source.family, importance.keep(source.shape, wanted))
     with new_folder(out) as folder:
         save_checkpoint(student, tokenizer, folder)

@@ -11,7 +11,6 @@ import torch
 from flyweight.anatomy import Family, Shape
 from flyweight.distill.losses import Distillation
 from flyweight.distill.trainer import Row, collate
-from flyweight.errors import OptionError
 from flyweight.progress import track
 from flyweight.shrink.cut import cut_model
 from flyweight.shrink.importance import Importance
@@ -45,28 +44,16 @@ def divergence(model: Any, rows: Sequence[Row]) -> float:
 
 
 def rank_shapes(
-    teacher: Any,
-    family: Family,
-    importance: Importance,
-    rows: Sequence[Row],
-    levels: Sequence[float] = LEVELS,
+    teacher: Any, family: Family, importance: Importance, rows: Sequence[Row], level: float
 ) -> list[RankedShape]:
-    """Every shape of the grid, by level (smallest first) and divergence; `rows` are dev's.
+    """The grid's shapes with about `level` of the parameters, the least divergence first.
 
-    Raises OptionError where the grid has no shape at any level.
+    `rows` are dev's, with what the teacher said. Empty where the grid has no such shape.
     """
     old, tied = family.shape_of(teacher.config), teacher.config.tie_word_embeddings
-    candidates = [
-        (level, candidate) for level in levels for candidate in grid(family, old, tied, level)
-    ]
-    if not candidates:
-        raise OptionError(
-            f"no shape of the grid has about {' or '.join(map(str, levels))} of the teacher's "
-            "parameters. Give another share, or the sizes themselves with `flyweight prune`."
-        )
     ranked = []
-    for level, candidate in track(candidates, "Ranking shapes"):
+    for candidate in track(grid(family, old, tied, level), f"Ranking shapes of {level:.0%}"):
         student = cut_model(teacher, family, importance.keep(old, candidate.shape))
         kl = divergence(student, rows)
         ranked.append(RankedShape(candidate.shape, candidate.parameters, level, kl))
-    return sorted(ranked, key=lambda shape: (shape.level, shape.kl))
+    return sorted(ranked, key=lambda shape: shape.kl)

@@ -10,6 +10,7 @@ import json
 import re
 import shlex
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from markupsafe import Markup, escape
 from flyweight.card import Answer, Card, Row
 from flyweight.folder import GGUF_NAMES, disk_errors
 from flyweight.make import plots, words
+from flyweight.make.axis import Axis
 from flyweight.make.differences import Marked, differences
 
 SHOWN = 10  # answers
@@ -75,7 +77,7 @@ def order_rows(rows: list[Row]) -> list[Row]:
 
 
 def order_answers(answers: list[Answer]) -> list[Answer]:
-    """Those that differ first: what the student lost, what it won, other wordings; then the rest."""
+    """Those that differ first: what the student lost, what it won, other wordings."""
 
     def rank(answer: Answer) -> int:
         if answer.student.strip() == answer.teacher.strip():
@@ -156,7 +158,7 @@ def _strip(card: Card) -> Strip:
     high = found.high if found.high < float("inf") else max(found.estimate, found.bar) * 1.02
     first, last = min(found.low, found.bar), max(high, found.bar)
     room = (last - first) * 0.18 or 0.01
-    axis = plots.Axis(first - room, last + room, 0, 100)
+    axis = Axis(first - room, last + room, 0, 100)
     places = (axis.place(each) for each in (found.low, high, found.estimate, found.bar))
     return Strip(*places, open_end=high != found.high)
 
@@ -196,6 +198,7 @@ def _kept_together(text: str) -> Markup:
     return escape(_UNIT.sub("\u00a0", text))
 
 
+@cache
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("flyweight.make", "."),

@@ -42,7 +42,7 @@ def quantity(count: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """A duration with about three digits: "80 µs", "3.4 ms", "12.5 s", "4 min 10 s", "2 h 05 min"."""
+    """A duration in short: "80 µs", "3.4 ms", "12.5 s", "4 min 10 s", "2 h 05 min"."""
     if not math.isfinite(value):
         return "unknown"
     if value < 9.995e-4:
@@ -179,11 +179,13 @@ def _digits(value: float) -> str:
 
 
 def _limit(value: float, bar: float | None, outward: Callable[[float], int]) -> str:
-    for decimals in range(1, _MOST_DIGITS + 1):
+    decimals = 1
+    while True:
         scale = 10**decimals
         # 1e-9: what was 97.8 before the multiplication stays 97.8 after it.
         slack = 1e-9 if outward is math.floor else -1e-9
         shown = outward(value * 100 * scale + slack) / scale
-        if bar is None or (shown >= round(bar * 100, 9)) == (value >= bar):
-            break
-    return f"{shown:.{decimals}f} %"
+        same_side = bar is None or (shown >= round(bar * 100, 9)) == (value >= bar)
+        if same_side or decimals == _MOST_DIGITS:
+            return f"{shown:.{decimals}f} %"
+        decimals += 1

@@ -1,0 +1,504 @@
+"""How far do simple methods get on the demo's work orders, with the same 3,000 train items?
+
+Nearest neighbour (TF-IDF over characters and words) copies the order of the most similar train
+item. Rules know the plant's register and read everything else off train: which n-grams speak for
+a fault, a severity or a failed repair, where a gauge's limits lie, which action follows. Every
+choice among rules is made on dev. Beside what the issue asks of rules (which machine is meant is
+decided by its place), the last row learns from train in which contexts a machine is the one meant.
+
+    python benchmarks/demo_baselines.py              # about a minute on one core
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from scipy import sparse
+from scipy.sparse.linalg import lsqr
+
+from flyweight.demo import orders
+from flyweight.demo.phrasing import number_words
+from flyweight.demo.plant import ALIASES, CODES
+from flyweight.tasks.statistics import mean_interval
+
+FIELDS = ("asset", "fault", "severity", "action")
+Order = dict[str, str] | None  # None: no work order
+Span = tuple[int, int]  # of tokens
+
+
+@dataclass(frozen=True)
+class Said:
+    """One item: its text, the order that is wanted, and what the judgement needs."""
+
+    text: str
+    order: Order
+    slices: tuple[str, ...]
+    group: str
+
+
+def load(split: str, seed: int = 7) -> list[Said]:
+    """The items of the demo's own task."""
+    return [
+        Said(
+            item.text,
+            None if item.answer == "none" else json.loads(item.answer),
+            item.slices,
+            item.group.name,
+        )
+        for item in orders.draw_split(split, seed)
+    ]
+
+
+# ---------------------------------------------------------------- nearest neighbour
+
+
+def grams_of(text: str) -> Iterator[str]:
+    """Character 3- to 5-grams and word 1- and 2-grams."""
+    text = text.lower()
+    for width in (3, 4, 5):
+        yield from (text[i : i + width] for i in range(len(text) - width + 1))
+    words = re.findall(r"\w+", text)
+    yield from (f"w:{word}" for word in words)
+    yield from (f"w:{a} {b}" for a, b in zip(words, words[1:], strict=False))
+
+
+class TfIdf:
+    """Unit rows of log counts times inverse document frequency, learned from `texts`."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        counts = Counter(gram for text in texts for gram in set(grams_of(text)))
+        kept = [gram for gram, count in counts.items() if count > 1]
+        self.columns = {gram: i for i, gram in enumerate(kept)}
+        self.idf = np.log((1 + len(texts)) / (1 + np.array([counts[g] for g in kept]))) + 1
+
+    def __call__(self, texts: Sequence[str]) -> sparse.csr_matrix:
+        """float [n, grams], rows of length 1."""
+        rows, columns, values = [], [], []
+        for row, text in enumerate(texts):
+            for gram, count in Counter(grams_of(text)).items():
+                if (column := self.columns.get(gram)) is not None:
+                    rows.append(row)
+                    columns.append(column)
+                    values.append((1 + math.log(count)) * self.idf[column])
+        matrix = sparse.csr_matrix((values, (rows, columns)), (len(texts), len(self.columns)))
+        norms = sparse.linalg.norm(matrix, axis=1)
+        return sparse.diags(1 / np.maximum(norms, 1e-12)) @ matrix
+
+
+# ---------------------------------------------------------------- reading with rules
+
+NUMBERS = {number_words(n): n for n in range(1, 41)}
+NAMES = {kind: kind for kind in CODES} | {alias: kind for kind, alias in ALIASES.items()}
+LETTERS = {code: kind for kind, code in CODES.items()}
+
+
+def _any_of(words: Iterable[str]) -> str:
+    return "|".join(sorted(map(re.escape, words), key=len, reverse=True))
+
+
+ASSET = re.compile(
+    rf"\b(?P<code>{_any_of(LETTERS)})[- ]?(?P<at>\d{{1,2}})\b"
+    rf"|\b(?P<name>{_any_of(NAMES)}) (?:no\. |number |#)?(?P<number>\d{{1,2}}|{_any_of(NUMBERS)})\b",
+    re.IGNORECASE,
+)
+READING = re.compile(r"\b(\d+(?:\.\d+)?) ?(mm/s|bar|psi|C|F)\b")
+
+
+class Speller:
+    """Puts words that train hardly knows right, where one slip leads to a common one (Norvig)."""
+
+    def __init__(self, texts: Iterable[str], common: int = 6) -> None:
+        counts = Counter(word for text in texts for word in re.findall(r"[a-z]+", text.lower()))
+        self.counts = {word: count for word, count in counts.items() if count >= common}
+        self.known: dict[str, str] = {}
+
+    def __call__(self, text: str) -> str:
+        return re.sub(r"[A-Za-z]{3,}", lambda found: self.word(found[0]), text)
+
+    def word(self, word: str) -> str:
+        low = word.lower()
+        if low in self.counts or word.isupper():
+            return word
+        if low not in self.known:
+            near = [w for w in _one_slip(low) if w in self.counts]
+            self.known[low] = max(near, key=self.counts.__getitem__, default=low)
+        return self.known[low]
+
+
+def _one_slip(word: str) -> set[str]:
+    parts = [(word[:i], word[i:]) for i in range(len(word) + 1)]
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    found = {a + b[1:] for a, b in parts if b}
+    found |= {a + b[1] + b[0] + b[2:] for a, b in parts if len(b) > 1}
+    found |= {a + c + b[1:] for a, b in parts if b for c in letters}
+    return found | {a + c + b for a, b in parts for c in letters}
+
+
+@dataclass
+class Parsed:
+    """A text as tokens; machines are one token each, a reading another, numbers are alike."""
+
+    tokens: list[str]
+    assets: list[tuple[int, str]]  # (place, "pump 12") in the order in which they are named
+    reading: tuple[float, str] | None
+    neighbour: Order = None  # the order of the most similar train item
+    likely_order: float = 0.0  # linear: above 0 an order is needed
+    hits: dict[str, list[tuple[Span, str, float]]] = field(default_factory=dict)
+
+
+def parse(text: str) -> Parsed:
+    named: list[str] = []
+
+    def note(found: re.Match[str]) -> str:
+        if found["code"]:
+            named.append(f"{LETTERS[found['code'].upper()]} {int(found['at'])}")
+        else:
+            number = found["number"].lower()
+            named.append(f"{NAMES[found['name'].lower()]} {NUMBERS.get(number) or int(number)}")
+        return " ASSET "
+
+    read = READING.search(text)
+    text = ASSET.sub(note, READING.sub(" READING ", text))
+    text = re.sub(r"\d+(?:\.\d+)?", " 0 ", text)
+    tokens = ["^", *re.findall(r"ASSET|READING|\w+|[.,:]", text), "$"]
+    tokens = [token if token in ("ASSET", "READING") else token.lower() for token in tokens]
+    places = [i for i, token in enumerate(tokens) if token == "ASSET"]
+    return Parsed(
+        tokens,
+        list(zip(places, named, strict=True)),
+        (float(read[1]), read[2]) if read else None,
+    )
+
+
+def word_grams(tokens: Sequence[str], widest: int) -> Iterator[tuple[Span, str]]:
+    """n-grams of 1 to `widest` tokens inside a clause, with their places."""
+    for start in range(len(tokens)):
+        for end in range(start + 1, min(start + widest, len(tokens)) + 1):
+            if tokens[end - 1] in ".,^$":
+                break
+            yield (start, end), " ".join(tokens[start:end])
+
+
+class Dictionary:
+    """The n-grams of train that speak for one label, each with its log odds against the rest."""
+
+    def __init__(
+        self, parsed: Sequence[Parsed], labels: Sequence[str], purity: float, widest: int = 4
+    ) -> None:
+        seen: dict[str, Counter[str]] = defaultdict(Counter)
+        for one, label in zip(parsed, labels, strict=True):
+            for gram in {gram for _, gram in word_grams(one.tokens, widest)}:
+                seen[gram][label] += 1
+        share = Counter(labels)
+        self.weights: dict[str, tuple[str, float]] = {}
+        for gram, counts in seen.items():
+            label, count = max(counts.items(), key=lambda pair: pair[1] / share[pair[0]])
+            total = sum(counts.values())
+            if count >= 3 and count / total >= purity:
+                base = share[label] / len(labels)
+                odds = math.log((count + 0.5) / (total - count + 0.5) * (1 - base) / base)
+                self.weights[gram] = (label, odds)
+        self.widest = widest
+
+    def hits(self, parsed: Parsed) -> list[tuple[Span, str, float]]:
+        """(place, label, log odds) of every known n-gram."""
+        found = []
+        for span, gram in word_grams(parsed.tokens, self.widest):
+            if gram in self.weights:
+                found.append((span, *self.weights[gram]))
+        return found
+
+
+def votes(hits: Iterable[tuple[Span, str, float]], how: str = "sum") -> Counter[str]:
+    """Each label's log odds: added up, or those of its strongest n-gram."""
+    total: Counter[str] = Counter()
+    for _, label, odds in hits:
+        total[label] = total[label] + odds if how == "sum" else max(total[label], odds)
+    return total
+
+
+class Limits:
+    """For each unit, the two cuts through train's readings that make the fewest errors."""
+
+    def __init__(self, parsed: Sequence[Parsed], severities: Sequence[str]) -> None:
+        by_unit: dict[str, list[tuple[float, str]]] = defaultdict(list)
+        for one, severity in zip(parsed, severities, strict=True):
+            if one.reading:
+                by_unit[one.reading[1]].append((one.reading[0], severity))
+        self.cuts = {unit: self._fit(pairs) for unit, pairs in by_unit.items()}
+
+    @staticmethod
+    def _fit(pairs: list[tuple[float, str]]) -> tuple[float, float, tuple[str, ...]]:
+        values = np.array([value for value, _ in pairs])
+        names = np.array([severity for _, severity in pairs])
+        marks = np.unique(values)
+        best = (-1, 0.0, 0.0, ("low", "medium", "high"))
+        for order in (("low", "medium", "high"), ("high", "medium", "low")):
+            for low, high in product(marks, marks):
+                if low < high:
+                    said = np.where(values < low, order[0], np.where(values < high, *order[1:]))
+                    best = max(best, (int((said == names).sum()), low, high, order))
+        return best[1:]
+
+    def __call__(self, reading: tuple[float, str]) -> str:
+        low, high, order = self.cuts[reading[1]]
+        return order[0] if reading[0] < low else order[1] if reading[0] < high else order[2]
+
+
+# ---------------------------------------------------------------- filling in an order
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Where each field comes from; the product of all of these is tried on dev."""
+
+    asset: str = "first"  # first, last, nearest to the fault's words, context
+    fault: str = "sum"  # sum or strongest of the n-grams, near the machine, neighbour
+    severity: str = "sum"  # readings, then sum or strongest of the n-grams; neighbour
+    tried: str = "words"  # words, neighbour
+    none: str = "linear"  # linear, neighbour
+
+
+PLACES = ("first", "last", "nearest")
+CHOICES = {
+    "fault": ("sum", "strongest", "near", "neighbour"),
+    "severity": ("sum", "strongest", "neighbour"),
+    "tried": ("words", "neighbour"),
+    "none": ("linear", "neighbour"),
+}
+
+
+class Baselines:
+    """Everything that train teaches, and the orders that follow from it."""
+
+    def __init__(self, train: Sequence[Said], purity: float = 0.7) -> None:
+        self.train = train
+        texts = [said.text for said in train]
+        self.space = TfIdf(texts)
+        self.known = self.space(texts)
+        wanted = np.array([1.0 if said.order else -1.0 for said in train])
+        self.line = lsqr(self.known, wanted, damp=0.5, iter_lim=100)[0]
+        self.speller = Speller(texts)
+        parsed = [parse(self.speller(text)) for text in texts]
+        asked = [(one, said.order) for one, said in zip(parsed, train, strict=True) if said.order]
+        ones, found = [one for one, _ in asked], [order for _, order in asked]
+        tried = ["yes" if order["action"] == "escalate" else "no" for order in found]
+        silent = [i for i, one in enumerate(ones) if not one.reading]
+        self.dictionaries = {
+            "fault": Dictionary(ones, [order["fault"] for order in found], purity),
+            "severity": Dictionary(
+                [ones[i] for i in silent], [found[i]["severity"] for i in silent], purity
+            ),
+            "tried": Dictionary(ones, tried, purity),
+        }
+        self.limits = Limits(ones, [order["severity"] for order in found])
+        self.actions: dict[tuple[str, str], str] = {}
+        for order, failed in zip(found, tried, strict=True):
+            if failed == "no":
+                self.actions[order["fault"], order["severity"]] = order["action"]
+        self.contexts = Contexts(ones, [order["asset"] for order in found])
+
+    def read(self, items: Sequence[Said]) -> list[Parsed]:
+        """What every rule needs to know about each item, worked out once."""
+        texts = [said.text for said in items]
+        matrix = self.space(texts)
+        nearest = np.asarray((matrix @ self.known.T).todense()).argmax(axis=1)
+        read = []
+        for text, near, likely in zip(texts, nearest, matrix @ self.line, strict=True):
+            one = parse(self.speller(text))
+            hits = {name: made.hits(one) for name, made in self.dictionaries.items()}
+            read.append(
+                replace(
+                    one, neighbour=self.train[near].order, likely_order=float(likely), hits=hits
+                )
+            )
+        return read
+
+    def order(self, one: Parsed, rules: Rules) -> Order:
+        """The order that these rules make of a text."""
+        near = one.neighbour or {}
+        needed = one.likely_order > 0 if rules.none == "linear" else bool(near)
+        if not needed or not one.assets:
+            return None
+        place, asset = self._asset(one, rules)
+        fault = near.get("fault") if rules.fault == "neighbour" else self._fault(one, rules, place)
+        severity = self._severity(one, rules)
+        failed = near.get("action") == "escalate"
+        if rules.tried == "words":
+            failed = votes(one.hits["tried"]).get("yes", 0) > 0
+        action = "escalate" if failed else self.actions.get((fault or "", severity), "inspect")
+        return {"asset": asset, "fault": fault or "", "severity": severity, "action": action}
+
+    def _asset(self, one: Parsed, rules: Rules) -> tuple[int, str]:
+        if rules.asset == "context":
+            return max(one.assets, key=lambda named: self.contexts(one, named[0]))
+        if rules.asset == "nearest" and one.hits["fault"]:
+            (start, end), _, _ = max(one.hits["fault"], key=lambda hit: hit[2])
+            return min(one.assets, key=lambda named: _distance(named[0], (start, end)))
+        return one.assets[-1 if rules.asset == "last" else 0]
+
+    def _fault(self, one: Parsed, rules: Rules, place: int) -> str:
+        hits = one.hits["fault"]
+        if rules.fault == "near":
+            hits = [(span, name, odds / (1 + _distance(place, span))) for span, name, odds in hits]
+        found = votes(hits, "strongest" if rules.fault == "strongest" else "sum")
+        return max(found, key=found.__getitem__, default="")
+
+    def _severity(self, one: Parsed, rules: Rules) -> str:
+        if rules.severity == "neighbour":
+            return (one.neighbour or {}).get("severity", "medium")
+        if one.reading and one.reading[1] in self.limits.cuts:
+            return self.limits(one.reading)
+        found = votes(one.hits["severity"], rules.severity)
+        return max(found, key=found.__getitem__, default="medium")
+
+
+class Contexts:
+    """Which words around a machine say that it is the one meant: log odds, learned from train."""
+
+    def __init__(self, parsed: Sequence[Parsed], meant: Sequence[str]) -> None:
+        counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+        for one, asset in zip(parsed, meant, strict=True):
+            if len(one.assets) > 1:
+                for place, name in one.assets:
+                    for gram in self._around(one, place):
+                        counts[gram][name == asset] += 1
+        self.odds = {
+            gram: math.log((yes + 0.5) / (no + 0.5)) for gram, (no, yes) in counts.items()
+        }
+
+    def __call__(self, one: Parsed, place: int) -> float:
+        found = [self.odds[gram] for gram in self._around(one, place) if gram in self.odds]
+        return sum(found) / max(1, len(found))
+
+    @staticmethod
+    def _around(one: Parsed, place: int) -> set[str]:
+        """n-grams of up to four tokens, the machine among them."""
+        spans = ((start, start + n) for n in (2, 3, 4) for start in range(place - n + 1, place + 1))
+        return {
+            " ".join(one.tokens[start:end])
+            for start, end in spans
+            if start >= 0 and end <= len(one.tokens)
+        }
+
+
+def _distance(place: int, span: Span) -> int:
+    return max(span[0] - place, place - span[1] + 1, 0)
+
+
+# ---------------------------------------------------------------- judging
+
+
+def right(wanted: Order, said: Order, name: str) -> bool:
+    """Whether one field (or "order": whether one is needed at all) is as wanted."""
+    if name == "order":
+        return (wanted is None) == (said is None)
+    return (wanted or {}).get(name) == (said or {}).get(name)
+
+
+def exact(items: Sequence[Said], said: Sequence[Order]) -> np.ndarray:
+    """float [n]: 1 where the whole order is as wanted."""
+    return np.array([float(item.order == order) for item, order in zip(items, said, strict=True)])
+
+
+def every_rule(places: Sequence[str], *, neighbour: bool) -> Iterator[Rules]:
+    """All combinations of choices; without `neighbour` only those that look up no train item."""
+    options = [[c for c in made if neighbour or c != "neighbour"] for made in CHOICES.values()]
+    for place, *rest in product(places, *options):
+        yield Rules(place, *rest)
+
+
+def best_rules(
+    made: Baselines, items: Sequence[Said], read: Sequence[Parsed], choices: Iterable[Rules]
+) -> Rules:
+    """The rules with the most exact orders on dev."""
+    return max(
+        choices,
+        key=lambda rules: exact(items, [made.order(one, rules) for one in read]).mean(),
+    )
+
+
+def methods(
+    made: Baselines, dev: Sequence[Said], read: Sequence[Parsed]
+) -> dict[str, Callable[[Parsed], Order]]:
+    """Every baseline by its name; what rules it uses is decided on `dev`."""
+
+    def neighbour(one: Parsed) -> Order:
+        return one.neighbour
+
+    def neighbour_first(one: Parsed) -> Order:
+        if one.neighbour is None or not one.assets:
+            return one.neighbour
+        return {**one.neighbour, "asset": one.assets[0][1]}
+
+    chosen: dict[str, Callable[[Parsed], Order]] = {
+        "neighbour, copied": neighbour,
+        "neighbour, first machine": neighbour_first,
+    }
+    searches = {
+        "rules": every_rule(PLACES, neighbour=False),
+        "neighbour + rules": every_rule(PLACES, neighbour=True),
+        "+ learned contexts": every_rule((*PLACES, "context"), neighbour=True),
+    }
+    for name, choices in searches.items():
+        rules = best_rules(made, dev, read, choices)
+        Console().print(f"{name}: {rules}")
+        chosen[name] = lambda one, rules=rules: made.order(one, rules)
+    return chosen
+
+
+def result_table(items: Sequence[Said], said: dict[str, list[Order]]) -> Table:
+    """A column for each method: exact with its interval, then by field and by slice."""
+    table = Table(title=f"Demo work orders, {len(items):,} test items")
+    table.add_column("%")
+    for name in said:
+        table.add_column(name, justify="right")
+    groups = [item.group for item in items]
+    cells = []
+    for made in said.values():
+        score = mean_interval(exact(items, made), groups)
+        cells.append(f"{score.mean:.1%} ({score.low:.1%} to {score.high:.1%})")
+    table.add_row("exact", *cells, style="bold", end_section=True)
+    for name in ("order", *FIELDS):
+        asked = [i for i, item in enumerate(items) if name == "order" or item.order]
+        table.add_row(
+            "order or none" if name == "order" else name,
+            *(
+                f"{np.mean([right(items[i].order, made[i], name) for i in asked]):.1%}"
+                for made in said.values()
+            ),
+            end_section=name == FIELDS[-1],
+        )
+    for part in sorted({name for item in items for name in item.slices}):
+        index = [i for i, item in enumerate(items) if part in item.slices]
+        table.add_row(
+            f"{part} ({len(index)})",
+            *(f"{exact(items, made)[index].mean():.1%}" for made in said.values()),
+        )
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--seed", type=int, default=7, help="of the task (default: the demo's)")
+    options = parser.parse_args()
+    train, dev, test = (load(split, options.seed) for split in ("train", "dev", "test"))
+    made = Baselines(train)
+    chosen = methods(made, dev, made.read(dev))
+    read = made.read(test)
+    said = {name: [method(one) for one in read] for name, method in chosen.items()}
+    Console().print(result_table(test, said))
+
+
+if __name__ == "__main__":
+    main()

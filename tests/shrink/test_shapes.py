@@ -1,0 +1,81 @@
+"""The grid of shapes: near the share that was asked for, and all of it can be cut."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import LlamaConfig
+
+from flyweight.anatomy import Shape, family_of
+from flyweight.errors import OptionError
+from flyweight.shrink.shapes import check_shape, grid, portions
+
+FAMILY = family_of(LlamaConfig())
+TEACHER = Shape(
+    layers=8, hidden=256, mlp=1024, heads=8, kv_groups=4, head_dim=32, vocabulary=4096
+)
+
+
+@pytest.mark.parametrize("keep", [0.2, 0.35, 0.6])
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_grid_holds_shapes_of_about_the_share(keep: float, tied: bool) -> None:
+    whole = FAMILY.count(TEACHER, tied)
+    found = grid(FAMILY, TEACHER, tied, keep)
+    assert len(found) >= 3
+    assert len({candidate.shape for candidate in found}) == len(found)
+    for candidate in found:
+        shape = candidate.shape
+        assert 0.9 * keep * whole <= candidate.parameters <= 1.1 * keep * whole
+        assert candidate.parameters == FAMILY.count(shape, tied)
+        assert candidate.share == candidate.parameters / whole
+        assert shape.hidden % 32 == shape.mlp % 32 == 0
+        assert shape.group_heads == TEACHER.group_heads
+        check_shape(TEACHER, shape, keep)
+
+
+def test_a_wider_slack_only_adds_shapes() -> None:
+    near = {candidate.shape for candidate in grid(FAMILY, TEACHER, True, 0.3, 0.05)}
+    far = {candidate.shape for candidate in grid(FAMILY, TEACHER, True, 0.3, 0.2)}
+    assert near < far
+
+
+@given(
+    st.integers(1, 5000),
+    st.lists(st.floats(0.01, 1), min_size=1, max_size=6).map(tuple),
+    st.sampled_from([1, 32]),
+)
+def test_portions_are_whole_multiples_within_the_size(
+    size: int, shares: tuple[float, ...], multiple: int
+) -> None:
+    found = portions(size, shares, multiple)
+    assert found == sorted(set(found), reverse=True)
+    for portion in found:
+        assert 1 <= portion <= size
+        assert portion % multiple == 0 or portion == size
+        assert min(abs(portion - share * size) for share in shares) <= multiple
+
+
+@pytest.mark.parametrize(
+    ("sizes", "keep", "message"),
+    [
+        ({"layers": 9}, 0.5, r"--layers is 9: the teacher has 8"),
+        ({"hidden": 0}, 0.5, r"--hidden is 0"),
+        ({"mlp": -32}, 0.5, r"--mlp is -32"),
+        ({"kv_groups": 5}, 0.5, r"--kv-groups is 5: the teacher has 4"),
+        ({"heads": 7}, 0.5, r"--heads 7 does not fit 4 KV groups"),
+        ({"kv_groups": 2}, 0.5, r"give a multiple of 2, at most 4"),
+        ({}, 0.0, r"--keep is 0.0"),
+        ({}, 1.0, r"--keep is 1.0"),
+        ({}, float("nan"), r"--keep is nan"),
+    ],
+)
+def test_a_shape_that_cannot_be_cut_is_refused(
+    sizes: dict[str, int], keep: float, message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        check_shape(TEACHER, TEACHER.with_sizes(**sizes), keep)
+
+
+def test_shapes_that_can_be_cut_pass() -> None:
+    check_shape(TEACHER, TEACHER.with_sizes(kv_groups=2, heads=2, layers=1, hidden=1), 0.01)
