@@ -3,8 +3,8 @@
 Nearest neighbour (TF-IDF over characters and words) copies the order of the most similar train
 item. Rules know the plant's register and read everything else off train: which n-grams speak for
 a fault, a severity or a failed repair, where a gauge's limits lie, which action follows. Every
-choice among rules is made on dev. Beside what the issue asks of rules (which machine is meant is
-decided by its place), the last row learns from train in which contexts a machine is the one meant.
+choice among rules is made on dev. Rules tell the machine that is meant by its place; the last
+column learns from train in which words it is wrapped.
 
     python benchmarks/demo_baselines.py              # about a minute on one core
 """
@@ -15,10 +15,10 @@ import argparse
 import json
 import math
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import product
+from dataclasses import dataclass, replace
+from itertools import pairwise, product
 
 import numpy as np
 from rich.console import Console
@@ -26,14 +26,21 @@ from rich.table import Table
 from scipy import sparse
 from scipy.sparse.linalg import lsqr
 
+from demo_rules import (
+    Contexts,
+    Dictionary,
+    Limits,
+    Order,
+    Parsed,
+    Speller,
+    distance,
+    parse,
+    votes,
+)
 from flyweight.demo import orders
-from flyweight.demo.phrasing import number_words
-from flyweight.demo.plant import ALIASES, CODES
 from flyweight.tasks.statistics import mean_interval
 
 FIELDS = ("asset", "fault", "severity", "action")
-Order = dict[str, str] | None  # None: no work order
-Span = tuple[int, int]  # of tokens
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ def grams_of(text: str) -> Iterator[str]:
         yield from (text[i : i + width] for i in range(len(text) - width + 1))
     words = re.findall(r"\w+", text)
     yield from (f"w:{word}" for word in words)
-    yield from (f"w:{a} {b}" for a, b in zip(words, words[1:], strict=False))
+    yield from (f"w:{a} {b}" for a, b in pairwise(words))
 
 
 class TfIdf:
@@ -93,166 +100,6 @@ class TfIdf:
         matrix = sparse.csr_matrix((values, (rows, columns)), (len(texts), len(self.columns)))
         norms = sparse.linalg.norm(matrix, axis=1)
         return sparse.diags(1 / np.maximum(norms, 1e-12)) @ matrix
-
-
-# ---------------------------------------------------------------- reading with rules
-
-NUMBERS = {number_words(n): n for n in range(1, 41)}
-NAMES = {kind: kind for kind in CODES} | {alias: kind for kind, alias in ALIASES.items()}
-LETTERS = {code: kind for kind, code in CODES.items()}
-
-
-def _any_of(words: Iterable[str]) -> str:
-    return "|".join(sorted(map(re.escape, words), key=len, reverse=True))
-
-
-ASSET = re.compile(
-    rf"\b(?P<code>{_any_of(LETTERS)})[- ]?(?P<at>\d{{1,2}})\b"
-    rf"|\b(?P<name>{_any_of(NAMES)}) (?:no\. |number |#)?(?P<number>\d{{1,2}}|{_any_of(NUMBERS)})\b",
-    re.IGNORECASE,
-)
-READING = re.compile(r"\b(\d+(?:\.\d+)?) ?(mm/s|bar|psi|C|F)\b")
-
-
-class Speller:
-    """Puts words that train hardly knows right, where one slip leads to a common one (Norvig)."""
-
-    def __init__(self, texts: Iterable[str], common: int = 6) -> None:
-        counts = Counter(word for text in texts for word in re.findall(r"[a-z]+", text.lower()))
-        self.counts = {word: count for word, count in counts.items() if count >= common}
-        self.known: dict[str, str] = {}
-
-    def __call__(self, text: str) -> str:
-        return re.sub(r"[A-Za-z]{3,}", lambda found: self.word(found[0]), text)
-
-    def word(self, word: str) -> str:
-        low = word.lower()
-        if low in self.counts or word.isupper():
-            return word
-        if low not in self.known:
-            near = [w for w in _one_slip(low) if w in self.counts]
-            self.known[low] = max(near, key=self.counts.__getitem__, default=low)
-        return self.known[low]
-
-
-def _one_slip(word: str) -> set[str]:
-    parts = [(word[:i], word[i:]) for i in range(len(word) + 1)]
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    found = {a + b[1:] for a, b in parts if b}
-    found |= {a + b[1] + b[0] + b[2:] for a, b in parts if len(b) > 1}
-    found |= {a + c + b[1:] for a, b in parts if b for c in letters}
-    return found | {a + c + b for a, b in parts for c in letters}
-
-
-@dataclass
-class Parsed:
-    """A text as tokens; machines are one token each, a reading another, numbers are alike."""
-
-    tokens: list[str]
-    assets: list[tuple[int, str]]  # (place, "pump 12") in the order in which they are named
-    reading: tuple[float, str] | None
-    neighbour: Order = None  # the order of the most similar train item
-    likely_order: float = 0.0  # linear: above 0 an order is needed
-    hits: dict[str, list[tuple[Span, str, float]]] = field(default_factory=dict)
-
-
-def parse(text: str) -> Parsed:
-    named: list[str] = []
-
-    def note(found: re.Match[str]) -> str:
-        if found["code"]:
-            named.append(f"{LETTERS[found['code'].upper()]} {int(found['at'])}")
-        else:
-            number = found["number"].lower()
-            named.append(f"{NAMES[found['name'].lower()]} {NUMBERS.get(number) or int(number)}")
-        return " ASSET "
-
-    read = READING.search(text)
-    text = ASSET.sub(note, READING.sub(" READING ", text))
-    text = re.sub(r"\d+(?:\.\d+)?", " 0 ", text)
-    tokens = ["^", *re.findall(r"ASSET|READING|\w+|[.,:]", text), "$"]
-    tokens = [token if token in ("ASSET", "READING") else token.lower() for token in tokens]
-    places = [i for i, token in enumerate(tokens) if token == "ASSET"]
-    return Parsed(
-        tokens,
-        list(zip(places, named, strict=True)),
-        (float(read[1]), read[2]) if read else None,
-    )
-
-
-def word_grams(tokens: Sequence[str], widest: int) -> Iterator[tuple[Span, str]]:
-    """n-grams of 1 to `widest` tokens inside a clause, with their places."""
-    for start in range(len(tokens)):
-        for end in range(start + 1, min(start + widest, len(tokens)) + 1):
-            if tokens[end - 1] in ".,^$":
-                break
-            yield (start, end), " ".join(tokens[start:end])
-
-
-class Dictionary:
-    """The n-grams of train that speak for one label, each with its log odds against the rest."""
-
-    def __init__(
-        self, parsed: Sequence[Parsed], labels: Sequence[str], purity: float, widest: int = 4
-    ) -> None:
-        seen: dict[str, Counter[str]] = defaultdict(Counter)
-        for one, label in zip(parsed, labels, strict=True):
-            for gram in {gram for _, gram in word_grams(one.tokens, widest)}:
-                seen[gram][label] += 1
-        share = Counter(labels)
-        self.weights: dict[str, tuple[str, float]] = {}
-        for gram, counts in seen.items():
-            label, count = max(counts.items(), key=lambda pair: pair[1] / share[pair[0]])
-            total = sum(counts.values())
-            if count >= 3 and count / total >= purity:
-                base = share[label] / len(labels)
-                odds = math.log((count + 0.5) / (total - count + 0.5) * (1 - base) / base)
-                self.weights[gram] = (label, odds)
-        self.widest = widest
-
-    def hits(self, parsed: Parsed) -> list[tuple[Span, str, float]]:
-        """(place, label, log odds) of every known n-gram."""
-        found = []
-        for span, gram in word_grams(parsed.tokens, self.widest):
-            if gram in self.weights:
-                found.append((span, *self.weights[gram]))
-        return found
-
-
-def votes(hits: Iterable[tuple[Span, str, float]], how: str = "sum") -> Counter[str]:
-    """Each label's log odds: added up, or those of its strongest n-gram."""
-    total: Counter[str] = Counter()
-    for _, label, odds in hits:
-        total[label] = total[label] + odds if how == "sum" else max(total[label], odds)
-    return total
-
-
-class Limits:
-    """For each unit, the two cuts through train's readings that make the fewest errors."""
-
-    def __init__(self, parsed: Sequence[Parsed], severities: Sequence[str]) -> None:
-        by_unit: dict[str, list[tuple[float, str]]] = defaultdict(list)
-        for one, severity in zip(parsed, severities, strict=True):
-            if one.reading:
-                by_unit[one.reading[1]].append((one.reading[0], severity))
-        self.cuts = {unit: self._fit(pairs) for unit, pairs in by_unit.items()}
-
-    @staticmethod
-    def _fit(pairs: list[tuple[float, str]]) -> tuple[float, float, tuple[str, ...]]:
-        values = np.array([value for value, _ in pairs])
-        names = np.array([severity for _, severity in pairs])
-        marks = np.unique(values)
-        best = (-1, 0.0, 0.0, ("low", "medium", "high"))
-        for order in (("low", "medium", "high"), ("high", "medium", "low")):
-            for low, high in product(marks, marks):
-                if low < high:
-                    said = np.where(values < low, order[0], np.where(values < high, *order[1:]))
-                    best = max(best, (int((said == names).sum()), low, high, order))
-        return best[1:]
-
-    def __call__(self, reading: tuple[float, str]) -> str:
-        low, high, order = self.cuts[reading[1]]
-        return order[0] if reading[0] < low else order[1] if reading[0] < high else order[2]
 
 
 # ---------------------------------------------------------------- filling in an order
@@ -344,13 +191,13 @@ class Baselines:
             return max(one.assets, key=lambda named: self.contexts(one, named[0]))
         if rules.asset == "nearest" and one.hits["fault"]:
             (start, end), _, _ = max(one.hits["fault"], key=lambda hit: hit[2])
-            return min(one.assets, key=lambda named: _distance(named[0], (start, end)))
+            return min(one.assets, key=lambda named: distance(named[0], (start, end)))
         return one.assets[-1 if rules.asset == "last" else 0]
 
     def _fault(self, one: Parsed, rules: Rules, place: int) -> str:
         hits = one.hits["fault"]
         if rules.fault == "near":
-            hits = [(span, name, odds / (1 + _distance(place, span))) for span, name, odds in hits]
+            hits = [(span, name, odds / (1 + distance(place, span))) for span, name, odds in hits]
         found = votes(hits, "strongest" if rules.fault == "strongest" else "sum")
         return max(found, key=found.__getitem__, default="")
 
@@ -361,39 +208,6 @@ class Baselines:
             return self.limits(one.reading)
         found = votes(one.hits["severity"], rules.severity)
         return max(found, key=found.__getitem__, default="medium")
-
-
-class Contexts:
-    """Which words around a machine say that it is the one meant: log odds, learned from train."""
-
-    def __init__(self, parsed: Sequence[Parsed], meant: Sequence[str]) -> None:
-        counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-        for one, asset in zip(parsed, meant, strict=True):
-            if len(one.assets) > 1:
-                for place, name in one.assets:
-                    for gram in self._around(one, place):
-                        counts[gram][name == asset] += 1
-        self.odds = {
-            gram: math.log((yes + 0.5) / (no + 0.5)) for gram, (no, yes) in counts.items()
-        }
-
-    def __call__(self, one: Parsed, place: int) -> float:
-        found = [self.odds[gram] for gram in self._around(one, place) if gram in self.odds]
-        return sum(found) / max(1, len(found))
-
-    @staticmethod
-    def _around(one: Parsed, place: int) -> set[str]:
-        """n-grams of up to four tokens, the machine among them."""
-        spans = ((start, start + n) for n in (2, 3, 4) for start in range(place - n + 1, place + 1))
-        return {
-            " ".join(one.tokens[start:end])
-            for start, end in spans
-            if start >= 0 and end <= len(one.tokens)
-        }
-
-
-def _distance(place: int, span: Span) -> int:
-    return max(span[0] - place, place - span[1] + 1, 0)
 
 
 # ---------------------------------------------------------------- judging
@@ -418,6 +232,13 @@ def every_rule(places: Sequence[str], *, neighbour: bool) -> Iterator[Rules]:
         yield Rules(place, *rest)
 
 
+def first_machine(order: Order, one: Parsed) -> Order:
+    """An order of another text, for the machine that this text names first."""
+    if order is None or not one.assets:
+        return order
+    return {**order, "asset": one.assets[0][1]}
+
+
 def best_rules(
     made: Baselines, items: Sequence[Said], read: Sequence[Parsed], choices: Iterable[Rules]
 ) -> Rules:
@@ -433,17 +254,9 @@ def methods(
 ) -> dict[str, Callable[[Parsed], Order]]:
     """Every baseline by its name; what rules it uses is decided on `dev`."""
 
-    def neighbour(one: Parsed) -> Order:
-        return one.neighbour
-
-    def neighbour_first(one: Parsed) -> Order:
-        if one.neighbour is None or not one.assets:
-            return one.neighbour
-        return {**one.neighbour, "asset": one.assets[0][1]}
-
     chosen: dict[str, Callable[[Parsed], Order]] = {
-        "neighbour, copied": neighbour,
-        "neighbour, first machine": neighbour_first,
+        "neighbour, copied": lambda one: one.neighbour,
+        "neighbour, first machine": lambda one: first_machine(one.neighbour, one),
     }
     searches = {
         "rules": every_rule(PLACES, neighbour=False),

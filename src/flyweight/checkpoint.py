@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,15 +72,36 @@ class Checkpoint:
         from transformers import AutoModelForCausalLM
 
         try:
-            model = AutoModelForCausalLM.from_pretrained(
-                self.path, dtype="float32", use_safetensors=True, local_files_only=True
+            model, report = AutoModelForCausalLM.from_pretrained(
+                self.path,
+                dtype="float32",
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
             )
         except Exception as error:  # transformers raises many kinds for a broken checkpoint
             raise TeacherError(
                 f"{self.name}: its weights cannot be read ({_first_line(error)}). "
                 "Download or save the model again."
             ) from error
+        self._check_parameters(model, report["missing_keys"])
         return model.eval()
+
+    def _check_parameters(self, model: Any, missing: Collection[str]) -> None:
+        """Transformers draws missing tensors at random, and knows some that the family does not."""
+        if missing:
+            raise TeacherError(
+                f"{self.name}: {len(missing)} of its tensors missing, such as {min(missing)}. "
+                "Download or save the model again."
+            )
+        for name, _ in model.named_parameters():
+            try:
+                self.family.spell(name)
+            except KeyError:
+                raise UnsupportedFamily(
+                    f"{self.name}: the family {self.family.name!r} has no parameter {name}. "
+                    "Use a model without such additions."
+                ) from None
 
     def tokenizer(self) -> Any:
         """The transformers tokenizer."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -27,17 +28,32 @@ REPORT = "report.html"
 WEIGHTS = "model.safetensors"
 GGUF_NAMES = {16: "model-f16.gguf", 8: "model-q8_0.gguf", 4: "model-q4_0.gguf"}
 MARK = ".flyweight"  # says that the folder is ours to replace
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+REFUSED = frozenset({
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG,
+})  # fmt: skip
 LEFT_OUT = frozenset({CARD, REPORT, MODEL_CARD, MARK})  # files that speak about the others
 
 
 def check_place(out: Path) -> None:
     """FolderError unless a model folder may be written at `out` (new, empty, or ours)."""
-    if out.exists() and not out.is_dir():
-        raise FolderError(f"{out} is a file. Choose another folder.")
-    if out.is_dir() and any(out.iterdir()) and not (out / MARK).exists():
-        raise FolderError(
-            f"{out} holds files that Flyweight did not write. Choose another folder or empty it."
-        )
+    with disk_errors(out):
+        if out.exists() and not out.is_dir():
+            raise FolderError(f"{out} is a file. Choose another folder.")
+        if out.is_dir() and any(out.iterdir()) and not (out / MARK).exists():
+            raise FolderError(
+                f"{out} holds files that Flyweight did not write. Choose another folder or empty "
+                "it."
+            )
+        above = out.absolute().parent
+        while not above.exists():
+            above = above.parent
+        if not above.is_dir():
+            raise FolderError(f"cannot write {out}: {above} is a file. Choose another folder.")
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise FolderError(
+                f"cannot write {out}: {above} is closed to you. Choose another folder."
+            )
 
 
 def check_space(place: Path, wanted: int) -> None:
@@ -73,19 +89,28 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def disk_errors(place: Path) -> Iterator[None]:
-    """Turns the system's errors of writing below `place` into NoSpace or FolderError."""
+    """Turns the errors of writing below `place` into NoSpace or FolderError."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        number = _system_error(error)
+        if number in FULL:
             raise NoSpace(
                 f"the disk ran full while writing {place}. Free some room and run again."
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+        if number in REFUSED:
             raise FolderError(
-                f"cannot write {place}: {error.strerror}. Choose another folder."
+                f"cannot write {place}: {os.strerror(number)}. Choose another folder."
             ) from error
         raise
+
+
+def _system_error(error: Exception) -> int:
+    """The number of the system's error (0: none); Rust libraries only tell it in their text."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    return int(told.group(1)) if told else 0
 
 
 def _open_to_all(folder: Path) -> None:
@@ -103,7 +128,12 @@ def _swap(scratch: Path, out: Path) -> None:
     if out.exists():
         old = out.with_name(f".{out.name}.old-{os.getpid()}")
         out.rename(old)
-    scratch.rename(out)
+    try:
+        scratch.rename(out)
+    except OSError:
+        if old is not None:
+            old.rename(out)
+        raise
     if old is not None:
         shutil.rmtree(old, ignore_errors=True)
 
@@ -134,7 +164,7 @@ def read_card(folder: Path) -> Card:
     if not path.is_file():
         raise FolderError(f"{folder} has no {CARD}: it was not made by `flyweight make`.")
     try:
-        return Card.model_validate_json(path.read_text(encoding="utf-8"))
+        return Card.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"

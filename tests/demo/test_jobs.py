@@ -49,7 +49,7 @@ def test_the_seed_decides_the_lessons() -> None:
 
 def test_no_lesson_shows_a_work_order_of_dev_or_test() -> None:
     held_out = {item.text for split in ("dev", "test") for item in orders.draw_split(split, 7)}
-    lessons = islice(jobs.lessons(7), 20_000)
+    lessons = islice(jobs.lessons(7), 5_000)
     assert not held_out & {lesson[1]["content"] for lesson in lessons}
 
 
@@ -71,11 +71,14 @@ def test_a_reading_is_judged_by_the_plants_limits() -> None:
         gauge = gauges[found[2]]
         assert gauge.severity(float(found[1])) == found[4]
         limit = "below" if gauge.falling else "above"
-        assert found[3] == {
-            "low": "in the normal range",
-            "medium": f"{limit} the warning limit",
-            "high": "an alarm",
-        }[found[4]]
+        assert (
+            found[3]
+            == {
+                "low": "in the normal range",
+                "medium": f"{limit} the warning limit",
+                "high": "an alarm",
+            }[found[4]]
+        )
 
 
 def test_chart_facts_are_true() -> None:

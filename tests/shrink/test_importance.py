@@ -118,9 +118,7 @@ def test_block_influence_agrees_with_transformers_hidden_states(
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
-def test_batches_and_padding_do_not_matter(
-    model: Any, found: Importance, batch_size: int
-) -> None:
+def test_batches_and_padding_do_not_matter(model: Any, found: Importance, batch_size: int) -> None:
     again = measure_importance(model, family_of(model.config), PROMPTS[::-1], batch_size)
     for name in ("layers", "hidden", "mlp", "group_heads"):
         torch.testing.assert_close(getattr(again, name), getattr(found, name), rtol=1e-4, atol=0)

@@ -12,9 +12,7 @@ from flyweight.errors import OptionError
 from flyweight.shrink.shapes import check_shape, grid, portions
 
 FAMILY = family_of(LlamaConfig())
-TEACHER = Shape(
-    layers=8, hidden=256, mlp=1024, heads=8, kv_groups=4, head_dim=32, vocabulary=4096
-)
+TEACHER = Shape(layers=8, hidden=256, mlp=1024, heads=8, kv_groups=4, head_dim=32, vocabulary=4096)
 
 
 @pytest.mark.parametrize("keep", [0.2, 0.35, 0.6])
@@ -32,6 +30,14 @@ def test_the_grid_holds_shapes_of_about_the_share(keep: float, tied: bool) -> No
         assert shape.hidden % 32 == shape.mlp % 32 == 0
         assert shape.group_heads == TEACHER.group_heads
         check_shape(TEACHER, shape, keep)
+
+
+def test_the_grid_holds_only_what_transformers_loads() -> None:
+    teacher = TEACHER.with_sizes(hidden=448, heads=14, kv_groups=2)
+    found = [each for keep in (0.2, 0.35, 0.6) for each in grid(FAMILY, teacher, True, keep)]
+    assert len(found) >= 3
+    for candidate in found:
+        FAMILY.config_for(LlamaConfig(), candidate.shape).validate()
 
 
 def test_a_wider_slack_only_adds_shapes() -> None:
@@ -65,6 +71,7 @@ def test_portions_are_whole_multiples_within_the_size(
         ({"kv_groups": 5}, 0.5, r"--kv-groups is 5: the teacher has 4"),
         ({"heads": 7}, 0.5, r"--heads 7 does not fit 4 KV groups"),
         ({"kv_groups": 2}, 0.5, r"give a multiple of 2, at most 4"),
+        ({"hidden": 100}, 0.5, r"--hidden 100 with 8 heads.*such as 96"),
         ({}, 0.0, r"--keep is 0.0"),
         ({}, 1.0, r"--keep is 1.0"),
         ({}, float("nan"), r"--keep is nan"),
@@ -78,4 +85,4 @@ def test_a_shape_that_cannot_be_cut_is_refused(
 
 
 def test_shapes_that_can_be_cut_pass() -> None:
-    check_shape(TEACHER, TEACHER.with_sizes(kv_groups=2, heads=2, layers=1, hidden=1), 0.01)
+    check_shape(TEACHER, TEACHER.with_sizes(kv_groups=2, heads=2, layers=1, hidden=2), 0.01)

@@ -53,14 +53,14 @@ def chat(system: str, user: str, assistant: str) -> Conversation:
 def work_order(rng: random.Random) -> Conversation:
     """An utterance of a train phrasing and its exact order."""
     needs_order = rng.random() >= orders.SHARE_NO_ORDER
-    item = orders.say(rng.choice(_TRAIN_GROUPS[needs_order]), rng)
+    item = orders.say(orders.draw_group(rng, "train", needs_order), rng)
     return chat(orders.SYSTEM, item.text, item.answer)
 
 
 def spoken_reply(rng: random.Random) -> Conversation:
     """The same kind of utterance, answered as one would aloud."""
     needs_order = rng.random() >= orders.SHARE_NO_ORDER
-    item = orders.say(rng.choice(_TRAIN_GROUPS[needs_order]), rng)
+    item = orders.say(orders.draw_group(rng, "train", needs_order), rng)
     if item.order is None:
         return chat(REPLY_SYSTEM, item.text, "No work order is needed.")
     order = item.order
@@ -160,7 +160,6 @@ JOBS: dict[Job, float] = {
     fault_meaning: 0.03,
     small_talk: 0.01,
 }
-_TRAIN_GROUPS = {needs: orders.all_groups("train", needs) for needs in (True, False)}
 
 
 def lessons(seed: int) -> Iterator[Conversation]:

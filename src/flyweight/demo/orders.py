@@ -11,6 +11,8 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
 from pathlib import Path
 
 from flyweight.demo import phrasing
@@ -31,6 +33,7 @@ SHARE_NO_ORDER = 0.18
 SHARE_RARE = 0.08
 SHARE_TYPOS = 0.25
 LONG_WORDS = 30
+PLAIN_WEIGHT = 5.0  # of phrasings without a remark, in lessons
 
 SIZES = {"train": (1000, 3), "dev": (100, 5), "test": (125, 8)}  # groups, items a group
 ORDERS = ("CSR", "RCS", "SCR", "CRS", "RSC", "SRC")  # core, severity, remark
@@ -231,13 +234,25 @@ def say(group: Group, rng: random.Random) -> Utterance:
     return Utterance(text, order if group.needs_order else None, group, tuple(slices or ["plain"]))
 
 
+def draw_group(rng: random.Random, split: str, needs_order: bool) -> Group:
+    """A phrasing for a lesson: those without a remark come more often than their number."""
+    groups, weights = _weighted_groups(split, needs_order)
+    return rng.choices(groups, cum_weights=weights)[0]
+
+
+@cache
+def _weighted_groups(split: str, needs_order: bool) -> tuple[list[Group], list[float]]:
+    groups = all_groups(split, needs_order)
+    weights = (PLAIN_WEIGHT if group.remark is None else 1.0 for group in groups)
+    return groups, list(accumulate(weights))
+
+
 def stream(seed: int, split: str = "train") -> Iterator[Utterance]:
     """Endless utterances of a split's phrasings, reproducible from the seed."""
     rng = random.Random(f"{seed}/{split}")
-    pools = {needs: all_groups(split, needs) for needs in (True, False)}
     while True:
         needs_order = rng.random() >= SHARE_NO_ORDER
-        yield say(rng.choice(pools[needs_order]), rng)
+        yield say(draw_group(rng, split, needs_order), rng)
 
 
 def draw_split(split: str, seed: int) -> list[Utterance]:

@@ -109,11 +109,10 @@ TRIED = (
 
 # Remarks about another machine: none of them asks for a work order.
 REMARKS = (
-    "{B} is fine", "{B} next to it runs normally", "same as on {B} last week",
-    "not {B}, that one is ok",
-    "{B} was fixed yesterday", "{B} had {np2} but that is done", "{B} has no {bare2}",
-    "{who} is working on {B} already", "{B} is off for cleaning", "we moved the load to {B}",
-    "do not mix it up with {B}", "{B} {vp2} too but has a ticket already",
+    "nothing wrong with {B}", "same as on {B} last week", "this is not about {B}",
+    "yesterday we fixed {B}", "we got rid of {np2} on {B}", "no {bare2} on {B}",
+    "{who} is working on {B} already", "we only cleaned {B}", "we moved the load to {B}",
+    "do not mix it up with {B}", "there is a ticket already for {B}", "all good again with {B}",
 )  # fmt: skip
 
 # No order: questions, things that are over, things that are only imagined.

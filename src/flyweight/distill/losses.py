@@ -60,7 +60,8 @@ def forward_kl(student: Tensor, top: Tensor, indices: Tensor) -> Tensor:
     if indices.shape[-1] == student.shape[-1]:
         return inside
     tail_p = log1mexp(top.logsumexp(-1))
-    tail_q = log1mexp(top_q.logsumexp(-1))
+    # summed, not 1 - mass: a confident student's tail would be lost in the rounding
+    tail_q = log_q.scatter(-1, indices, -torch.inf).logsumexp(-1)
     return inside + tail_p.exp() * (tail_p - tail_q)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from flyweight.distill.losses import wanted_logits
-from flyweight.distill.trainer import Row, collate, fast_dtype
+from flyweight.distill.trainer import Row, collate, fast_math
 from flyweight.progress import track
 from flyweight.tasks.encode import Example
 
@@ -41,7 +41,7 @@ def record_teacher(
     for places in track(batches, "Recording the teacher"):
         batch_rows = [rows[i] for i in places]
         batch = collate(batch_rows)
-        with torch.autocast(batch["input_ids"].device.type, fast_dtype()):
+        with fast_math(batch["input_ids"]):
             logits, _, _ = wanted_logits(teacher, batch)
         top = logits.log_softmax(-1).topk(min(top_k, logits.shape[-1]), dim=-1)
         counts = [int((row["weights"][1:] != 0).sum()) for row in batch_rows]

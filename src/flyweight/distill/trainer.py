@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from flyweight.distill.losses import Batch, Objective
@@ -38,20 +38,32 @@ def batch_order(lengths: Sequence[int], steps: int, batch_size: int, seed: int) 
     """Places of the rows to train on, `steps` x `batch_size` of them, epoch after epoch shuffled.
 
     A batch holds rows of like length, to pad little; the batches themselves come in random order,
-    since long runs of only short or only long rows pull a model to and fro.
+    since long runs of only short or only long rows pull a model to and fro. The few rows that are
+    left at the end of an epoch share a batch with the first of the next.
     """
     generator = np.random.default_rng(seed)
     wanted = steps * batch_size
     order: list[int] = []
     while len(order) < wanted:
-        epoch = generator.permutation(len(lengths))
-        batches: list[np.ndarray] = []
-        for pool in np.array_split(epoch, max(1, len(epoch) // (POOL * batch_size))):
-            by_length = sorted(pool, key=lengths.__getitem__)
-            batches += [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
-        for place in generator.permutation(len(batches)):
-            order += [int(i) for i in batches[place]]
+        epoch = generator.permutation(len(lengths)).tolist()
+        gap = -len(order) % batch_size
+        order += epoch[:gap]
+        order += _batched(epoch[gap:], lengths, batch_size, generator)
     return order[:wanted]
+
+
+def _batched(
+    places: list[int], lengths: Sequence[int], batch_size: int, generator: np.random.Generator
+) -> list[int]:
+    """The places in batches of like length, in random order; what fills no batch comes last."""
+    pool = POOL * batch_size
+    whole = len(places) - len(places) % batch_size
+    batches: list[list[int]] = []
+    for start in range(0, whole, pool):
+        by_length = sorted(places[start : min(start + pool, whole)], key=lengths.__getitem__)
+        batches += [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
+    shuffled = [batches[i] for i in generator.permutation(len(batches))]
+    return [place for batch in shuffled for place in batch] + places[whole:]
 
 
 def collate(rows: Sequence[Row]) -> Batch:
@@ -74,6 +86,12 @@ def fast_dtype() -> torch.dtype:
     if torch.cuda.is_available() or torch.cpu.get_capabilities().get("avx512_bf16"):
         return torch.bfloat16
     return torch.float32
+
+
+def fast_math(ids: Tensor) -> torch.autocast:
+    """Computes in the processor's fast type what is computed within, on the device of `ids`."""
+    dtype = fast_dtype()
+    return torch.autocast(ids.device.type, dtype, enabled=dtype != torch.float32)
 
 
 def train(
@@ -131,7 +149,7 @@ class _ObjectiveTrainer(Trainer):
     def compute_loss(self, model: nn.Module, inputs: Batch, return_outputs=False, **_: Any):
         # every token counts the same, whatever the lengths of the others in its batch
         inputs["total"] = torch.tensor(self.total)
-        with torch.autocast(inputs["input_ids"].device.type, fast_dtype()):
+        with fast_math(inputs["input_ids"]):
             return self.objective(model, inputs)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 def distill(
@@ -47,7 +50,7 @@ def distill(
 
     if not 0 <= kl <= 1:
         raise OptionError(f"--kl is {kl}: give a share from 0 to 1.")
-    if steps < 1 or batch_size < 1 or learning_rate <= 0:
+    if steps < 1 or batch_size < 1 or not 0 < learning_rate < math.inf:
         raise OptionError("--steps, --batch-size and --learning-rate must be above 0.")
     big, small = open_checkpoint(teacher), open_checkpoint(student)
     check_place(out)
@@ -59,13 +62,31 @@ def distill(
             "where the teacher writes what is missing."
         )
     tokenizer = big.tokenizer()
-    if small.tokenizer().get_vocab() != tokenizer.get_vocab():
-        raise TeacherError(f"{student}: its tokenizer differs from that of {teacher}.")
+    if not _same_tokens(tokenizer, small.tokenizer(), [item.answer or "" for item in items]):
+        raise TeacherError(
+            f"{student}: its tokenizer differs from that of {teacher}. Use a student that was made "
+            "from this teacher."
+        )
+    if small.shape.vocabulary != big.shape.vocabulary:
+        raise TeacherError(
+            f"{student}: it has {small.shape.vocabulary} embeddings, {teacher} has "
+            f"{big.shape.vocabulary}. Use a student that was made from this teacher."
+        )
     examples = [encode(tokenizer, item.messages, item.answer or "") for item in items]
     rows = record_teacher(big.model(), answer_rows(examples))
     model = small.model()
-    schedule = Schedule(steps, batch_size, learning_rate, seed=seed)
+    schedule = Schedule(steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
     train(model, rows, Distillation(kl), schedule, "Distilling")
     with new_folder(out) as folder:
         save_checkpoint(model, tokenizer, folder)
     return out
+
+
+def _same_tokens(one: Any, other: Any, texts: Sequence[str]) -> bool:
+    """Whether two tokenizers have the same vocabulary and cut these texts alike."""
+    if one.get_vocab() != other.get_vocab():
+        return False
+    mine, yours = (
+        each(list(texts), add_special_tokens=False)["input_ids"] for each in (one, other)
+    )
+    return mine == yours

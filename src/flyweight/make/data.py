@@ -77,9 +77,7 @@ def prepare(task: Task, tokenizer: Any, scorer: Scorer, context: int, write: Wri
         made = {name: _plain_split(tokenizer, items) for name, items in splits.items()}
         longest = SPARE_TOKENS * 4  # what a latency is measured on, where nothing is answered
     else:
-        answered = {
-            name: _answered(tokenizer, items, context, write) for name, items in splits.items()
-        }
+        answered = _answered(tokenizer, splits, context, write)
         made = {
             name: Split(items, tuple(_encode(tokenizer, item) for item in items))
             for name, items in answered.items()
@@ -95,15 +93,21 @@ def _encode(tokenizer: Any, item: Item) -> Example:
 
 
 def _answered(
-    tokenizer: Any, items: Sequence[Item], context: int, write: Writer
-) -> tuple[Item, ...]:
-    missing = [item for item in items if item.answer is None]
+    tokenizer: Any, splits: dict[str, tuple[Item, ...]], context: int, write: Writer
+) -> dict[str, tuple[Item, ...]]:
+    """The splits with the teacher's answers where items have none; it is asked once for all."""
+    missing = [item for items in splits.values() for item in items if item.answer is None]
     if not missing:
-        return tuple(items)
+        return splits
     prompts = [prompt_ids(tokenizer, item.messages) for item in missing]
     room = context - max(map(len, prompts)) - 1  # the end of the turn is a token as well
     written = iter(write(prompts, max(1, min(FREE_TOKENS, room))))
-    return tuple(item.with_answer(next(written)) if item.answer is None else item for item in items)
+    return {
+        name: tuple(
+            item.with_answer(next(written)) if item.answer is None else item for item in items
+        )
+        for name, items in splits.items()
+    }
 
 
 def _plain_split(tokenizer: Any, items: Sequence[Item]) -> Split:

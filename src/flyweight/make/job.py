@@ -136,7 +136,9 @@ class Job:
 
     def _distil(self, student: Any, chosen: RankedShape, rows: list[Row], found: Found) -> None:
         steps = self.options.steps or default_steps(len(rows))
-        schedule = Schedule(steps, BATCH, LEARNING_RATE, seed=self.options.seed)
+        schedule = Schedule(
+            steps=steps, batch_size=BATCH, learning_rate=LEARNING_RATE, seed=self.options.seed
+        )
         title = f"Distilling {chosen.parameters / 1e6:.1f}M"
         losses = train(student, rows, Distillation(KL), schedule, title)
         found.losses[str(chosen.shape)] = losses

@@ -30,6 +30,14 @@ def portions(size: int, shares: tuple[float, ...], multiple: int) -> list[int]:
     return sorted({min(size, value) for value in rounded}, reverse=True)
 
 
+def fits(shape: Shape) -> bool:
+    """Whether transformers' configs take the shape: its heads must divide its hidden channels.
+
+    They ask that even where the width of a head is given.
+    """
+    return shape.hidden % shape.heads == 0
+
+
 def grid(family: Family, teacher: Shape, tied: bool, keep: float, slack: float = 0.1):
     """Candidates with about `keep` of the teacher's parameters (within `slack`, relative).
 
@@ -53,7 +61,7 @@ def grid(family: Family, teacher: Shape, tied: bool, keep: float, slack: float =
             heads=groups * teacher.group_heads,
         )
         count = family.count(shape, tied)
-        if abs(count / whole / keep - 1) <= slack:
+        if fits(shape) and abs(count / whole / keep - 1) <= slack:
             candidates.append(Candidate(shape, count, count / whole))
     return candidates
 
@@ -70,4 +78,9 @@ def check_shape(old: Shape, new: Shape, keep: float) -> None:
         raise OptionError(
             f"--heads {new.heads} does not fit {new.kv_groups} KV groups: give a multiple of "
             f"{new.kv_groups}, at most {new.kv_groups * old.group_heads}."
+        )
+    if not fits(new):
+        raise OptionError(
+            f"--hidden {new.hidden} with {new.heads} heads: transformers loads no such model. Give "
+            f"a multiple of {new.heads}, such as {max(1, new.hidden // new.heads) * new.heads}."
         )

@@ -1,0 +1,278 @@
+"""The main job from end to end, on teachers so small that it takes seconds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import flyweight
+from flyweight.card import Card, VerdictCard
+from flyweight.folder import check_place, read_card
+from flyweight.tasks.read import read_task
+
+SIZES = {"train": 24, "dev": 12, "test": 12}
+LOAD = """
+import sys
+sys.modules["flyweight"] = None  # an import of it fails from here on
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+ids = tokenizer("pump 1", return_tensors="pt")
+model.generate(**ids, max_new_tokens=4, do_sample=False)
+print(sum(weight.numel() for weight in model.parameters()))
+"""
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Openings of test are counted in a folder of this test's own; one thread, as in CI."""
+    monkeypatch.setenv("FLYWEIGHT_STATE", str(tmp_path / "state"))
+    return tmp_path / "state"
+
+
+@pytest.fixture(scope="module")
+def brief_llama(make_llama: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random teacher that soon ends its answers: its end token is drawn wider than the rest."""
+    from safetensors.torch import load_file, save_file
+
+    folder = make_llama(tmp_path_factory.mktemp("brief") / "llama", max_position_embeddings=1024)
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"][1] *= 4
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def json_llama(make_llama: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher that has learned to answer everything with the same JSON."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from flyweight.tasks.encode import encode
+
+    folder = make_llama(tmp_path_factory.mktemp("json") / "llama", initializer_range=0.05)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    messages = [[{"role": "user", "content": f"pump {i}"}] for i in range(16)]
+    examples = [encode(tokenizer, each, '{"ok":true,"n":1}') for each in messages]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for step in range(120):
+        example = examples[step % len(examples)]
+        ids = torch.tensor(example.ids, dtype=torch.long)[None]
+        labels = ids.clone()
+        labels[:, : example.prompt_length] = -100
+        model(input_ids=ids, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+def write_task(path: Path, record: Callable[[str, int], dict[str, Any]]) -> Path:
+    """SIZES items, two of a group, in two slices; `record` says what each asks."""
+    lines = [
+        {"group": f"{split}{i // 2}", "split": split, "slice": ["even", "odd"][i % 2]}
+        | record(split, i)
+        for split, count in SIZES.items()
+        for i in range(count)
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n", encoding="utf-8")
+    return path
+
+
+def question(split: str, i: int) -> dict[str, Any]:
+    return {"prompt": f"{split} pump {i}"}
+
+
+# ------------------------------------------------------------------ what every folder must hold
+
+
+def check_folder(folder: Path, teacher: Path, task: Path) -> Card:
+    """Everything that any run must hand over; returns the card."""
+    card = read_card(folder)
+    check_files(folder, card)
+    check_scores(card, task)
+    check_verdict(card.verdict)
+    assert card.teacher.bytes == 2 * card.teacher.parameters
+    assert card.teacher.sha256 == sha256(teacher / "model.safetensors")
+    assert card.parity.equal + len(card.parity.near_ties) == card.parity.prompts > 0
+    assert card.student.bytes == (folder / GGUF[card.bits]).stat().st_size
+    assert card.student.bytes < card.teacher.bytes
+    assert [row.role for row in card.rows].count("teacher") == 1
+    assert [row.chosen for row in card.rows].count(True) == 1
+    for word in (card.verdict.word, card.name):
+        assert word in (folder / "README.md").read_text(encoding="utf-8")
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert card.verdict.sentence.split(" ")[0] in page
+    assert "<script src" not in page
+    assert "http" not in page.replace("http://www.w3.org", "")  # nothing is loaded from elsewhere
+    return card
+
+
+GGUF = {16: "model-f16.gguf", 8: "model-q8_0.gguf", 4: "model-q4_0.gguf"}
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def check_files(folder: Path, card: Card) -> None:
+    """The card lists every file but those that speak about it, with its size and hash."""
+    there = {path.name for path in folder.iterdir()}
+    assert there == {*card.files, "card.json", "README.md", "report.html", ".flyweight"}
+    assert {"config.json", "model.safetensors", "tokenizer.json", *GGUF.values()} <= there
+    for name, entry in card.files.items():
+        data = (folder / name).read_bytes()
+        assert (entry.bytes, entry.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+
+
+def check_scores(card: Card, task: Path) -> None:
+    read = read_task(task)
+    assert (card.task.sha256, card.task.test_sha256) == (sha256(task), read.test_sha256)
+    assert {name: getattr(card.task, name) for name in SIZES} == SIZES
+    for scores in (card.scores.teacher, card.scores.student):
+        for split in ("dev", "test"):
+            score = getattr(scores, split)
+            assert 0 <= score.low <= score.mean <= score.high
+            assert (score.n, score.groups) == (SIZES[split], SIZES[split] // 2)
+    assert {part.name: part.n for part in card.slices} == {"even": 6, "odd": 6}
+
+
+def check_verdict(verdict: VerdictCard) -> None:
+    """The word follows from the limits and the bar, whatever the program says."""
+    assert verdict.low <= verdict.estimate <= verdict.high
+    passes, short = verdict.low >= verdict.bar, verdict.high < verdict.bar
+    assert verdict.word == ("passes" if passes else "falls short" if short else "cannot tell")
+
+
+def plain_parameters(folder: Path) -> int:
+    """Parameters of the checkpoint as transformers loads it, in a process without Flyweight."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, str(folder)], capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)
+
+
+# ------------------------------------------------------------------ the runs
+
+
+def test_without_answers_the_teacher_writes_them_and_no_bar_reached_is_a_verdict(
+    brief_llama: Path, tmp_path: Path
+) -> None:
+    task = write_task(tmp_path / "task.jsonl", question)
+    out = flyweight.make(str(brief_llama), task=task, out=tmp_path / "made" / "out", steps=2)
+    card = check_folder(out, brief_llama, task)
+    assert card.scores.teacher.test.mean == 1  # against its own answers
+    assert card.verdict.word != "passes"
+    assert card.verdict.opening == 1
+    assert all(answer.wanted == answer.teacher for answer in card.answers)
+    assert plain_parameters(out) == card.parameters
+    assert list(out.parent.iterdir()) == [out]  # nothing of the work is left
+
+
+def test_a_second_bar_opens_test_again_and_the_same_one_does_not(
+    brief_llama: Path, tmp_path: Path
+) -> None:
+    task = write_task(tmp_path / "task.jsonl", question)
+    cards = []
+    for bar in (0.5, 0.2, 0.5):
+        out = flyweight.make(
+            str(brief_llama), task=task, out=tmp_path / "out", bar_absolute=bar, steps=1
+        )
+        cards.append(check_folder(out, brief_llama, task))
+    assert [card.verdict.opening for card in cards] == [1, 2, 1]
+    assert [card.verdict.absolute for card in cards] == [True] * 3
+    assert cards[0].verdict.confidence < cards[1].verdict.confidence
+    first, _, again = ({n: e.sha256 for n, e in card.files.items()} for card in cards)
+    assert first == again  # the same seed makes the same bytes
+
+
+def test_likelihood_on_plain_text(tiny_llama: Path, tmp_path: Path) -> None:
+    def text(split: str, i: int) -> dict[str, Any]:
+        return {"text": f"the {split} pump {i} is leaking oil near the valve, send somebody"}
+
+    task = write_task(tmp_path / "text.jsonl", text)
+    out = flyweight.make(
+        str(tiny_llama), task=task, out=tmp_path / "out", score="likelihood", steps=2
+    )
+    card = check_folder(out, tiny_llama, task)
+    mean, itself = card.scores.student.test.mean, card.scores.teacher.test.mean
+    assert card.verdict.estimate == pytest.approx(itself / mean)
+    assert itself == pytest.approx(bits_per_byte(tiny_llama, task), rel=1e-3)
+    assert card.answers == []
+
+
+def bits_per_byte(folder: Path, task: Path) -> float:
+    """Of the test texts by the definition, with transformers' own loss."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    nats = size = 0.0
+    for item in read_task(task).test:
+        content = item.messages[-1]["content"]
+        ids = torch.tensor([[0, *tokenizer(content, add_special_tokens=False)["input_ids"]]])
+        with torch.inference_mode():
+            nats += float(model(input_ids=ids, labels=ids).loss) * (ids.shape[1] - 1)
+        size += len(content.encode())
+    return nats / size / torch.log(torch.tensor(2.0)).item()
+
+
+def test_json_is_scored_field_by_field_and_a_learned_answer_passes(
+    json_llama: Path, tmp_path: Path
+) -> None:
+    def order(split: str, i: int) -> dict[str, Any]:
+        return question(split, i) | {"answer": {"ok": True, "n": 1 if i % 4 else 2}}
+
+    task = write_task(tmp_path / "orders.jsonl", order)
+    out = flyweight.make(
+        str(json_llama), task=task, out=tmp_path / "out", score="json", bar=0.5, steps=60
+    )
+    card = check_folder(out, json_llama, task)
+    assert card.scores.teacher.test.mean == pytest.approx(0.875)  # one of two fields on a quarter
+    assert card.verdict.word == "passes"
+
+
+# ------------------------------------------------------------------ killed in the middle
+
+
+@pytest.fixture
+def killed(brief_llama: Path, tmp_path: Path) -> Path:
+    """The folder in which a run was killed while it distilled."""
+    place = tmp_path / "place"
+    task = write_task(tmp_path / "task.jsonl", lambda s, i: question(s, i) | {"answer": "pump"})
+    command = [sys.executable, "-m", "flyweight", "make", str(brief_llama), "--task", str(task)]
+    command += ["--out", str(place / "out"), "--bar-absolute", "0.5", "--steps", "1000000"]
+    with (tmp_path / "log").open("w") as log:
+        run = subprocess.Popen(command, stdout=log, stderr=log, env=dict(os.environ))
+        try:
+            deadline = time.monotonic() + 120
+            while not list(place.glob(".flyweight-*/teacher/model-f16.gguf")):
+                assert run.poll() is None, (tmp_path / "log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            run.send_signal(signal.SIGKILL)
+        finally:
+            run.kill()
+            run.wait()
+    return place
+
+
+def test_a_killed_run_leaves_no_folder_that_could_be_taken_for_a_model(
+    killed: Path, state: Path
+) -> None:
+    assert not (killed / "out").exists()
+    assert all(path.name.startswith(".flyweight-") for path in killed.iterdir())
+    assert not list(killed.rglob("card.json"))
+    assert not state.exists()  # test was never opened
+    check_place(killed / "out")  # and the next run may write there

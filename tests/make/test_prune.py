@@ -1,0 +1,98 @@
+"""The verb `prune` from folder to folder on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import flyweight
+from flyweight.errors import OptionError, UnsupportedFamily
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("task") / "task.jsonl"
+    words = ["pump", "valve", "motor", "pressure", "fault"]
+    lines = [
+        {
+            "prompt": f"the {words[n % 5]} {n}",
+            "answer": words[n % 3],
+            "split": ("train", "train", "dev", "test")[n % 4],
+        }
+        for n in range(20)
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+def load(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder)
+
+
+def test_exactly_the_shape_that_was_asked_for_is_cut(
+    tiny_llama: Path, task: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    sizes = {"layers": 1, "hidden": 48, "mlp": 40, "heads": 1, "kv_groups": 1}
+    assert flyweight.prune(str(tiny_llama), out, task=task, **sizes) == out
+    config = load(out).config
+    assert (config.num_hidden_layers, config.hidden_size, config.intermediate_size) == (1, 48, 40)
+    assert (config.num_attention_heads, config.num_key_value_heads) == (1, 1)
+    assert (out / "tokenizer.json").read_bytes() == (tiny_llama / "tokenizer.json").read_bytes()
+    assert list(tmp_path.iterdir()) == [out]
+    again = flyweight.prune(str(tiny_llama), tmp_path / "again", task=task, **sizes)
+    assert (again / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
+
+
+def test_sizes_that_are_not_given_stay_and_so_do_their_weights(
+    tiny_llama: Path, task: Path, tmp_path: Path
+) -> None:
+    cut = load(flyweight.prune(str(tiny_llama), tmp_path / "out", task=task, mlp=64)).state_dict()
+    whole = load(tiny_llama).state_dict()
+    for name, weight in whole.items():
+        if ".mlp." not in name:
+            assert torch.equal(weight, cut[name])
+    rows = whole["model.layers.0.mlp.up_proj.weight"].tolist()
+    kept = [rows.index(row) for row in cut["model.layers.0.mlp.up_proj.weight"].tolist()]
+    assert kept == sorted(kept)
+    assert len(kept) == 64
+
+
+def test_without_sizes_about_the_share_stays(tiny_llama: Path, task: Path, tmp_path: Path) -> None:
+    flyweight.prune(str(tiny_llama), tmp_path / "out", task=task, keep=0.4)
+    share = load(tmp_path / "out").num_parameters() / load(tiny_llama).num_parameters()
+    assert 0.36 <= share <= 0.44
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"keep": 1.5}, r"--keep is 1\.5"),
+        ({"layers": 3}, r"--layers is 3: the teacher has 2"),
+        ({"heads": 3}, r"--heads 3 does not fit 2 KV groups"),
+        ({"hidden": 63}, r"--hidden 63 with 4 heads"),
+        ({"keep": 0.001}, r"no shape of the grid"),
+    ],
+)
+def test_bad_options_are_one_line_and_leave_nothing(
+    tiny_llama: Path, task: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(OptionError, match=message) as error:
+        flyweight.prune(str(tiny_llama), tmp_path / "out", task=task, **options)
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_with_biases_is_refused(
+    make_llama: Callable[..., Path], task: Path, tmp_path: Path
+) -> None:
+    biased = make_llama(tmp_path / "biased", attention_bias=True)
+    with pytest.raises(UnsupportedFamily, match="bias"):
+        flyweight.prune(str(biased), tmp_path / "out", task=task, layers=1)
+    assert not (tmp_path / "out").exists()
