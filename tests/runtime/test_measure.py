@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from flyweight.errors import EngineError
 from flyweight.runtime import measure as module
-from flyweight.runtime.llama import LlamaEngine
+from flyweight.runtime.llama import Generation, LlamaEngine
 from flyweight.runtime.measure import measure
 
 
-def test_answers_and_figures(tiny_files: dict[int, Path], prompts: list[list[int]]) -> None:
+def test_answers_and_figures(
+    tiny_files: dict[int, Path],
+    prompts: list[list[int]],
+    alike: Callable[[Generation, list[int]], bool],
+) -> None:
     seen: list[int] = []
     found = measure(
         tiny_files[16], prompts, 12, timed=20, streams=4, on_answer=lambda: seen.append(1)
     )
     with LlamaEngine(tiny_files[16], context=64) as engine:
-        assert found.answers == [engine.generate(prompt, 12).ids for prompt in prompts]
+        here = [engine.generate(prompt, 12, top=2) for prompt in prompts]
+    assert found.answers[:20] == [answer.ids for answer in here[:20]]
+    assert all(alike(answer, ids) for answer, ids in zip(here, found.answers, strict=True))
     assert found.stop_ids == [None] * len(prompts)
     assert (found.timed, len(seen)) == (20, len(prompts))
     assert 0 < found.latency_p50 <= found.latency_p95 < 5

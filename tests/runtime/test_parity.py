@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -109,10 +110,11 @@ def test_a_tokenizer_that_splits_otherwise_is_found(
     assert check_tokenizer(tiny_llama, tiny_files[16], texts) == 2
     other = tmp_path / "other"
     other.mkdir()
-    described = (tiny_llama / "tokenizer.json").read_text()
+    described = json.loads((tiny_llama / "tokenizer.json").read_text())
+    described["model"]["merges"] = []
+    (other / "tokenizer.json").write_text(json.dumps(described))
     (other / "tokenizer_config.json").write_text((tiny_llama / "tokenizer_config.json").read_text())
-    (other / "tokenizer.json").write_text(described.replace(r"\\p{N}|", r"\\p{N}+| "))
-    with pytest.raises(ParityError, match="see 123 bars"):
+    with pytest.raises(ParityError, match="splits 'the pump is hot'"):
         check_tokenizer(other, tiny_files[16], texts)
 
 

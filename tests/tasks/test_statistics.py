@@ -189,7 +189,7 @@ def test_the_lower_limit_is_wrong_at_most_as_often_as_it_says(
     partial: bool, tasks: int, most: int
 ) -> None:
     # A true 5 % gives more than `most` wrong ones in fewer than one case of 100. Limits that take
-    # items for independent are wrong about three times as often as they say.
+    # items for independent are wrong more than twice as often as they say (45 in 400).
     assert wrong_passes(partial, tasks) <= most
 
 

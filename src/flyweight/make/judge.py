@@ -33,13 +33,15 @@ class Trial:
 def try_on_test(job: Job, found: Found, chosen: Candidate) -> Trial:
     """Open test for the chosen candidate: its answers beside the teacher's, and the verdict."""
     test, lower = found.data.test, job.scorer.lower_is_better
-    opening = count_opening(job.task.test_sha256, sha256_of(chosen.gguf), job.options.bar)
+    options = job.options
+    question = f"{options.score} {'score' if options.absolute else 'ratio'} {options.bar}"
+    opening = count_opening(job.task.test_sha256, sha256_of(chosen.gguf), question)
     student = found.bench.run("student on test", chosen.gguf, test, job.rounded(chosen))
     teacher = found.bench.run("teacher on test", found.teacher_gguf, test, job.model)
     ratio = compare(
-        student.scores, teacher.scores, test, job.options, lower, confidence_of_opening(opening)
+        student.scores, teacher.scores, test, options, lower, confidence_of_opening(opening)
     )
-    return Trial(judge(ratio, job.options.bar), opening, teacher, student)
+    return Trial(judge(ratio, options.bar), opening, teacher, student)
 
 
 def score_card(scores: np.ndarray, split: Split) -> Score:

@@ -21,13 +21,16 @@ def ledger_file(test_sha256: str) -> Path:
     return Path(root) / "openings" / f"{test_sha256}.json"
 
 
-def count_opening(test_sha256: str, model_sha256: str, bar: float) -> int:
-    """The number of this opening, from 1; the same model and bar again is not a new one."""
+def count_opening(test_sha256: str, model_sha256: str, question: str) -> int:
+    """The number of this opening, from 1; the same model and question again is not a new one.
+
+    The question is what is asked of the model: the bar, its kind, and the score.
+    """
     path = ledger_file(test_sha256)
-    seen: list[list[str | float]] = []
+    seen: list[list[str]] = []
     if path.exists():
         seen = json.loads(path.read_text(encoding="utf-8"))
-    entry: list[str | float] = [model_sha256, bar]
+    entry = [model_sha256, question]
     if entry not in seen:
         seen.append(entry)
         with disk_errors(path):

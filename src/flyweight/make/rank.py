@@ -51,8 +51,11 @@ def rank_shapes(
     `rows` are dev's, with what the teacher said. Empty where the grid has no such shape.
     """
     old, tied = family.shape_of(teacher.config), teacher.config.tie_word_embeddings
+    candidates = grid(family, old, tied, level)
+    if not candidates:
+        return []
     ranked = []
-    for candidate in track(grid(family, old, tied, level), f"Ranking shapes of {level:.0%}"):
+    for candidate in track(candidates, f"Ranking shapes of {level:.0%}"):
         student = cut_model(teacher, family, importance.keep(old, candidate.shape))
         kl = divergence(student, rows)
         ranked.append(RankedShape(candidate.shape, candidate.parameters, level, kl))

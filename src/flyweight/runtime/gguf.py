@@ -105,7 +105,7 @@ def _folder_errors(destination: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in _FULL or error.errno is None:  # numpy: "n requested and m written"
             raise NoSpace(f"{destination}: no room on the disk; free some and run again") from error
         raise FolderError(f"{destination}: cannot be written: {error.strerror}") from error
 

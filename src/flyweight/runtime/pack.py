@@ -52,11 +52,18 @@ class PackReport:
     parity: ParityReport
 
 
-def pack(model: Path, *, bits: list[int] = [16, 8, 4]) -> Path:  # noqa: B006
+def pack(model: Path, *, bits: Sequence[int] = (16, 8, 4)) -> Path:
     """Write a checkpoint folder's GGUF files beside it, at each of `bits` (16, 8 or 4).
 
     A file gets its name only when it is proven: the 16-bit one answers as transformers does, its
-    tokenizer splits texts alike, the others load and answer. Raises ParityError otherwise.
+    tokenizer splits texts alike, the others load and answer.
+
+    Args:
+        model: The checkpoint folder; the files are written beside it.
+        bits: 16, 8 or 4; repeat the option for several.
+
+    Raises:
+        FlyweightError: A checkpoint that cannot be read, or a file that disagrees with it.
     """
     from flyweight.checkpoint import open_checkpoint
     from flyweight.progress import say

@@ -148,7 +148,7 @@ def ratio_limits(pairs: Pairs, confidence: float) -> tuple[float, float]:
     student_t = quantile(pairs, confidence)
     below, above = bootstrap_t(pairs, confidence)
     # The farther of the two: resamples see the skewness of what is there (and no spread where all
-    # groups agree), Student's t with the lump sees what may be missing. Both at once count it twice.
+    # groups agree), Student's t with the lump what may be missing; both at once count it twice.
     guarded = _distance(student_t, variance, lump)
     steps = [max(guarded, _distance(max(q, 0.0), variance, 0.0)) for q in (above, -below)]
     return max(0.0, pairs.ratio - steps[0]), pairs.ratio + steps[1]
