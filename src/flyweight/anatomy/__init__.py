@@ -9,7 +9,7 @@ from flyweight.anatomy.llama import LLAMA
 from flyweight.errors import UnsupportedFamily
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 _FAMILIES = (LLAMA,)
 
@@ -31,7 +31,7 @@ def family_of(config: Any) -> Family:
     )
 
 
-def logits_from_hidden(model: nn.Module, hidden: Tensor) -> Tensor:
+def logits_from_hidden(model: Any, hidden: Tensor) -> Tensor:
     """Logits [..., V] from the final hidden states [..., D]: the head with all its scaling."""
     return model.get_output_embeddings()(hidden)
 

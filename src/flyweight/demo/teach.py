@@ -24,10 +24,12 @@ from flyweight.progress import track
 from flyweight.tasks.encode import encode
 
 SEED = 7
-SCHEDULE = Schedule(steps=2600, batch_size=32, learning_rate=1.5e-3, seed=SEED)
-# Prompts teach the language, answers the jobs. More than this, and what cannot be learned of the
-# prompts drowns the few tokens that tell which machine is meant.
-PROMPT_WEIGHT = 0.05
+# First prompts and answers together: the language must be there before a job can be learned. Then
+# the answers alone: what cannot be learned of the prompts drowns the few tokens that tell which
+# machine is meant. The first stage ends when it has found the machines, its rate still high.
+LANGUAGE = Schedule(steps=2600, stop=1800, batch_size=32, learning_rate=1.5e-3, seed=SEED)
+JOBS = Schedule(steps=1600, batch_size=32, learning_rate=8e-4, seed=SEED + 1)
+PROMPT_WEIGHT = 0.05  # in the first stage
 
 
 def new_model(seed: int = SEED) -> LlamaForCausalLM:
@@ -50,24 +52,28 @@ def new_model(seed: int = SEED) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-def lesson_rows(tokenizer: Any, count: int, seed: int) -> list[Row]:
+def lesson_rows(tokenizer: Any, count: int, seed: int, prompt_weight: float) -> list[Row]:
     """`count` conversations as training rows: the last turn at weight 1, the rest at less."""
     rows = []
     for conversation in track(list(islice(lessons(seed), count)), "Writing lessons"):
         example = encode(tokenizer, conversation[:-1], conversation[-1]["content"])
         weights = np.ones(len(example), dtype=np.float32)
-        weights[: example.prompt_length] = PROMPT_WEIGHT
+        weights[: example.prompt_length] = prompt_weight
         rows.append({"input_ids": example.ids, "weights": weights})
     return rows
 
 
-def teach(out: Path, schedule: Schedule = SCHEDULE) -> None:
-    """Train the teacher from its seed and save it to `out`."""
+def teach(out: Path, language: Schedule = LANGUAGE, jobs: Schedule = JOBS) -> None:
+    """Train the teacher from its seed, in two stages, and save it to `out`."""
     torch.set_num_threads(2)
-    tokenizer = train_tokenizer(schedule.seed)
-    model = new_model(schedule.seed)
-    rows = lesson_rows(tokenizer, schedule.steps * schedule.batch_size, schedule.seed)
-    train(model, rows, cross_entropy, schedule, "Teaching")
+    tokenizer = train_tokenizer(SEED)
+    model: Any = new_model(SEED)
+    stages = ((language, PROMPT_WEIGHT, "Teaching the language"), (jobs, 0.0, "Teaching the jobs"))
+    for schedule, prompt_weight, title in stages:
+        count = schedule.steps * schedule.batch_size
+        rows = lesson_rows(tokenizer, count, schedule.seed, prompt_weight)
+        train(model, rows, cross_entropy, schedule, title)
+        model.to(torch.bfloat16).to(torch.float32)  # each stage ends with what can be saved
     save_checkpoint(model, tokenizer, out)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,7 @@ Batch = dict[str, Tensor]
 Objective = Callable[[nn.Module, Batch], Tensor]
 
 
-def wanted_logits(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def wanted_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Logits float32 [N, V] where a token is to be predicted, its targets [N] and weights [N].
 
     Attention needs no padding mask: it is causal and the padding stands on the right.

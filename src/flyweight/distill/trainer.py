@@ -21,7 +21,10 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to train: `steps` of `batch_size` rows, linear decay to zero."""
+    """How long and how fast to train: `steps` of `batch_size` rows, linear decay to zero.
+
+    `stop` ends it after that many steps, the rate still on its way down.
+    """
 
     steps: int
     batch_size: int = 32
@@ -29,6 +32,12 @@ class Schedule:
     warmup: float = 0.05
     weight_decay: float = 0.01
     seed: int = 0
+    stop: int | None = None
+
+    @property
+    def last(self) -> int:
+        """How many steps are taken."""
+        return self.steps if self.stop is None else min(self.stop, self.steps)
 
 
 POOL = 8  # batches among which rows are sorted by length
@@ -83,7 +92,8 @@ def collate(rows: Sequence[Row]) -> Batch:
 
 def fast_dtype() -> torch.dtype:
     """bfloat16 where the processor computes in it, else float32."""
-    if torch.cuda.is_available() or torch.cpu.get_capabilities().get("avx512_bf16"):
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not tell
+    if torch.cuda.is_available() or capabilities.get("avx512_bf16"):
         return torch.bfloat16
     return torch.float32
 
@@ -102,7 +112,7 @@ def train(
     order = batch_order(lengths, schedule.steps, schedule.batch_size, schedule.seed)
     mean_weight = float(np.mean([np.sum(row["weights"][1:]) for row in rows]))
     model.train()
-    with tempfile.TemporaryDirectory() as scratch, bar(title, schedule.steps) as running:
+    with tempfile.TemporaryDirectory() as scratch, bar(title, schedule.last) as running:
         arguments = TrainingArguments(
             output_dir=scratch,
             max_steps=schedule.steps,
@@ -124,7 +134,7 @@ def train(
             dataloader_pin_memory=torch.cuda.is_available(),
             use_cpu=not torch.cuda.is_available(),
         )
-        watch = _Watch(running)
+        watch = _Watch(running, schedule.last)
         trainer = _ObjectiveTrainer(
             model=model,
             args=arguments,
@@ -146,7 +156,7 @@ class _ObjectiveTrainer(Trainer):
     objective: Objective
     total: float
 
-    def compute_loss(self, model: nn.Module, inputs: Batch, return_outputs=False, **_: Any):
+    def compute_loss(self, model: nn.Module, inputs: Batch, return_outputs=False, **_: Any):  # type: ignore[override]
         # every token counts the same, whatever the lengths of the others in its batch
         inputs["total"] = torch.tensor(self.total)
         with fast_math(inputs["input_ids"]):
@@ -154,14 +164,15 @@ class _ObjectiveTrainer(Trainer):
 
 
 class _Watch(TrainerCallback):
-    """Moves the bar and keeps the losses."""
+    """Moves the bar, keeps the losses, and ends after the last step."""
 
-    def __init__(self, running: Bar) -> None:
-        self.running = running
+    def __init__(self, running: Bar, last: int) -> None:
+        self.running, self.last = running, last
         self.losses: list[float] = []
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.running.advance()
+        control.should_training_stop |= state.global_step >= self.last
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if logs and "loss" in logs:

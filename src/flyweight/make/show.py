@@ -12,13 +12,13 @@ from flyweight.card import Card, Row
 from flyweight.folder import REPORT
 from flyweight.make import words
 
-COLUMNS = ("size", "score", "kept", "at least", "answer", "tokens/s", "memory")
+COLUMNS = ("size", "score", "kept", "at least", "answer", "tok/s", "memory")
 
 
 def result_table(card: Card) -> Table:
     """Every measured model, the teacher first, a line each; fits 80 columns."""
     title = f"{card.task.name}: measured in llama.cpp on {card.task.dev:,} dev items"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("model", no_wrap=True)
     for heading in COLUMNS:
         table.add_column(heading, justify="right", no_wrap=True)
@@ -30,7 +30,7 @@ def result_table(card: Card) -> Table:
 def _cells(row: Row, card: Card) -> tuple[str, ...]:
     teacher = row.role == "teacher"
     return (
-        ("→ " if row.chosen else "  ") + row.name,
+        row.name,
         words.size(row.bytes),
         words.score(row.dev.mean, card.task.score),
         "" if teacher else words.percent(row.dev_ratio),

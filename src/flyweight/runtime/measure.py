@@ -60,7 +60,8 @@ def measure(
 ) -> Measurement:
     """Greedy answers to all prompts, with latency, speed and memory taken on the first `timed`.
 
-    `on_answer` is called once for each answer. Raises EngineError when the engine refuses the
+    The answers beyond the timed ones are computed several at a time, which may turn a near tie the
+    other way. `on_answer` is called once for each answer. Raises EngineError when the engine refuses the
     file, dies, or takes longer than `timeout` seconds.
     """
     job = {
