@@ -52,21 +52,21 @@ def test_streams_and_streaming_answer_alike(
     assert all(alike(a, b.ids) for a, b in zip(alone, together, strict=True))
     assert sum(a.ids == b.ids for a, b in zip(alone, together, strict=True)) > 6
     assert len(done) == 12
-    pieces: list[str] = []
-    streamed = engine.generate(prompts[3], 10, on_text=pieces.append)
-    assert streamed.ids == alone[3].ids
-    assert "".join(pieces) == streamed.text == alone[3].text
-    assert streamed.seconds > 0
+    for prompt, answer in zip(prompts, alone, strict=False):  # some end within a character
+        pieces: list[str] = []
+        streamed = engine.stream(prompt, 10, pieces.append, reuse=False)
+        assert "".join(pieces) == streamed.text == answer.text
+        assert (streamed.written, streamed.stopped) == (10, False)
+        assert streamed.seconds > 0
 
 
 def test_a_stop_id_ends_the_answer_before_it(engine: LlamaEngine, prompts: list[list[int]]) -> None:
     whole = engine.generate(prompts[0], 10)
     stop = whole.ids[4]
-    for on_text in (None, lambda piece: None):
-        cut = engine.generate(prompts[0], 10, stop_ids=[stop], on_text=on_text)
-        assert cut.ids == whole.ids[: whole.ids.index(stop)]
-        assert cut.stop_id == stop
-        assert whole.text.startswith(cut.text.rstrip("\ufffd"))
+    cut = engine.generate(prompts[0], 10, stop_ids=[stop])
+    assert cut.ids == whole.ids[: whole.ids.index(stop)]
+    assert cut.stop_id == stop
+    assert whole.text.startswith(cut.text.rstrip("\ufffd"))
 
 
 def test_the_end_of_text_token_ends_the_answer(
@@ -85,7 +85,9 @@ def test_the_end_of_text_token_ends_the_answer(
     write_gguf(folder, tmp_path / "model.gguf", 16, LLAMA)
     with LlamaEngine(tmp_path / "model.gguf", context=64) as engine:
         answer = engine.generate([0, 9], 8)
+        streamed = engine.stream([0, 9], 8, lambda piece: None)
     assert (answer.ids, answer.stop_id, answer.written, answer.text) == ([], 1, 1, "")
+    assert (streamed.text, streamed.stopped, streamed.written) == ("", True, 1)
 
 
 def test_tokens_of_a_text(engine: LlamaEngine, tiny_llama: Path) -> None:
@@ -103,7 +105,7 @@ def test_what_does_not_fit_is_refused_and_the_engine_goes_on(engine: LlamaEngine
     with pytest.raises(OptionError, match="at least one token"):
         engine.generate([], 4)
     with pytest.raises(ZeroDivisionError):
-        engine.generate([7] * 9, 4, on_text=lambda piece: 1 / 0)
+        engine.stream([7] * 9, 4, lambda piece: 1 / 0)
     assert len(engine.generate([7, 8, 9], 4).ids) == 4
 
 

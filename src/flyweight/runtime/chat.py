@@ -54,11 +54,10 @@ def chat(model: Path, *, bits: int | None = None, system: str | None = None) -> 
                 console.print(f"The conversation is longer than {context} tokens. Start anew.")
                 break
             console.print("[bold]model[/bold]  ", end="")
-            answer = engine.generate(
+            answer = engine.stream(
                 prompt,
                 min(room, 512),
-                reuse=True,
-                on_text=lambda text: console.print(text, end="", markup=False),
+                lambda text: console.print(text, end="", markup=False),
             )
             console.print()
             messages.append({"role": "assistant", "content": answer.text})

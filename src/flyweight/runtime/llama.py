@@ -29,7 +29,7 @@ _FIELDS = [
     "content",
     "timings",
     "stop_type",
-    "tokens_evaluated",
+    "tokens_predicted",
     "completion_probabilities",
 ]
 
@@ -46,6 +46,16 @@ class Generation:
     prompt_seconds: float
     prompt_tokens: int  # evaluated, those reused from the stream's last prompt left out
     top: list[list[tuple[int, float]]]  # for each written token: (id, log-probability), best first
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """One answer that was given piece by piece. The engine streams text, not every token's id."""
+
+    text: str
+    stopped: bool  # ended by itself, not by the limit
+    written: int  # tokens computed
+    seconds: float
 
 
 class LlamaEngine(AbstractContextManager["LlamaEngine"]):
@@ -106,37 +116,69 @@ class LlamaEngine(AbstractContextManager["LlamaEngine"]):
         stop_ids: Collection[int] = (),
         top: int = 0,
         reuse: bool = False,
-        on_text: Callable[[str], object] | None = None,
     ) -> Generation:
         """The greedy answer to a prompt of token ids, at most `max_tokens` long.
 
         It ends at the file's end-of-text tokens and at any of `stop_ids`; `top` asks for that many
-        log-probabilities a token; `reuse` keeps what the stream's last prompt has in common;
-        `on_text` is given each piece as it is written. Raises EngineError if it does not fit.
+        log-probabilities a token; `reuse` keeps what the stream's last prompt has in common.
+        Raises EngineError if it does not fit.
         """
-        self._check_fit(prompt, max_tokens)
-        request: dict[str, Any] = {
-            "prompt": list(prompt),
-            "n_predict": max_tokens,
-            "temperature": 0.0,
-            "samplers": ["top_k"],
-            "top_k": 1,
-            "n_probs": top,
-            "cache_prompt": reuse,
-            "return_tokens": True,
-            "verbose": True,  # token ids come only with this
-            "response_fields": _FIELDS,
-        }
-        if on_text is None:
-            answer = _checked(self._open.handle_completions(request))
-        else:
-            answer = self._stream(request, stop_ids, on_text)
-        generation = _generation(answer)
+        request = self._request(prompt, max_tokens, reuse) | {"n_probs": top}
+        generation = _generation(_checked(self._open.handle_completions(request)))
         ends = [place for place, i in enumerate(generation.ids) if i in stop_ids]
         if not ends:
             return generation
         ids, stop_id = generation.ids[: ends[0]], generation.ids[ends[0]]
         return replace(generation, ids=ids, text=self.detokenize(ids), stop_id=stop_id)
+
+    def stream(
+        self,
+        prompt: Sequence[int],
+        max_tokens: int,
+        on_text: Callable[[str], object],
+        *,
+        reuse: bool = True,
+    ) -> Streamed:
+        """As `generate`, with `on_text` given each piece of whole characters as it is written.
+
+        What `on_text` raises ends the answer and is raised here.
+        """
+        request = self._request(prompt, max_tokens, reuse)
+        pieces: list[dict[str, Any]] = []
+        failure: list[BaseException] = []
+
+        def take(event: Any) -> bool:  # True ends it; an exception must not cross the C++ frames
+            try:
+                pieces.append(_checked(event))
+                if pieces[-1]["content"]:
+                    on_text(pieces[-1]["content"])
+            except BaseException as error:
+                failure.append(error)
+            return bool(failure)
+
+        self._open.handle_completions(request | {"stream": True}, take)
+        if failure:
+            raise failure[0]
+        return Streamed(
+            text="".join(piece["content"] for piece in pieces),
+            stopped=pieces[-1]["stop_type"] == "eos",
+            written=pieces[-1]["tokens_predicted"],
+            seconds=pieces[-1]["timings"]["predicted_ms"] / 1000,
+        )
+
+    def _request(self, prompt: Sequence[int], max_tokens: int, reuse: bool) -> dict[str, Any]:
+        self._check_fit(prompt, max_tokens)
+        return {
+            "prompt": list(prompt),
+            "n_predict": max_tokens,
+            "temperature": 0.0,
+            "samplers": ["top_k"],
+            "top_k": 1,
+            "cache_prompt": reuse,
+            "return_tokens": True,
+            "verbose": True,  # token ids come only with this
+            "response_fields": _FIELDS,
+        }
 
     def generate_many(
         self,
@@ -202,34 +244,6 @@ class LlamaEngine(AbstractContextManager["LlamaEngine"]):
                 f"not fit a context of {self.context}; open the engine with a larger one"
             )
 
-    def _stream(
-        self, request: dict[str, Any], stop_ids: Collection[int], on_text: Callable[[str], object]
-    ) -> dict[str, Any]:
-        """The request's last event, with the tokens and text of all that came before it."""
-        pieces: list[dict[str, Any]] = []
-        failure: list[BaseException] = []
-        tokens: list[int] = []
-
-        def take(event: Any) -> bool:  # True ends it; an exception must not cross the C++ frames
-            try:
-                piece = _checked(event)
-                pieces.append(piece)
-                tokens.extend(piece["tokens"])
-                if stop_ids and not set(stop_ids).isdisjoint(piece["tokens"]):
-                    return True
-                if piece["content"]:
-                    on_text(piece["content"])
-            except BaseException as error:
-                failure.append(error)
-                return True
-            return False
-
-        self._open.handle_completions(request | {"stream": True, "timings_per_token": True}, take)
-        if failure:
-            raise failure[0]
-        text = "".join(piece["content"] for piece in pieces)
-        return {"stop_type": "limit", **pieces[-1], "tokens": tokens, "content": text}
-
 
 def default_threads(gguf: Path) -> int:
     """Threads for a file of this size on this machine."""
@@ -272,4 +286,4 @@ def _generation(answer: dict[str, Any]) -> Generation:
     )
 
 
-__all__ = ["SMALL_FILE", "Generation", "LlamaEngine", "default_threads"]
+__all__ = ["SMALL_FILE", "Generation", "LlamaEngine", "Streamed", "default_threads"]
