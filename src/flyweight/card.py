@@ -119,6 +119,7 @@ class Recipe(Part):
     batch_size: int
     learning_rate: float
     kl: float
+    prompt_weight: float
     seed: int
     threads: int
     tokens: int

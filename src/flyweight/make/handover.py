@@ -21,6 +21,7 @@ from flyweight.card import (
     TaskCard,
     VerdictCard,
 )
+from flyweight.distill.teacher import PROMPT_WEIGHT
 from flyweight.folder import GGUF_NAMES, MODEL_CARD, REPORT, list_files, new_folder, write_card
 from flyweight.make.bench import Result
 from flyweight.make.job import Job
@@ -126,6 +127,7 @@ def _recipe(job: Job, found: Found, chosen: Candidate) -> Recipe:
         batch_size=BATCH,
         learning_rate=LEARNING_RATE,
         kl=KL,
+        prompt_weight=PROMPT_WEIGHT,
         seed=job.options.seed,
         threads=job.options.threads,
         tokens=found.tokens,

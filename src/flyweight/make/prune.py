@@ -66,7 +66,7 @@ def prune(
     sequences = [example.ids.tolist() for example in encoded(items.train[:CALIBRATION])]
     importance = measure_importance(model, source.family, sequences)
     if wanted == source.shape:
-        rows = record_teacher(model, answer_rows(encoded(items.dev[:RANKING])))
+        rows = record_teacher(model, answer_rows(encoded(items.dev[:RANKING]), 0.0))
         ranked = rank_shapes(model, source.family, importance, rows, keep)
         if not ranked:
             raise OptionError(

@@ -17,7 +17,7 @@ from flyweight.make.rank import RankedShape
 from flyweight.runtime.parity import ParityReport
 from flyweight.tasks.statistics import Ratio, absolute_limits, paired_ratio
 
-EPOCHS = 16
+EPOCHS = 10
 BATCH = 32
 LEARNING_RATE = 2e-3
 KL = 0.7

@@ -61,8 +61,8 @@ def measure(
     """Greedy answers to all prompts, with latency, speed and memory taken on the first `timed`.
 
     The answers beyond the timed ones are computed several at a time, which may turn a near tie the
-    other way. `on_answer` is called once for each answer. Raises EngineError when the engine refuses the
-    file, dies, or takes longer than `timeout` seconds.
+    other way. `on_answer` is called once for each answer. Raises EngineError when the engine
+    refuses the file, dies, or takes longer than `timeout` seconds.
     """
     job = {
         "gguf": str(gguf),
