@@ -27,7 +27,7 @@ def examples() -> list[Example]:
 
 def test_rows_weigh_answers_and_prompts() -> None:
     example = Example(np.arange(5, dtype=np.int32), prompt_length=3)
-    [row] = answer_rows([example])
+    [row] = answer_rows([example], prompt_weight=0.0)
     assert row["input_ids"].tolist() == [0, 1, 2, 3, 4]
     assert row["weights"].tolist() == [0, 0, 0, 1, 1]
     [row] = answer_rows([example], prompt_weight=0.5)
@@ -49,7 +49,7 @@ def test_every_recorded_value_is_the_models_own(
     """To half precision where the processor computes in single, else to bfloat16's."""
     monkeypatch.setattr(trainer, "fast_dtype", lambda: dtype)
     model = small_model(seed=5, initializer_range=0.1)
-    rows = answer_rows(examples())
+    rows = answer_rows(examples(), 0.0)
     recorded = record_teacher(model, rows, top_k=20, batch_size=batch_size)
     assert [row["input_ids"].tolist() for row in recorded] == [
         row["input_ids"].tolist() for row in rows
@@ -65,7 +65,7 @@ def test_every_recorded_value_is_the_models_own(
 
 
 def test_a_small_vocabulary_is_recorded_whole(small_model: Build) -> None:
-    recorded = record_teacher(small_model(), answer_rows(examples()), top_k=1000)
+    recorded = record_teacher(small_model(), answer_rows(examples(), 0.0), top_k=1000)
     for row in recorded:
         assert row["top"].shape[1] == 80
         assert all(sorted(line) == list(range(80)) for line in row["indices"].tolist())

@@ -118,7 +118,9 @@ def check_folder(folder: Path, teacher: Path, task: Path) -> Card:
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert card.verdict.sentence.split(" ")[0] in page
     assert "<script src" not in page
-    assert "http" not in page.replace("http://www.w3.org", "")  # nothing is loaded from elsewhere
+    assert "http://" not in page.replace(
+        "http://www.w3.org", ""
+    )  # nothing is loaded from elsewhere
     return card
 
 

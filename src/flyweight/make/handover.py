@@ -8,6 +8,7 @@ import shutil
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from flyweight.card import (
     Card,
@@ -182,7 +183,7 @@ def _rows(job: Job, found: Found, chosen: Candidate) -> list[Row]:
     return [teacher, *students]
 
 
-def _costs(result: Result) -> dict[str, float]:
+def _costs(result: Result) -> dict[str, Any]:
     cost = result.cost
     return {
         "latency_p50": cost.latency_p50,

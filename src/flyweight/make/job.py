@@ -88,7 +88,9 @@ class Job:
         with self.clock.stage("score"):
             importance = self._importance(found.data)
         with self.clock.stage("record"):
-            dev_rows = record_teacher(self.model, answer_rows(found.data.dev.examples[:RANKING], 0.0))
+            dev_rows = record_teacher(
+                self.model, answer_rows(found.data.dev.examples[:RANKING], 0.0)
+            )
             rows = record_teacher(self.model, answer_rows(found.data.train.examples))
         for level in LEVELS:
             with self.clock.stage("rank"):
