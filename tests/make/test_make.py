@@ -114,7 +114,7 @@ def check_folder(folder: Path, teacher: Path, task: Path) -> Card:
     assert [row.role for row in card.rows].count("teacher") == 1
     assert [row.chosen for row in card.rows].count(True) == 1
     for word in (card.verdict.word, card.name):
-        assert word in (folder / "README.md").read_text(encoding="utf-8")
+        assert word.lower() in (folder / "README.md").read_text(encoding="utf-8").lower()
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert card.verdict.sentence.split(" ")[0] in page
     assert "<script src" not in page
