@@ -83,6 +83,7 @@ class Row(Part):
     tokens_per_second: float
     prompt_tokens_per_second: float
     peak_memory: int
+    threads: int
     chosen: bool = False
 
 

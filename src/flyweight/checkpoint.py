@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Collection
@@ -117,12 +118,21 @@ class Checkpoint:
             ) from error
 
 
+def round_weights(model: Any) -> None:
+    """Round a model's weights to bf16 in place; its buffers (RoPE's frequencies) stay exact."""
+    import torch
+
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(weight.bfloat16())
+
+
 def save_checkpoint(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write a Hugging Face folder in bf16. The model stays in fp32, rounded as the file is."""
     import torch
 
-    model.to(torch.bfloat16).save_pretrained(folder)
-    model.to(torch.float32)
+    round_weights(model)
+    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

@@ -45,6 +45,8 @@ def check_place(out: Path) -> None:
                 f"{out} holds files that Flyweight did not write. Choose another folder or empty "
                 "it."
             )
+        if out.is_dir() and any(path.is_dir() for path in out.iterdir()):
+            raise FolderError(f"{out} holds other folders. Choose another folder.")
         above = out.absolute().parent
         while not above.exists():
             above = above.parent

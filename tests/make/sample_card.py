@@ -57,7 +57,7 @@ def rows() -> list[Row]:
             name="teacher", role="teacher", bits=16, shape=TEACHER, parameters=9_048_960,
             bytes=18_131_232, dev=interval(0.982, wide=0.012), dev_ratio=1.0, dev_low=1.0,
             latency_p50=0.0412, latency_p95=0.0731, tokens_per_second=812.4,
-            prompt_tokens_per_second=5_200.0, peak_memory=96_400_000,
+            prompt_tokens_per_second=5_200.0, peak_memory=96_400_000, threads=1,
         )
     ]  # fmt: skip
     shapes = (
@@ -76,7 +76,7 @@ def rows() -> list[Row]:
                     latency_p50=0.0102 * parameters / 2.3e6 * (0.6 + bits / 40),
                     latency_p95=0.0183 * parameters / 2.3e6 * (0.6 + bits / 40),
                     tokens_per_second=3_300 / (0.6 + bits / 40), prompt_tokens_per_second=21_000.0,
-                    peak_memory=41_000_000 + bits * 400_000,
+                    peak_memory=41_000_000 + bits * 400_000, threads=1,
                     chosen=bits == 4 and shape is STUDENT,
                 )
             )  # fmt: skip

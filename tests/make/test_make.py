@@ -241,11 +241,12 @@ def test_json_is_scored_field_by_field_and_a_learned_answer_passes(
 
     task = write_task(tmp_path / "orders.jsonl", order)
     out = flyweight.make(
-        str(json_llama), task=task, out=tmp_path / "out", score="json", bar=0.5, steps=60
+        str(json_llama), task=task, out=tmp_path / "out", score="json", bar=0.3, steps=60
     )
     card = check_folder(out, json_llama, task)
     assert card.scores.teacher.test.mean == pytest.approx(0.875)  # one of two fields on a quarter
-    assert card.verdict.word == "passes"
+    assert card.verdict.estimate == pytest.approx(1)
+    assert card.verdict.word == "passes"  # six groups tell no more than a bar of 0.3
 
 
 # ------------------------------------------------------------------ killed in the middle

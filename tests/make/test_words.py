@@ -124,3 +124,13 @@ def test_every_sentence_is_one_and_holds_its_word(
 def test_moments_are_told_in_utc() -> None:
     assert words.moment("2026-05-04T11:12:44+02:00") == "2026-05-04 09:12 UTC"
     assert words.moment("some day") == "some day"
+
+
+def test_advice_is_given_unless_the_verdict_passes() -> None:
+    passes = judge(Ratio(0.99, 0.97, 1.0, 0.95, 100, 50, 3), 0.95)
+    open_ = judge(Ratio(0.96, 0.94, 0.98, 0.95, 100, 50, 3), 0.95)
+    short = judge(Ratio(0.90, 0.88, 0.92, 0.95, 100, 50, 3), 0.95)
+    assert words.advice(passes) == ""
+    assert "groups" in words.advice(open_)
+    assert "train items" in words.advice(short)
+    assert "groups" not in words.advice(short)

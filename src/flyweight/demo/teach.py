@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from flyweight.checkpoint import save_checkpoint
+from flyweight.checkpoint import round_weights, save_checkpoint
 from flyweight.demo.jobs import lessons
 from flyweight.demo.tokenizer import VOCABULARY, train_tokenizer
 from flyweight.distill.losses import cross_entropy
@@ -73,7 +73,7 @@ def teach(out: Path, language: Schedule = LANGUAGE, jobs: Schedule = JOBS) -> No
         count = schedule.steps * schedule.batch_size
         rows = lesson_rows(tokenizer, count, schedule.seed, prompt_weight)
         train(model, rows, cross_entropy, schedule, title)
-        model.to(torch.bfloat16).to(torch.float32)  # each stage ends with what can be saved
+        round_weights(model)  # each stage ends with what can be saved
     save_checkpoint(model, tokenizer, out)
 
 

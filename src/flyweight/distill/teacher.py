@@ -14,6 +14,7 @@ from flyweight.progress import track
 from flyweight.tasks.encode import Example
 
 TOP_K = 64
+LOGITS_AT_ONCE = 2**28  # numbers, 1 GiB in fp32
 PROMPT_WEIGHT = 0.2  # of a prompt token: without it a small task is learned by heart (see LOG.md)
 
 
@@ -36,6 +37,9 @@ def record_teacher(
     Half precision suffices: an error of 2^-11 relative in a log-probability is far below the
     noise of a training step. Takes about 6 bytes x k a token.
     """
+    longest = max(len(row["input_ids"]) for row in rows)
+    fitting = LOGITS_AT_ONCE // (longest * teacher.config.vocab_size)
+    batch_size = max(1, min(batch_size, fitting))
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
     recorded: list[Row] = [{} for _ in rows]
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]

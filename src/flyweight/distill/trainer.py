@@ -150,7 +150,7 @@ def train(
         trainer.total = mean_weight * schedule.batch_size
         trainer.remove_callback(transformers.PrinterCallback)
         trainer.train()
-    model.eval()
+    model.to("cpu").eval()
     model.set_attn_implementation(attention)
     return watch.losses
 

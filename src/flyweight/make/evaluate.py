@@ -35,10 +35,11 @@ def eval(
 
     from flyweight.checkpoint import open_checkpoint
     from flyweight.errors import OptionError, TaskError
-    from flyweight.folder import CARD, GGUF_NAMES, read_card
+    from flyweight.folder import CARD, GGUF_NAMES, read_card, sha256_of
     from flyweight.make import words
     from flyweight.make.bench import Bench
     from flyweight.make.data import prepare
+    from flyweight.make.ledger import count_opening
     from flyweight.runtime.gguf import write_gguf
     from flyweight.runtime.rounding import rounded
     from flyweight.tasks.read import read_task
@@ -67,6 +68,8 @@ def eval(
             gguf = Path(scratch) / gguf.name
             write_gguf(source.path, gguf, bits, gguf_map)
         weights = None if scoring.needs_generation else rounded(source.model(), bits, gguf_map)
+        if split == "test":  # a look at test is a look, whoever takes it
+            count_opening(items.test_sha256, sha256_of(gguf), f"{score} eval")
         result = bench.run(f"{split} at {bits} bits", gguf, part, weights)
         size = gguf.stat().st_size
     interval = mean_interval(result.scores, part.groups)

@@ -101,7 +101,6 @@ def make_card(job: Job, found: Found, chosen: Candidate, trial: Trial, folder: P
             "system": f"{platform.system()} {platform.machine()}",
             "processor": _processor(),
             "cores": str(os.cpu_count()),
-            "threads": str(chosen.dev.cost.threads),
         },
     )
 
@@ -191,6 +190,7 @@ def _costs(result: Result) -> dict[str, Any]:
         "tokens_per_second": cost.decode_tokens_per_second,
         "prompt_tokens_per_second": cost.prompt_tokens_per_second,
         "peak_memory": cost.peak_memory_bytes,
+        "threads": cost.threads,
     }
 
 

@@ -16,7 +16,7 @@ from flyweight.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
 from flyweight.distill.losses import Distillation
 from flyweight.distill.teacher import answer_rows, record_teacher
 from flyweight.distill.trainer import Row, Schedule, train
-from flyweight.errors import UnsupportedFamily
+from flyweight.errors import ParityError, TaskError, UnsupportedFamily
 from flyweight.folder import GGUF_NAMES
 from flyweight.make.bench import Bench
 from flyweight.make.data import Data, prepare
@@ -102,6 +102,11 @@ class Job:
             if any(made.ratio.low >= self.options.bar for made in found.candidates):
                 break
         if not found.candidates:
+            if found.losses:
+                raise ParityError(
+                    "no student could be exported with the answers of its checkpoint: they are "
+                    "undecided. Train longer (--steps) or give more train items."
+                )
             raise UnsupportedFamily(f"{self.teacher.name} is too small to be cut by the grid.")
         return found
 
@@ -114,7 +119,11 @@ class Job:
         with self.clock.stage("distil"):
             self._distil(student, ranked, rows, found)
         with self.clock.stage("pack"):
-            checkpoint = self._pack(student, ranked, found)
+            try:
+                checkpoint = self._pack(student, ranked, found)
+            except ParityError as error:
+                say(f"{ranked.parameters / 1e6:.1f}M is not exported: {error}")
+                return
         with self.clock.stage("measure"):
             self._measure(student, checkpoint, ranked, found)
 
@@ -126,6 +135,12 @@ class Job:
         def write(prompts: list[list[int]], max_tokens: int) -> list[str]:
             with bar("Teacher writes answers", len(prompts)) as running:
                 said = measure(gguf, prompts, max_tokens, on_answer=running.advance)
+            cut = sum(stop is None for stop in said.stop_ids)
+            if cut and self.options.score == "exact":
+                raise TaskError(
+                    f"{self.task.name}: the teacher did not end {cut} of {len(prompts)} answers "
+                    f"within {max_tokens} tokens. Give answers, or ask for shorter ones."
+                )
             return [self.tokenizer.decode(ids) for ids in said.answers]
 
         data = prepare(self.task, self.tokenizer, self.scorer, self.teacher.context, write)
@@ -155,7 +170,10 @@ class Job:
     def _pack(self, student: Any, chosen: RankedShape, found: Found) -> Path:
         folder = self.work / f"{chosen.parameters / 1e6:.2f}M"
         save_checkpoint(student, self.tokenizer, folder)
-        prompts = found.data.dev.prompts[:PARITY_PROMPTS]
+        different = dict.fromkeys(map(tuple, found.data.dev.prompts))
+        prompts = [list(prompt) for prompt in different][:PARITY_PROMPTS]
+        if not self.scorer.needs_generation:
+            prompts = None  # plain text has no prompts of its own: neutral ones are taken
         _, found.parity[folder] = self._pack_folder(folder, WIDTHS, prompts)
         return folder
 

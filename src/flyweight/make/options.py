@@ -52,6 +52,8 @@ def check_options(
         raise OptionError(f"--by is {by!r}: choose bytes, latency or memory.")
     if steps is not None and steps < 1:
         raise OptionError(f"--steps is {steps}: give at least 1.")
+    if seed < 0:
+        raise OptionError(f"--seed is {seed}: give 0 or more.")
     return Options(
         teacher, Path(task), Path(out), value, absolute, score, cast(By, by), steps, seed,
         threads=torch.get_num_threads(),

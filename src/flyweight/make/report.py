@@ -128,6 +128,7 @@ def _view(card: Card) -> dict[str, Any]:
     }
     return {
         "card": card,
+        "advice": words.advice(card.verdict),
         "rows": rows,
         "teacher": teacher,
         "chosen": chosen,

@@ -48,6 +48,8 @@ def show_result(card: Card, out: Path, console: Console | None = None) -> None:
     console.print()
     console.print(result_table(card))
     console.print(f"[bold]{card.verdict.word.upper()}[/bold]: {card.verdict.sentence}")
+    if advice := words.advice(card.verdict):
+        console.print(advice)
     console.print(f"It is {words.times(smaller)} times smaller than the teacher at 16 bits.\n")
     console.print(f"model   {out}", soft_wrap=True)
     console.print(f"report  {out / REPORT}", soft_wrap=True)

@@ -89,4 +89,4 @@ def choose(candidates: Sequence[Candidate], options: Options) -> Candidate:
     good = [candidate for candidate in candidates if candidate.ratio.low >= options.bar]
     if good:
         return min(good, key=lambda candidate: candidate.size(options.by))
-    return max(candidates, key=lambda candidate: candidate.ratio.low)
+    return max(candidates, key=lambda made: (made.ratio.low, made.ratio.estimate))

@@ -54,7 +54,7 @@ def make(
     scoring = scorer(score)
     check_place(options.out)
     source = open_checkpoint(teacher)
-    check_space(options.out, 4 * source.bytes)
+    check_space(options.out, 7 * source.bytes)
     items = read_task(task)
     with disk_errors(options.out):
         options.out.absolute().parent.mkdir(parents=True, exist_ok=True)

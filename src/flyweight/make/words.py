@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from flyweight.card import Row, Score, VerdictCard
+    from flyweight.card import Score, VerdictCard
     from flyweight.tasks.verdict import Verdict
 
 _STEPS = ("bytes", "kB", "MB", "GB", "TB", "PB")
@@ -149,14 +149,12 @@ def verdict_sentence(
     )
 
 
-def nothing_sentence(best: Row, bar: float, scorer: str = "exact", absolute: bool = False) -> str:
-    """What is said when no candidate reaches the bar on dev: how near the best came, what helps."""
-    return (
-        f"Nothing passes the bar of {bar_percent(bar)}: the nearest, a {size(best.bytes)} model, "
-        f"{_kept(best.dev_ratio, scorer, absolute)} on {_items(best.dev.n, 'dev ')} (at least "
-        f"{lower_limit(best.dev_low, bar)}, one-sided 95 %). Test stays unopened. A larger --keep, "
-        "more --steps or more train items may close the gap."
-    )
+def advice(verdict: Verdict | VerdictCard) -> str:
+    """What may help where the bar was not reached, or not shown to be; empty where it passes."""
+    if verdict.word == "passes":
+        return ""
+    more = "More test groups would sharpen the verdict. " if verdict.more_groups else ""
+    return more + "More train items, more --steps, or a lower --bar may help the next try."
 
 
 def _kept(estimate: float, scorer: str, absolute: bool) -> str:

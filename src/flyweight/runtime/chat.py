@@ -35,6 +35,8 @@ def chat(model: Path, *, bits: int | None = None, system: str | None = None) -> 
         raise OptionError(f"--bits is {bits}: {model} has {', '.join(map(str, there))}.")
 
     tokenizer, console = source.tokenizer(), Console(highlight=False)
+    if not tokenizer.chat_template:
+        raise OptionError(f"{model} has no chat template: it cannot chat. Score it with `eval`.")
     messages = [{"role": "system", "content": system}] if system else []
     context = min(source.context, 4096)
     with LlamaEngine(there[bits], context=context) as engine:

@@ -55,7 +55,7 @@ def measure(
     threads: int | None = None,
     timed: int = TIMED,
     streams: int = STREAMS,
-    timeout: float = 3600.0,
+    timeout: float = 24 * 3600.0,
     on_answer: Callable[[], object] = lambda: None,
 ) -> Measurement:
     """Greedy answers to all prompts, with latency, speed and memory taken on the first `timed`.

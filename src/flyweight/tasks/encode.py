@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jinja2 import TemplateError
+
+from flyweight.errors import TaskError
 
 Message = dict[str, Any]
 
@@ -33,9 +36,16 @@ class Example:
 def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     """The ids that a model is given before it answers: chat template, or plain text without one."""
     if tokenizer.chat_template:
-        return tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
-        )
+        try:
+            return tokenizer.apply_chat_template(
+                list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
+            )
+        except TemplateError as error:
+            said = str(messages[-1]["content"])[:60]
+            raise TaskError(
+                f"the teacher's chat template refuses the messages that end in {said!r} ({error}). "
+                "Change their roles or order."
+            ) from error
     return tokenizer("".join(message["content"] for message in messages))["input_ids"]
 
 
