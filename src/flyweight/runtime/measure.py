@@ -91,9 +91,9 @@ def _run_child(
             stderr=complaints,
             text=True,
         )
-        timer = threading.Timer(timeout, child.kill)
+        expired = threading.Event()
+        timer = threading.Timer(timeout, lambda: (expired.set(), child.kill()))
         timer.start()
-        started = time.monotonic()
         try:
             said = _listen(child, job, on_answer)
             status = child.wait()
@@ -105,7 +105,7 @@ def _run_child(
             return said["result"]
         if "error" in said:
             raise EngineError(said["error"])
-        if time.monotonic() - started >= timeout:
+        if expired.is_set():
             raise EngineError(f"{gguf}: not done after {timeout:.0f} s; use fewer prompts")
         complaints.seek(0)
         words = complaints.read().decode(errors="replace").strip() or "it left no message"
