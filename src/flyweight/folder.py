@@ -9,25 +9,29 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from flyweight.card import Card, FileEntry
+from flyweight.card import Card, FileEntry, ItemScores, Part
 from flyweight.errors import FolderError, NoSpace
 
 CARD = "card.json"
+SCORES = "scores.json"
 MODEL_CARD = "README.md"
 REPORT = "report.html"
 WEIGHTS = "model.safetensors"
 GGUF_NAMES = {16: "model-f16.gguf", 8: "model-q8_0.gguf", 4: "model-q4_0.gguf"}
 MARK = ".flyweight"  # says that the folder is ours to replace
+SEAL = "complete.json"  # written last into a folder of results: what it holds is whole
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 REFUSED = frozenset({
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG,
@@ -111,6 +115,8 @@ def _system_error(error: Exception) -> int:
     """The number of the system's error (0: none); Rust libraries only tell it in their text."""
     if isinstance(error, OSError):
         return error.errno or 0
+    if "PytorchStreamWriter failed" in str(error):  # torch.save tells no number
+        return errno.ENOSPC
     told = re.search(r"\(os error (\d+)\)", str(error))
     return int(told.group(1)) if told else 0
 
@@ -146,6 +152,42 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def bytes_in(folder: Path) -> int:
+    """Bytes of all files below a folder; 0 where there is none. Others may be at work in it."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += (Path(place) / name).stat().st_size
+    return total
+
+
+def seal(folder: Path, **facts: Any) -> None:
+    """Declare a folder of results whole: size and hash of every file, and `facts`, written last."""
+    files = {
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / SEAL
+    }
+    scratch = folder / f".{SEAL}"
+    scratch.write_text(json.dumps(facts | {"files": files}, indent=1), encoding="utf-8")
+    scratch.replace(folder / SEAL)
+
+
+def read_seal(folder: Path) -> dict[str, Any] | None:
+    """The facts of a sealed folder; None where it is not sealed or a file is not as it was."""
+    try:
+        told = json.loads((folder / SEAL).read_bytes())
+        whole = all(
+            (folder / name).stat().st_size == entry["bytes"]
+            and sha256_of(folder / name) == entry["sha256"]
+            for name, entry in told.pop("files").items()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return told if whole else None
+
+
 def list_files(folder: Path) -> dict[str, FileEntry]:
     """Size and hash of every file of a model folder, but those that speak about the others."""
     return {
@@ -160,13 +202,30 @@ def write_card(folder: Path, card: Card) -> None:
     (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
+def write_scores(folder: Path, scores: ItemScores) -> None:
+    """Write `scores.json` into a folder that is being made."""
+    (folder / SCORES).write_text(scores.model_dump_json() + "\n", encoding="utf-8")
+
+
 def read_card(folder: Path) -> Card:
     """The card of a model folder; FolderError where there is none or it cannot be read."""
-    path = Path(folder) / CARD
+    return _read_part(folder, CARD, Card)
+
+
+def read_scores(folder: Path) -> ItemScores:
+    """The scores of a model folder's test items; FolderError as for `read_card`."""
+    return _read_part(folder, SCORES, ItemScores)
+
+
+P = TypeVar("P", bound=Part)
+
+
+def _read_part(folder: Path, name: str, kind: type[P]) -> P:
+    path = Path(folder) / name
     if not path.is_file():
-        raise FolderError(f"{folder} has no {CARD}: it was not made by `flyweight make`.")
+        raise FolderError(f"{folder} has no {name}: it was not made by `flyweight make`.")
     try:
-        return Card.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -14,14 +14,33 @@ T = TypeVar("T")
 console = Console(stderr=True, highlight=False)
 
 
+# title, how much is done, of how much (None: unknown)
+Watcher = Callable[[str, float, float | None], None]
+_watchers: list[Watcher] = []
+
+
+@contextmanager
+def watched(watcher: Watcher) -> Iterator[None]:
+    """Tells `watcher` of every bar that moves within."""
+    _watchers.append(watcher)
+    try:
+        yield
+    finally:
+        _watchers.remove(watcher)
+
+
 class Bar:
     """A running bar: `advance()` it, `note()` something beside it."""
 
-    def __init__(self, progress: Progress, task: int) -> None:
+    def __init__(self, progress: Progress, task: int, title: str, total: float | None) -> None:
         self._progress, self._task = progress, task
+        self._title, self._total, self._done = title, total, 0.0
 
     def advance(self, amount: float = 1) -> None:
         self._progress.advance(self._task, amount)  # type: ignore[arg-type]
+        self._done += amount
+        for watcher in _watchers:
+            watcher(self._title, self._done, self._total)
 
     def note(self, text: str) -> None:
         self._progress.update(self._task, note=text)  # type: ignore[arg-type]
@@ -38,7 +57,7 @@ def bar(title: str, total: float | None) -> Iterator[Bar]:
         TextColumn("[dim]{task.fields[note]}"),
     )
     with Progress(*columns, console=console) as progress:
-        yield Bar(progress, progress.add_task(title, total=total, note=""))
+        yield Bar(progress, progress.add_task(title, total=total, note=""), title, total)
 
 
 def track(items: Iterable[T], title: str) -> Iterator[T]:

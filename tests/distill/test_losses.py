@@ -18,6 +18,7 @@ from flyweight.distill.losses import (
     cross_entropy,
     forward_kl,
     log1mexp,
+    mixed_loss,
     wanted_logits,
 )
 
@@ -112,6 +113,32 @@ def test_it_is_zero_between_equals(seed: int, spread: float, k: int) -> None:
     found.sum().backward()
     assert same.grad is not None
     torch.testing.assert_close(same.grad, torch.zeros_like(same), rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize("spreads", [(0.5, 0.5), (3.0, 3.0), (8.0, 1.0), (1.0, 8.0)])
+@pytest.mark.parametrize("k", [3, VOCABULARY])
+@pytest.mark.parametrize("kl", [0.0, 0.3, 1.0])
+def test_the_mixture_and_its_gradient_are_autograds(
+    spreads: tuple[float, float], k: int, kl: float
+) -> None:
+    """Against torch's own two losses in double precision, each position at its own weight."""
+    student, teacher = drawn(3, *spreads)
+    targets = torch.arange(POSITIONS) * 5 % VOCABULARY
+    weights = torch.linspace(0.1, 2.0, POSITIONS, dtype=torch.float64)
+    reference = student.clone().requires_grad_()
+    likelihood = F.cross_entropy(reference, targets, reduction="none")
+    divergence = full_kl(reference, teacher)
+    if k < VOCABULARY:
+        divergence = lumped_kl(reference, teacher, k)
+    wanted = kl * divergence + (1 - kl) * likelihood
+    (wanted * weights).sum().backward()
+    single = student.float().requires_grad_()
+    found = mixed_loss(single, targets, *top_of(teacher.float(), k), kl)
+    (found * weights.float()).sum().backward()
+    assert reference.grad is not None
+    assert single.grad is not None
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=2e-5)
+    torch.testing.assert_close(single.grad.double(), reference.grad, rtol=1e-4, atol=1e-5)
 
 
 def test_log1mexp_is_the_logarithm_of_what_is_left() -> None:

@@ -47,7 +47,7 @@ def test_every_recorded_value_is_the_models_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """To half precision where the processor computes in single, else to bfloat16's."""
-    monkeypatch.setattr(trainer, "fast_dtype", lambda: dtype)
+    monkeypatch.setattr(trainer, "fast_dtype", lambda device: dtype)
     model = small_model(seed=5, initializer_range=0.1)
     rows = answer_rows(examples(), 0.0)
     recorded = record_teacher(model, rows, top_k=20, batch_size=batch_size)

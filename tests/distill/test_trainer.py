@@ -122,7 +122,8 @@ def test_eight_rows_are_learned_by_heart(
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     model = small_model(num_hidden_layers=2, initializer_range=0.05)
     rows = random_rows(8)
-    losses = train(model, rows, cross_entropy, Schedule(70, 8, learning_rate=1e-2), "Training")
+    schedule = Schedule(70, 8, learning_rate=1e-2)
+    losses = train(model, rows, cross_entropy, schedule, "Training").losses
     assert len(losses) == 70
     assert losses[0] > 4
     assert losses[-1] < 0.1
@@ -165,7 +166,7 @@ def test_a_token_weighs_the_same_in_short_and_long_batches(
     small_model: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At a rate of nearly zero, the steps' losses average to the loss a token over all rows."""
-    monkeypatch.setattr(trainer, "fast_dtype", lambda: torch.float32)
+    monkeypatch.setattr(trainer, "fast_dtype", lambda device: torch.float32)
     model = small_model(num_hidden_layers=2)
     rows = random_rows(24)
     for row in rows[:12]:  # short rows, whose tokens are as unlikely as random ones never are
@@ -180,5 +181,5 @@ def test_a_token_weighs_the_same_in_short_and_long_batches(
         )
     assert abs(a_batch - wanted) > 0.5
     schedule = Schedule(6, 4, learning_rate=1e-12)
-    losses = train(copy.deepcopy(model), rows, cross_entropy, schedule, "Training")
+    losses = train(copy.deepcopy(model), rows, cross_entropy, schedule, "Training").losses
     assert np.mean(losses) == pytest.approx(wanted, rel=1e-4)

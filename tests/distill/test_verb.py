@@ -142,6 +142,16 @@ def test_a_missing_answer_is_named(tiny_llama: Path, student: Path, tmp_path: Pa
         flyweight.distill(str(tiny_llama), str(student), tmp_path / "out", data=data)
 
 
+def test_an_item_longer_than_the_context_is_named(
+    tiny_llama: Path, student: Path, tmp_path: Path
+) -> None:
+    data = task_file(tmp_path / "task.jsonl")
+    long = {"prompt": "valve " * 600, "answer": "oil", "split": "train"}
+    data.write_text(data.read_text() + json.dumps(long) + "\n")
+    with pytest.raises(TaskError, match=r"task, line 25: \d+ tokens do not fit .* context of 512"):
+        flyweight.distill(str(tiny_llama), str(student), tmp_path / "out", data=data)
+
+
 def test_somebody_elses_folder_is_refused_before_any_work(
     tiny_llama: Path, student: Path, data: Path, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -55,15 +55,52 @@ def forward_kl(student: Tensor, top: Tensor, indices: Tensor) -> Tensor:
     [N, k]. Tokens outside the top k count as one: the result is a lower bound of the full KL,
     exact for k = V, and 0 when the two agree on the top k.
     """
-    log_q = student.log_softmax(-1)
-    top_q = log_q.gather(-1, indices)
-    inside = (top.exp() * (top - top_q)).sum(-1)
-    if indices.shape[-1] == student.shape[-1]:
-        return inside
-    tail_p = log1mexp(top.logsumexp(-1))
-    # summed, not 1 - mass: a confident student's tail would be lost in the rounding
-    tail_q = log_q.scatter(-1, indices, -torch.inf).logsumexp(-1)
-    return inside + tail_p.exp() * (tail_p - tail_q)
+    return mixed_loss(student, indices[:, 0], top, indices, 1.0)
+
+
+def mixed_loss(student: Tensor, targets: Tensor, top: Tensor, indices: Tensor, kl: float) -> Tensor:
+    """kl * `forward_kl` + (1 - kl) * cross-entropy of `targets` [N], in nats [N].
+
+    Loss and gradient are worked out together in a few passes over the logits: left to autograd,
+    the two softmaxes and the tail's sum take a third of a small student's step.
+    """
+    return cast(Tensor, _MixedLoss.apply(student, targets, top, indices, kl))
+
+
+class _MixedLoss(torch.autograd.Function):
+    """`mixed_loss`, whose gradient is q - kl * p - (1 - kl) * onehot.
+
+    q is the student's distribution, p the teacher's, which shares out its tail's mass over the
+    tokens there as the student does.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, student: Tensor, targets: Tensor, top: Tensor, indices: Tensor, kl: float
+    ) -> Tensor:
+        norm = student.logsumexp(-1, keepdim=True)  # [N, 1]
+        top_q = student.gather(-1, indices) - norm  # [N, k]
+        divergence = (top.exp() * (top - top_q)).sum(-1)
+        probabilities = (student - norm).exp_().scatter_(-1, indices, 0.0)  # [N, V], tail only
+        keep = torch.ones_like(norm)  # what of a tail token's q remains in the gradient
+        if indices.shape[-1] < student.shape[-1]:
+            tail_p = log1mexp(top.logsumexp(-1))
+            # summed, not 1 - mass: a confident student's tail would be lost in the rounding
+            tail_q = probabilities.sum(-1).clamp_min(torch.finfo(student.dtype).tiny)
+            divergence += tail_p.exp() * (tail_p - tail_q.log())
+            keep -= kl * (tail_p.exp() / tail_q)[:, None]
+        said = (student.gather(-1, targets[:, None]) - norm)[:, 0]
+        if ctx.needs_input_grad[0]:
+            probabilities.mul_(keep).scatter_(-1, indices, top_q.exp() - kl * top.exp())
+            lacking = torch.full_like(norm, kl - 1)
+            ctx.save_for_backward(probabilities.scatter_add_(-1, targets[:, None], lacking))
+        return kl * divergence - (1 - kl) * said
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        (by_row,) = ctx.saved_tensors
+        return by_row * gradient[:, None], None, None, None, None
 
 
 def log1mexp(log_mass: Tensor) -> Tensor:
@@ -83,6 +120,5 @@ class Distillation:
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         logits, targets, weights = wanted_logits(model, batch)
-        divergence = forward_kl(logits, batch["top"].float(), batch["indices"].long())
-        likelihood = F.cross_entropy(logits, targets, reduction="none")
-        return weighted_mean(self.kl * divergence + (1 - self.kl) * likelihood, weights, batch)
+        top, indices = batch["top"].float(), batch["indices"].long()
+        return weighted_mean(mixed_loss(logits, targets, top, indices, self.kl), weights, batch)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +17,21 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from flyweight.distill.losses import Batch, Objective
+from flyweight.distill.resume import (
+    READ,
+    Checkpoint,
+    Reading,
+    Trained,
+    load_weights,
+    losses_of,
+    newest_checkpoint,
+    readings_of,
+)
+from flyweight.folder import disk_errors, seal
 from flyweight.progress import Bar, bar
 
 Row = dict[str, Any]
+SAVE_EVERY = 30.0  # seconds between checkpoints at the least; they change nothing in the result
 
 
 @dataclass(frozen=True)
@@ -38,6 +53,14 @@ class Schedule:
     def last(self) -> int:
         """How many steps are taken."""
         return self.steps if self.stop is None else min(self.stop, self.steps)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What is read off the model on the way: after each of `steps`, some named numbers."""
+
+    steps: frozenset[int]
+    read: Callable[[Any], Reading]
 
 
 POOL = 8  # batches among which rows are sorted by length
@@ -91,24 +114,63 @@ def collate(rows: Sequence[Row]) -> Batch:
     return batch
 
 
-def fast_dtype() -> torch.dtype:
-    """bfloat16 where the processor computes in it, else float32."""
+def fast_dtype(device: str = "cpu") -> torch.dtype:
+    """bfloat16 where a device computes in it, else float32."""
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not tell
-    if torch.cuda.is_available() or capabilities.get("avx512_bf16"):
+    if device == "cuda" or (device == "cpu" and capabilities.get("avx512_bf16")):
         return torch.bfloat16
     return torch.float32
 
 
 def fast_math(ids: Tensor) -> torch.autocast:
-    """Computes in the processor's fast type what is computed within, on the device of `ids`."""
-    dtype = fast_dtype()
+    """Computes in its device's fast type what is computed within, on the device of `ids`."""
+    dtype = fast_dtype(ids.device.type)
     return torch.autocast(ids.device.type, dtype, enabled=dtype != torch.float32)
 
 
 def train(
-    model: Any, rows: Sequence[Row], objective: Objective, schedule: Schedule, title: str
-) -> list[float]:
-    """Train `model` in place; returns the loss of every step, in nats."""
+    model: Any,
+    rows: Sequence[Row],
+    objective: Objective,
+    schedule: Schedule,
+    title: str,
+    *,
+    keep: Path | None = None,
+    until: int | None = None,
+    probe: Probe | None = None,
+    save_every: float = SAVE_EVERY,
+) -> Trained:
+    """Train `model` in place to the schedule's last step, or to step `until` of it.
+
+    With `keep` the training leaves checkpoints in that folder and goes on from the newest whole
+    one, to the very weights that an uninterrupted run would give; a folder that is there already
+    only has its checkpoint read. Raises NoSpace or FolderError when it cannot be written.
+    """
+    last = schedule.last if until is None else min(until, schedule.last)
+    done = newest_checkpoint(keep) if keep else None
+    if done is not None and done.step >= last:
+        load_weights(model, done.path)
+        model.eval()
+        return done.trained().until(last)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = keep or Path(scratch)
+        with disk_errors(folder), bar(title, last) as running:
+            watch = _Watch(
+                running, last, probe, keep is not None, save_every, done.seconds if done else 0.0
+            )
+            _run(model, rows, objective, schedule, folder, watch, done)
+    return Trained(last, watch.losses, watch.readings, watch.seconds)
+
+
+def _run(
+    model: Any,
+    rows: Sequence[Row],
+    objective: Objective,
+    schedule: Schedule,
+    folder: Path,
+    watch: _Watch,
+    done: Checkpoint | None,
+) -> None:
     lengths = [len(row["input_ids"]) for row in rows]
     order = batch_order(lengths, schedule.steps, schedule.batch_size, schedule.seed)
     mean_weight = float(np.mean([np.sum(row["weights"][1:]) for row in rows]))
@@ -116,43 +178,47 @@ def train(
     if not torch.cuda.is_available() and max(lengths) <= SHORT:
         model.set_attn_implementation("eager")
     model.train()
-    with tempfile.TemporaryDirectory() as scratch, bar(title, schedule.last) as running:
-        arguments = TrainingArguments(
-            output_dir=scratch,
-            max_steps=schedule.steps,
-            per_device_train_batch_size=schedule.batch_size,
-            learning_rate=schedule.learning_rate,
-            lr_scheduler_type="linear",
-            warmup_steps=round(schedule.warmup * schedule.steps),
-            weight_decay=schedule.weight_decay,
-            adam_beta2=0.95,
-            optim="adamw_torch_fused",
-            seed=schedule.seed,
-            train_sampling_strategy="sequential",
-            remove_unused_columns=False,
-            logging_strategy="steps",
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            dataloader_pin_memory=torch.cuda.is_available(),
-            use_cpu=not torch.cuda.is_available(),
-        )
-        watch = _Watch(running, schedule.last)
-        trainer = _ObjectiveTrainer(
-            model=model,
-            args=arguments,
-            train_dataset=[rows[i] for i in order],  # type: ignore[arg-type]
-            data_collator=collate,
-            callbacks=[watch],
-        )
-        trainer.objective = objective
-        trainer.total = mean_weight * schedule.batch_size
-        trainer.remove_callback(transformers.PrinterCallback)
-        trainer.train()
+    trainer = _ObjectiveTrainer(
+        model=model,
+        args=_arguments(folder, schedule),
+        train_dataset=[rows[i] for i in order],  # type: ignore[arg-type]
+        data_collator=collate,
+        callbacks=[watch],
+    )
+    trainer.objective = objective
+    trainer.total = mean_weight * schedule.batch_size
+    trainer.probe = watch.probe
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainer.train(resume_from_checkpoint=str(done.path) if done else None)
     model.to("cpu").eval()
     model.set_attn_implementation(attention)
-    return watch.losses
+
+
+def _arguments(folder: Path, schedule: Schedule) -> TrainingArguments:
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=schedule.steps,
+        per_device_train_batch_size=schedule.batch_size,
+        learning_rate=schedule.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=round(schedule.warmup * schedule.steps),
+        weight_decay=schedule.weight_decay,
+        adam_beta2=0.95,
+        optim="adamw_torch_fused",
+        seed=schedule.seed,
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        logging_strategy="steps",
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=not torch.cuda.is_available(),
+    )
+    if arguments.n_gpu > 1:  # else Trainer splits batches, whose parts do not belong together
+        arguments._n_gpu = 1
+    return arguments
 
 
 class _ObjectiveTrainer(Trainer):
@@ -160,6 +226,7 @@ class _ObjectiveTrainer(Trainer):
 
     objective: Objective
     total: float
+    probe: Probe | None
 
     def compute_loss(self, model: nn.Module, inputs: Batch, return_outputs=False, **_: Any):  # type: ignore[override]
         # every token counts the same, whatever the lengths of the others in its batch
@@ -167,19 +234,74 @@ class _ObjectiveTrainer(Trainer):
         with fast_math(inputs["input_ids"]):
             return self.objective(model, inputs)
 
+    def evaluate(self, *_: Any, **__: Any) -> Reading:
+        """Take the probe's reading; it is logged, and so saved with the state."""
+        assert self.probe is not None
+        model: Any = self.model
+        model.eval()
+        reading = self.probe.read(model)
+        model.train()
+        self.log({f"{READ}{name}": value for name, value in reading.items()})
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, reading
+        )
+        return reading
+
 
 class _Watch(TrainerCallback):
-    """Moves the bar, keeps the losses, and ends after the last step."""
+    """Moves the bar, keeps losses and readings, asks for checkpoints, and ends in time."""
 
-    def __init__(self, running: Bar, last: int) -> None:
-        self.running, self.last = running, last
-        self.losses: list[float] = []
+    def __init__(
+        self,
+        running: Bar,
+        last: int,
+        probe: Probe | None,
+        saving: bool,
+        save_every: float,
+        seconds: float,
+    ) -> None:
+        self.running, self.last, self.probe = running, last, probe
+        self.saving, self.save_every = saving, save_every
+        self.history: list[dict[str, float]] = []
+        self.before, self.started = seconds, time.perf_counter()
+        self.asked = self.started
+        self.saved, self.cost = self.started, 0.0  # when the last checkpoint was, what it took
+
+    @property
+    def losses(self) -> list[float]:
+        return losses_of(self.history)
+
+    @property
+    def readings(self) -> list[tuple[int, Reading]]:
+        return readings_of(self.history)
+
+    @property
+    def seconds(self) -> float:
+        """Spent on this training so far, by all the runs that it took."""
+        return self.before + time.perf_counter() - self.started
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.running.advance(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.running.advance()
-        control.should_training_stop |= state.global_step >= self.last
+        at_end = state.global_step >= self.last
+        control.should_training_stop |= at_end
+        control.should_evaluate = self.probe is not None and state.global_step in self.probe.steps
+        due = time.perf_counter() - self.saved >= max(self.save_every, 10 * self.cost)
+        control.should_save = self.saving and (at_end or due)
+        self.asked = time.perf_counter()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        self.history = state.log_history
         if logs and "loss" in logs:
-            self.losses.append(float(logs["loss"]))
-            self.running.note(f"loss {self.losses[-1]:.3f}")
+            self.running.note(f"loss {float(logs['loss']):.3f}")
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        newest = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        seal(newest, step=state.global_step, seconds=self.seconds)
+        for other in Path(args.output_dir).glob("checkpoint-*"):
+            if other != newest:
+                shutil.rmtree(other, ignore_errors=True)
+        self.saved = time.perf_counter()
+        self.cost = self.saved - self.asked

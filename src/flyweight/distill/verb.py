@@ -5,7 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flyweight.checkpoint import Checkpoint
+
+_ANSWER_MISSING = "Add one, or use `flyweight make`, where the teacher writes what is missing"
 
 
 def distill(
@@ -43,36 +48,19 @@ def distill(
     from flyweight.distill.losses import Distillation
     from flyweight.distill.teacher import answer_rows, record_teacher
     from flyweight.distill.trainer import Schedule, train
-    from flyweight.errors import OptionError, TaskError, TeacherError
     from flyweight.folder import check_place, new_folder
-    from flyweight.tasks.encode import encode
+    from flyweight.tasks.encode import encode_items
+    from flyweight.tasks.items import refuse_unanswered
     from flyweight.tasks.read import read_task
 
-    if not 0 <= kl <= 1:
-        raise OptionError(f"--kl is {kl}: give a share from 0 to 1.")
-    if steps < 1 or batch_size < 1 or not 0 < learning_rate < math.inf:
-        raise OptionError("--steps, --batch-size and --learning-rate must be above 0.")
+    _check_options(steps, batch_size, learning_rate, kl)
     big, small = open_checkpoint(teacher), open_checkpoint(student)
     check_place(out)
-    items = read_task(data).train
-    unanswered = [item for item in items if item.answer is None]
-    if unanswered:
-        raise TaskError(
-            f"{data}, line {unanswered[0].line}: no answer. Add one, or use `flyweight make`, "
-            "where the teacher writes what is missing."
-        )
+    task = read_task(data)
+    refuse_unanswered(task.train, data, _ANSWER_MISSING)
     tokenizer = big.tokenizer()
-    if not _same_tokens(tokenizer, small.tokenizer(), [item.answer or "" for item in items]):
-        raise TeacherError(
-            f"{student}: its tokenizer differs from that of {teacher}. Use a student that was made "
-            "from this teacher."
-        )
-    if small.shape.vocabulary != big.shape.vocabulary:
-        raise TeacherError(
-            f"{student}: it has {small.shape.vocabulary} embeddings, {teacher} has "
-            f"{big.shape.vocabulary}. Use a student that was made from this teacher."
-        )
-    examples = [encode(tokenizer, item.messages, item.answer or "") for item in items]
+    _check_pair(big, tokenizer, small, [item.answer or "" for item in task.train])
+    examples = encode_items(tokenizer, task.train, task.name, big.context)
     rows = record_teacher(big.model(), answer_rows(examples))
     model = small.model()
     schedule = Schedule(steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
@@ -80,6 +68,31 @@ def distill(
     with new_folder(out) as folder:
         save_checkpoint(model, tokenizer, folder)
     return out
+
+
+def _check_options(steps: int, batch_size: int, learning_rate: float, kl: float) -> None:
+    from flyweight.errors import OptionError
+
+    if not 0 <= kl <= 1:
+        raise OptionError(f"--kl is {kl}: give a share from 0 to 1.")
+    if steps < 1 or batch_size < 1 or not 0 < learning_rate < math.inf:
+        raise OptionError("--steps, --batch-size and --learning-rate must be above 0.")
+
+
+def _check_pair(big: Checkpoint, tokenizer: Any, small: Checkpoint, texts: list[str]) -> None:
+    """TeacherError unless the student speaks its teacher's tokens; `tokenizer` is the teacher's."""
+    from flyweight.errors import TeacherError
+
+    if not _same_tokens(tokenizer, small.tokenizer(), texts):
+        raise TeacherError(
+            f"{small.name}: its tokenizer differs from that of {big.name}. Use a student that was "
+            "made from this teacher."
+        )
+    if small.shape.vocabulary != big.shape.vocabulary:
+        raise TeacherError(
+            f"{small.name}: it has {small.shape.vocabulary} embeddings, {big.name} has "
+            f"{big.shape.vocabulary}. Use a student that was made from this teacher."
+        )
 
 
 def _same_tokens(one: Any, other: Any, texts: Sequence[str]) -> bool:

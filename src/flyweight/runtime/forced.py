@@ -24,13 +24,17 @@ Pair = tuple[list[int], list[int]]  # ids of the prompt, ids of the answer with 
 def answer_logits(
     model: Any, pairs: Sequence[Pair], batch_size: int, title: str
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """(place in `pairs`, logits float32 [A, V], answer ids [A]) for every pair, in any order."""
+    """(place in `pairs`, logits float32 [A, V], answer ids [A]) for every pair, in any order.
+
+    On the model's own device; without a `title` no bar is shown.
+    """
+    device = next(model.parameters()).device
     order = sorted(range(len(pairs)), key=lambda i: sum(map(len, pairs[i])))
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    for places in track(batches, title):
+    for places in track(batches, title) if title else batches:
         rows = [pairs[i][0] + pairs[i][1] for i in places]
         longest = max(map(len, rows))
-        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=device)
         hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state  # [B, T, D]
         for row, place in enumerate(places):
             prompt, answer = pairs[place]
