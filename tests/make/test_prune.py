@@ -78,6 +78,11 @@ def test_without_sizes_about_the_share_stays(tiny_llama: Path, task: Path, tmp_p
         ({"heads": 3}, r"--heads 3 does not fit 2 KV groups"),
         ({"hidden": 63}, r"--hidden 63 with 4 heads"),
         ({"keep": 0.001}, r"no shape of the grid"),
+        ({"layers": 2}, r"--layers 2: the teacher has exactly that, so there is nothing to cut"),
+        (
+            {"layers": 2, "hidden": 64, "mlp": 128, "heads": 4, "kv_groups": 2},
+            r"--heads 4, --kv-groups 2: the teacher has exactly that",
+        ),
     ],
 )
 def test_bad_options_are_one_line_and_leave_nothing(

@@ -139,6 +139,26 @@ def test_slices_of_partial_scores_are_tested_too() -> None:
     assert same.p > 0.5
 
 
+def test_weights_make_a_mean_a_ratio_of_sums_and_change_nothing_else() -> None:
+    rng = np.random.default_rng(6)
+    size = rng.integers(1, 50, 60)
+    student, teacher = (size * rng.uniform(1, 2, 60) for _ in range(2))
+    names = [["a"] if i % 3 else ["b"] for i in range(60)]
+    groups = [i // 2 for i in range(60)]
+    plain = slice_regressions(student, teacher, groups, names)
+    weighed = slice_regressions(student, teacher, groups, names, weights=size)
+    for part, other in zip(weighed, plain, strict=True):
+        inside = np.array([part.name in name for name in names])
+        assert part.student == pytest.approx(student[inside].sum() / size[inside].sum())
+        assert part.teacher == pytest.approx(teacher[inside].sum() / size[inside].sum())
+        assert (part.name, part.n, part.ratio, part.p) == (
+            other.name,
+            other.n,
+            other.ratio,
+            other.p,
+        )
+
+
 def test_slices_must_fit_the_items() -> None:
     with pytest.raises(OptionError, match="1 lists of slices for 2 items"):
         slice_regressions([1, 0], [1, 1], "ab", [["x"]])

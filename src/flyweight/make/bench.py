@@ -13,13 +13,16 @@ from flyweight.progress import bar
 from flyweight.runtime.measure import Measurement, measure
 from flyweight.tasks.score import Scorer
 
+LIKELIHOOD_PROMPTS = 100  # answered for the figures alone, where the score needs no answers
+
 
 @dataclass(frozen=True)
 class Result:
     """One model on one split: a score for each item [n], its answers, and what they took.
 
-    For likelihood a score is bits a byte times the item's share of all bytes (less is better), so
-    that means are ratios of sums; `answers` are then empty.
+    For likelihood a score is the item's bits over the bytes of an average item (less is better), so
+    that the mean is all bits over all bytes; over a part of the items it is the sum of scores over
+    the sum of the split's `byte_shares`. `answers` are then empty.
     """
 
     scores: np.ndarray
@@ -42,7 +45,7 @@ class Bench:
         """
         prompts = split.prompts
         if not self.scorer.needs_generation:
-            prompts = prompts[:100]
+            prompts = prompts[:LIKELIHOOD_PROMPTS]
         with bar(f"Measuring {name}", len(prompts)) as running:
             cost = measure(
                 gguf,

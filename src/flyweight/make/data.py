@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from flyweight.errors import TaskError
-from flyweight.tasks.encode import Example, encode, prompt_ids
+from flyweight.tasks.encode import Example, encode_items, prompt_ids
 from flyweight.tasks.items import Item, Task
 from flyweight.tasks.score import Scorer
 
 SPARE_TOKENS = 8  # beyond the longest wanted answer, before an answer is cut off
 FREE_TOKENS = 256  # where no answer tells how long answers are
+PLAIN_TOKENS = 40  # what a latency is measured on, where nothing is answered
 
 Writer = Callable[[list[list[int]], int], list[str]]  # prompts, most tokens -> answers
 
@@ -49,8 +49,16 @@ class Split:
     @property
     def answer_bytes(self) -> np.ndarray:
         """int [n]: UTF-8 bytes of what likelihood measures."""
-        texts = [item.answer or item.messages[-1]["content"] for item in self.items]
+        texts = [
+            item.messages[-1]["content"] if item.answer is None else item.answer
+            for item in self.items
+        ]
         return np.array([max(1, len(text.encode())) for text in texts])
+
+    @property
+    def byte_shares(self) -> np.ndarray:
+        """float [n], mean 1: the bytes of each item over those of an average one."""
+        return self.answer_bytes / self.answer_bytes.mean()
 
 
 @dataclass(frozen=True)
@@ -72,24 +80,32 @@ def prepare(task: Task, tokenizer: Any, scorer: Scorer, context: int, write: Wri
 
     Raises TaskError where an item is longer than the teacher's `context`.
     """
-    splits = {"train": task.train, "dev": task.dev, "test": task.test}
+    splits = task.splits
+    if scorer.needs_generation:
+        splits = _answered(tokenizer, splits, context, write)
+    made = {
+        name: prepare_split(items, task.name, tokenizer, scorer, context)
+        for name, items in splits.items()
+    }
+    return Data(**made, max_tokens=answer_limit(made.values(), scorer))
+
+
+def prepare_split(
+    items: Sequence[Item], name: str, tokenizer: Any, scorer: Scorer, context: int
+) -> Split:
+    """One split tokenised; every item has its answer, unless likelihood takes it for plain text.
+
+    Raises TaskError where an item is longer than `context`; `name` is the task's.
+    """
+    plain = not scorer.needs_generation
+    return Split(tuple(items), encode_items(tokenizer, items, name, context, plain=plain))
+
+
+def answer_limit(splits: Iterable[Split], scorer: Scorer) -> int:
+    """Where an answer is cut off, in tokens: a little beyond the longest that these splits want."""
     if not scorer.needs_generation:
-        made = {name: _plain_split(tokenizer, items) for name, items in splits.items()}
-        longest = SPARE_TOKENS * 4  # what a latency is measured on, where nothing is answered
-    else:
-        answered = _answered(tokenizer, splits, context, write)
-        made = {
-            name: Split(items, tuple(_encode(tokenizer, item) for item in items))
-            for name, items in answered.items()
-        }
-        longest = max(len(pair[1]) for split in made.values() for pair in split.pairs)
-    for split in made.values():
-        _check_length(split, task.name, context)
-    return Data(**made, max_tokens=longest + SPARE_TOKENS)
-
-
-def _encode(tokenizer: Any, item: Item) -> Example:
-    return encode(tokenizer, item.messages, item.answer or "")
+        return PLAIN_TOKENS
+    return SPARE_TOKENS + max(len(answer) for split in splits for _, answer in split.pairs)
 
 
 def _answered(
@@ -108,26 +124,3 @@ def _answered(
         )
         for name, items in splits.items()
     }
-
-
-def _plain_split(tokenizer: Any, items: Sequence[Item]) -> Split:
-    """For likelihood: an item without an answer is itself the text that is to be predicted."""
-    examples = []
-    for item in items:
-        if item.answer is not None:
-            examples.append(_encode(tokenizer, item))
-            continue
-        ids = tokenizer(item.messages[-1]["content"], add_special_tokens=False)["input_ids"]
-        start = tokenizer.bos_token_id
-        ids = ids if start is None else [start, *ids]
-        examples.append(Example(np.array(ids, dtype=np.int32), 1))
-    return Split(tuple(items), tuple(examples))
-
-
-def _check_length(split: Split, name: str, context: int) -> None:
-    for item, example in zip(split.items, split.examples, strict=True):
-        if len(example) > context:
-            raise TaskError(
-                f"{name}, line {item.line}: {len(example)} tokens do not fit the teacher's "
-                f"context of {context}. Shorten or remove the item."
-            )

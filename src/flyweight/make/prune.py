@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flyweight.anatomy import Shape
+    from flyweight.checkpoint import Checkpoint
+    from flyweight.shrink.importance import Importance
+    from flyweight.tasks.items import Task
 
 
 def prune(
@@ -38,44 +44,70 @@ def prune(
         FlyweightError: Bad input, or a shape that cannot be cut out of the teacher.
     """
     from flyweight.checkpoint import open_checkpoint, save_checkpoint
-    from flyweight.distill.teacher import answer_rows, record_teacher
-    from flyweight.errors import OptionError
     from flyweight.folder import check_place, new_folder
-    from flyweight.make.job import CALIBRATION, RANKING
-    from flyweight.make.rank import rank_shapes
     from flyweight.progress import say
     from flyweight.shrink.cut import cut_model
-    from flyweight.shrink.importance import measure_importance
     from flyweight.shrink.shapes import check_shape
-    from flyweight.tasks.encode import encode
     from flyweight.tasks.read import read_task
 
     source = open_checkpoint(teacher)
-    sizes = {
-        "layers": layers, "hidden": hidden, "mlp": mlp, "heads": heads, "kv_groups": kv_groups,
-    }  # fmt: skip
-    wanted = source.shape.with_sizes(**sizes)
-    check_shape(source.shape, wanted, keep)
+    wanted = _wanted(
+        source.shape, layers=layers, hidden=hidden, mlp=mlp, heads=heads, kv_groups=kv_groups
+    )
+    check_shape(source.shape, wanted or source.shape, keep)
     check_place(out)
     items = read_task(task)
     tokenizer, model = source.tokenizer(), source.model()
-
-    def encoded(part: Any) -> list[Any]:
-        return [encode(tokenizer, item.messages, item.answer or "") for item in part]
-
-    sequences = [example.ids.tolist() for example in encoded(items.train[:CALIBRATION])]
-    importance = measure_importance(model, source.family, sequences)
-    if wanted == source.shape:
-        rows = record_teacher(model, answer_rows(encoded(items.dev[:RANKING]), 0.0))
-        ranked = rank_shapes(model, source.family, importance, rows, keep)
-        if not ranked:
-            raise OptionError(
-                f"no shape of the grid keeps about {keep:.0%}. Give another --keep, or the sizes."
-            )
-        wanted = ranked[0].shape
-    student = cut_model(model, source.family, importance.keep(source.shape, wanted))
+    importance = _importance(source, model, tokenizer, items)
+    shape = wanted or _nearest(source, model, tokenizer, items, importance, keep)
+    student = cut_model(model, source.family, importance.keep(source.shape, shape))
     with new_folder(out) as folder:
         save_checkpoint(student, tokenizer, folder)
-    count = source.family.count(wanted, source.config.tie_word_embeddings)
-    say(f"{out}: {wanted}, {count:,} of {source.parameters:,} parameters")
+    count = source.family.count(shape, source.config.tie_word_embeddings)
+    say(f"{out}: {shape}, {count:,} of {source.parameters:,} parameters")
     return out
+
+
+def _wanted(old: Shape, **sizes: int | None) -> Shape | None:
+    """The shape that was asked for; None where no size was given, OptionError if it is the old."""
+    from flyweight.errors import OptionError
+
+    given = {name: size for name, size in sizes.items() if size is not None}
+    wanted = old.with_sizes(**given)
+    if given and wanted == old:
+        named = ", ".join(f"--{name.replace('_', '-')} {size}" for name, size in given.items())
+        raise OptionError(
+            f"{named}: the teacher has exactly that, so there is nothing to cut. "
+            "Give a smaller size, or --keep alone."
+        )
+    return wanted if given else None
+
+
+def _importance(source: Checkpoint, model: Any, tokenizer: Any, task: Task) -> Importance:
+    """What matters in the teacher for the first train items."""
+    from flyweight.make.quote import CALIBRATION
+    from flyweight.shrink.importance import measure_importance
+    from flyweight.tasks.encode import encode_items
+
+    examples = encode_items(tokenizer, task.train[:CALIBRATION], task.name, source.context)
+    return measure_importance(model, source.family, [each.ids.tolist() for each in examples])
+
+
+def _nearest(
+    source: Checkpoint, model: Any, tokenizer: Any, task: Task, importance: Importance, keep: float
+) -> Shape:
+    """The shape of the grid with about `keep` of the parameters that stays nearest on dev."""
+    from flyweight.distill.teacher import answer_rows, record_teacher
+    from flyweight.errors import OptionError
+    from flyweight.make.quote import RANKING
+    from flyweight.make.rank import rank_shapes
+    from flyweight.tasks.encode import encode_items
+
+    examples = encode_items(tokenizer, task.dev[:RANKING], task.name, source.context)
+    rows = record_teacher(model, answer_rows(examples, 0.0))
+    ranked = rank_shapes(model, source.family, importance, rows, keep)
+    if not ranked:
+        raise OptionError(
+            f"no shape of the grid keeps about {keep:.0%}. Give another --keep, or the sizes."
+        )
+    return ranked[0].shape

@@ -10,6 +10,7 @@ import numpy as np
 from jinja2 import TemplateError
 
 from flyweight.errors import TaskError
+from flyweight.tasks.items import Item
 
 Message = dict[str, Any]
 
@@ -59,3 +60,32 @@ def encode(tokenizer: Any, messages: Sequence[Message], answer: str) -> Example:
     """Prompt and answer as one sequence, in the form in which the model will meet them."""
     prompt = prompt_ids(tokenizer, messages)
     return Example(np.array(prompt + answer_ids(tokenizer, answer), dtype=np.int32), len(prompt))
+
+
+def encode_text(tokenizer: Any, text: str) -> Example:
+    """Plain text that is itself to be predicted, after the start token where there is one."""
+    ids, start = tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.bos_token_id
+    return Example(np.array(ids if start is None else [start, *ids], dtype=np.int32), 1)
+
+
+def encode_items(
+    tokenizer: Any, items: Sequence[Item], name: str, context: int, *, plain: bool = False
+) -> tuple[Example, ...]:
+    """The items tokenised; TaskError where one is longer than the model's `context`.
+
+    An item without an answer counts as answered with nothing; if `plain`, it is itself the text
+    that is to be predicted. `name` is the task's, for the message.
+    """
+    examples = []
+    for item in items:
+        if plain and item.answer is None:
+            example = encode_text(tokenizer, item.messages[-1]["content"])
+        else:
+            example = encode(tokenizer, item.messages, item.answer or "")
+        if len(example) > context:
+            raise TaskError(
+                f"{name}, line {item.line}: {len(example)} tokens do not fit the teacher's "
+                f"context of {context}. Shorten or remove the item."
+            )
+        examples.append(example)
+    return tuple(examples)

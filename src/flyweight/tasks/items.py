@@ -44,6 +44,10 @@ class Task:
     sha256: str  # of the file's bytes
     test_sha256: str  # of what test asks and wants: see `content_sha256`
 
+    @property
+    def splits(self) -> dict[str, tuple[Item, ...]]:
+        return {"train": self.train, "dev": self.dev, "test": self.test}
+
 
 def prompt_sha256(messages: Sequence[Message]) -> str:
     """A hex name for what the model is given; the order of a message's keys does not matter."""
@@ -77,6 +81,13 @@ def item_from(record: Record, line: int, place: str) -> Item:
         group=_group(record.get("group"), place) or default_group(messages),
         line=line,
     )
+
+
+def refuse_unanswered(items: Iterable[Item], file: Any, remedy: str) -> None:
+    """TaskError that names the first item without an answer, and says what to do."""
+    for item in items:
+        if item.answer is None:
+            fail(f"{file}, line {item.line}", "no answer", remedy)
 
 
 def fail(place: str, what: str, remedy: str) -> NoReturn:

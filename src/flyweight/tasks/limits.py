@@ -184,7 +184,8 @@ def _studentised(sums: np.ndarray, ratio: float) -> np.ndarray:
     found = np.divide(s, t, out=np.full_like(s, ratio), where=usable)
     spread = np.sqrt(np.maximum(ss - 2 * found * st + found**2 * tt, 0.0))
     distance = (found - ratio) * t
-    usable &= spread > 1e-12 * np.maximum(t, 1e-300)
+    # what a resample of one group alone leaves is the rounding of the difference, not a spread
+    usable &= spread > 1e-7 * np.sqrt(ss + found**2 * tt)
     return np.divide(distance, spread, out=np.zeros_like(s), where=usable)
 
 

@@ -106,6 +106,7 @@ def slice_regressions(
     groups: Sequence[Hashable],
     slices: Sequence[Sequence[str]],
     bar: float = 0.95,
+    weights: ArrayLike | None = None,
 ) -> list[SliceResult]:
     """For every slice, whether the student falls below the bar there; sorted by name.
 
@@ -115,6 +116,8 @@ def slice_regressions(
     in place of the bootstrap), corrected by Holm's method over all slices that can be tested: the
     chance of any false alarm is at most the level that p is compared with. For an absolute bar
     give ones as the teacher. This never changes the verdict's word.
+    `weights` [n] are what the scores are sums over (such as an item's bytes, where its score is its
+    bits): a mean is then a sum of scores over a sum of weights. Ratio and p do not depend on them.
     Raises OptionError as `paired_ratio` does.
     """
     pairs = pair(student, teacher, groups)
@@ -126,7 +129,9 @@ def slice_regressions(
     for index, names in enumerate(slices):
         for name in dict.fromkeys(names):
             members.setdefault(name, []).append(index)
+    mass = np.ones(pairs.n) if weights is None else np.asarray(weights, dtype=float)
     raw = {name: _part(pairs, np.array(members[name])) for name in sorted(members)}
+    total = {name: float(mass[members[name]].sum()) for name in raw}
     ps = {name: _p_below(part, bar) for name, part in raw.items()}
     corrected = iter(holm([p for p in ps.values() if p is not None]))
     return [
@@ -134,8 +139,8 @@ def slice_regressions(
             name=name,
             n=part.n,
             groups=part.groups,
-            student=float(part.student.mean()),
-            teacher=float(part.teacher.mean()),
+            student=float(part.student.sum()) / total[name],
+            teacher=float(part.teacher.sum()) / total[name],
             ratio=part.ratio if part.teacher.any() else None,
             p=None if ps[name] is None else next(corrected),
         )
