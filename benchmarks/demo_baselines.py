@@ -32,8 +32,10 @@ from demo_rules import (
     Limits,
     Order,
     Parsed,
+    Span,
     Speller,
     distance,
+    own,
     parse,
     votes,
 )
@@ -111,17 +113,19 @@ class Rules:
 
     asset: str = "first"  # first, last, nearest to the fault's words, context
     fault: str = "sum"  # sum or strongest of the n-grams, near the machine, neighbour
-    severity: str = "sum"  # readings, then sum or strongest of the n-grams; neighbour
+    severity: str = "sum"  # a reading, then n-grams as for the fault; neighbour
     tried: str = "words"  # words, neighbour
     none: str = "linear"  # linear, neighbour
+    scope: str = "all"  # of the words that count: all, own (not the clauses of other machines)
 
 
 PLACES = ("first", "last", "nearest")
 CHOICES = {
     "fault": ("sum", "strongest", "near", "neighbour"),
-    "severity": ("sum", "strongest", "neighbour"),
+    "severity": ("sum", "strongest", "near", "neighbour"),
     "tried": ("words", "neighbour"),
     "none": ("linear", "neighbour"),
+    "scope": ("all", "own"),
 }
 
 
@@ -138,9 +142,9 @@ class Baselines:
         self.speller = Speller(texts)
         parsed = [parse(self.speller(text)) for text in texts]
         asked = [(one, said.order) for one, said in zip(parsed, train, strict=True) if said.order]
-        ones, found = [one for one, _ in asked], [order for _, order in asked]
+        ones, found = [own(one, order["asset"]) for one, order in asked], [o for _, o in asked]
         tried = ["yes" if order["action"] == "escalate" else "no" for order in found]
-        silent = [i for i, one in enumerate(ones) if not one.reading]
+        silent = [i for i, one in enumerate(ones) if not one.readings]
         self.dictionaries = {
             "fault": Dictionary(ones, [order["fault"] for order in found], purity),
             "severity": Dictionary(
@@ -153,7 +157,7 @@ class Baselines:
         for order, failed in zip(found, tried, strict=True):
             if failed == "no":
                 self.actions[order["fault"], order["severity"]] = order["action"]
-        self.contexts = Contexts(ones, [order["asset"] for order in found])
+        self.contexts = Contexts([one for one, _ in asked], [order["asset"] for order in found])
 
     def read(self, items: Sequence[Said]) -> list[Parsed]:
         """What every rule needs to know about each item, worked out once."""
@@ -162,14 +166,14 @@ class Baselines:
         nearest = np.asarray((matrix @ self.known.T).todense()).argmax(axis=1)
         read = []
         for text, near, likely in zip(texts, nearest, matrix @ self.line, strict=True):
-            one = parse(self.speller(text))
-            hits = {name: made.hits(one) for name, made in self.dictionaries.items()}
-            read.append(
-                replace(
-                    one, neighbour=self.train[near].order, likely_order=float(likely), hits=hits
-                )
-            )
+            parsed = parse(self.speller(text))
+            known = replace(parsed, neighbour=self.train[near].order, likely_order=float(likely))
+            scoped = {name: self._with_hits(own(known, name)) for _, name in known.assets}
+            read.append(replace(self._with_hits(known), scoped=scoped))
         return read
+
+    def _with_hits(self, one: Parsed) -> Parsed:
+        return replace(one, hits={name: made.hits(one) for name, made in self.dictionaries.items()})
 
     def order(self, one: Parsed, rules: Rules) -> Order:
         """The order that these rules make of a text."""
@@ -178,8 +182,10 @@ class Baselines:
         if not needed or not one.assets:
             return None
         place, asset = self._asset(one, rules)
+        if rules.scope == "own":
+            one = one.scoped[asset]
         fault = near.get("fault") if rules.fault == "neighbour" else self._fault(one, rules, place)
-        severity = self._severity(one, rules)
+        severity = self._severity(one, rules, place)
         failed = near.get("action") == "escalate"
         if rules.tried == "words":
             failed = votes(one.hits["tried"]).get("yes", 0) > 0
@@ -195,19 +201,23 @@ class Baselines:
         return one.assets[-1 if rules.asset == "last" else 0]
 
     def _fault(self, one: Parsed, rules: Rules, place: int) -> str:
-        hits = one.hits["fault"]
-        if rules.fault == "near":
-            hits = [(span, name, odds / (1 + distance(place, span))) for span, name, odds in hits]
-        found = votes(hits, "strongest" if rules.fault == "strongest" else "sum")
+        found = self._votes(one.hits["fault"], rules.fault, place)
         return max(found, key=found.__getitem__, default="")
 
-    def _severity(self, one: Parsed, rules: Rules) -> str:
+    def _severity(self, one: Parsed, rules: Rules, place: int) -> str:
         if rules.severity == "neighbour":
             return (one.neighbour or {}).get("severity", "medium")
-        if one.reading and one.reading[1] in self.limits.cuts:
-            return self.limits(one.reading)
-        found = votes(one.hits["severity"], rules.severity)
+        near = min(one.readings, key=lambda reading: abs(reading[0] - place), default=None)
+        if near and near[2] in self.limits.cuts:
+            return self.limits(*near[1:])
+        found = self._votes(one.hits["severity"], rules.severity, place)
         return max(found, key=found.__getitem__, default="medium")
+
+    @staticmethod
+    def _votes(hits: list[tuple[Span, str, float]], how: str, place: int) -> Counter[str]:
+        if how == "near":
+            hits = [(span, name, odds / (1 + distance(place, span))) for span, name, odds in hits]
+        return votes(hits, "strongest" if how == "strongest" else "sum")
 
 
 # ---------------------------------------------------------------- judging

@@ -8,8 +8,8 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import product
+from dataclasses import dataclass, field, replace
+from itertools import pairwise, product
 
 import numpy as np
 
@@ -73,10 +73,11 @@ class Parsed:
 
     tokens: list[str]
     assets: list[tuple[int, str]]  # (place, "pump 12") in the order in which they are named
-    reading: tuple[float, str] | None
+    readings: list[tuple[int, float, str]]  # (place, value, unit)
     neighbour: Order = None  # the order of the most similar train item
     likely_order: float = 0.0  # linear: above 0 an order is needed
     hits: dict[str, list[tuple[Span, str, float]]] = field(default_factory=dict)
+    scoped: dict[str, Parsed] = field(default_factory=dict)  # by machine: only its own clauses
 
 
 def parse(text: str) -> Parsed:
@@ -90,17 +91,32 @@ def parse(text: str) -> Parsed:
             named.append(f"{NAMES[found['name'].lower()]} {NUMBERS.get(number) or int(number)}")
         return " ASSET "
 
-    read = READING.search(text)
+    read = READING.findall(text)
     text = ASSET.sub(note, READING.sub(" READING ", text))
     text = re.sub(r"\d+(?:\.\d+)?", " 0 ", text)
     tokens = ["^", *re.findall(r"ASSET|READING|\w+|[.,:]", text), "$"]
     tokens = [token if token in ("ASSET", "READING") else token.lower() for token in tokens]
-    places = [i for i, token in enumerate(tokens) if token == "ASSET"]
+    places = {mark: [i for i, t in enumerate(tokens) if t == mark] for mark in ("ASSET", "READING")}
     return Parsed(
         tokens,
-        list(zip(places, named, strict=True)),
-        (float(read[1]), read[2]) if read else None,
+        list(zip(places["ASSET"], named, strict=True)),
+        [
+            (place, float(value), unit)
+            for place, (value, unit) in zip(places["READING"], read, strict=True)
+        ],
     )
+
+
+def own(one: Parsed, asset: str) -> Parsed:
+    """The text without the clauses that name only machines other than `asset`."""
+    tokens = list(one.tokens)
+    bounds = [i for i, token in enumerate(tokens) if token in (".", ",", "^", "$")]
+    for start, end in pairwise(bounds):
+        named = {name for place, name in one.assets if start < place < end}
+        if named and asset not in named:
+            tokens[start + 1 : end] = ["."] * (end - start - 1)
+    readings = [reading for reading in one.readings if tokens[reading[0]] == "READING"]
+    return replace(one, tokens=tokens, readings=readings)
 
 
 def word_grams(tokens: Sequence[str], widest: int) -> Iterator[tuple[Span, str]]:
@@ -156,8 +172,8 @@ class Limits:
     def __init__(self, parsed: Sequence[Parsed], severities: Sequence[str]) -> None:
         by_unit: dict[str, list[tuple[float, str]]] = defaultdict(list)
         for one, severity in zip(parsed, severities, strict=True):
-            if one.reading:
-                by_unit[one.reading[1]].append((one.reading[0], severity))
+            for _, value, unit in one.readings[:1]:
+                by_unit[unit].append((value, severity))
         self.cuts = {unit: self._fit(pairs) for unit, pairs in by_unit.items()}
 
     @staticmethod
@@ -173,9 +189,9 @@ class Limits:
                     best = max(best, (int((said == names).sum()), low, high, order))
         return best[1:]
 
-    def __call__(self, reading: tuple[float, str]) -> str:
-        low, high, order = self.cuts[reading[1]]
-        return order[0] if reading[0] < low else order[1] if reading[0] < high else order[2]
+    def __call__(self, value: float, unit: str) -> str:
+        low, high, order = self.cuts[unit]
+        return order[0] if value < low else order[1] if value < high else order[2]
 
 
 class Contexts:

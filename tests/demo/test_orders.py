@@ -81,6 +81,12 @@ def test_answers_follow_from_the_plants_table(splits: Splits) -> None:
         assert fields["action"] == expected
 
 
+def hints_at_nothing_else(item: Utterance) -> bool:
+    """Whether only the order's own machine is given a severity."""
+    remark = item.group.remark
+    return remark is None or "{say2}" not in phrasing.REMARKS[remark]
+
+
 READING = re.compile(r"(\d+(?:\.\d+)?) ?(mm/s|bar|psi|C|F)\b")
 
 
@@ -89,13 +95,30 @@ def test_a_reading_agrees_with_the_severity_that_is_wanted(splits: Splits) -> No
     read = 0
     for item in splits["train"]:
         found = READING.findall(item.text)
-        if item.order is None or not found:
+        if item.order is None or not found or not hints_at_nothing_else(item):
             continue
         [(value, unit)] = found
         fault, gauge = gauges[unit]
         assert (fault, gauge.severity(float(value))) == (item.order.fault, item.order.severity)
         read += 1
-    assert read > 200
+    assert read > 50
+
+
+@pytest.mark.parametrize("remark", range(len(phrasing.REMARKS)))
+def test_a_remark_about_another_machine_changes_nothing_in_the_order(remark: int) -> None:
+    for seed in range(20):
+        plain = orders.say(Group(3, None, "CSR", True), random.Random(seed))
+        with_remark = orders.say(Group(3, remark, "CSR", True), random.Random(seed))
+        assert plain.order == with_remark.order
+        assert len(with_remark.text) > len(plain.text) - 60  # chatter and openers are drawn anew
+
+
+def test_most_remarks_give_the_other_machine_a_fault_and_a_severity() -> None:
+    decoys = [one for one in phrasing.REMARKS if "{say2}" in one]
+    assert len(decoys) > len(phrasing.REMARKS) / 2
+    assert all("{np2}" in one or "{vp2}" in one for one in decoys)
+    # a model reads from left to right: the other machine is named before what is said of it
+    assert all(one.index("{B}") < one.index("{say2}") for one in decoys)
 
 
 def test_a_cue_agrees_with_the_severity_that_is_wanted(splits: Splits) -> None:
@@ -110,7 +133,7 @@ def test_a_cue_agrees_with_the_severity_that_is_wanted(splits: Splits) -> None:
             if any(cue.lower() in clauses for cue in cues)
         }
         assert said <= {item.order.severity}, item.text
-        if not said and not READING.search(item.text):
+        if not said and hints_at_nothing_else(item) and not READING.search(item.text):
             assert item.order.severity == "medium", item.text
 
 

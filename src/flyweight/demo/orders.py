@@ -32,7 +32,10 @@ SYSTEM = "Write the work order."
 SHARE_NO_ORDER = 0.18
 SHARE_RARE = 0.08
 SHARE_TYPOS = 0.25
-LONG_WORDS = 30
+SHARE_UNSAID = 0.3  # of medium severities: nothing said means medium
+LESSON_SLIPS, TASK_SLIPS = 3, 2  # at most, in a text with typos
+LONG_WORDS = 40
+CORRECTIONS = ("no sorry", "sorry I mean", "no wait")  # what a wrong machine is taken back with
 PLAIN_WEIGHT = 5.0  # of phrasings without a remark, in lessons
 
 SIZES = {"train": (1000, 3), "dev": (100, 5), "test": (125, 8)}  # groups, items a group
@@ -127,13 +130,11 @@ def say_reading(fault: str, severity: str, rng: random.Random) -> str:
     return rng.choice(phrasing.READINGS[fault]).format(v=written)
 
 
-def say_severity(order: WorkOrder, rng: random.Random) -> str | None:
-    """The clause that tells the severity; None (only for medium) leaves it unsaid."""
-    if order.fault in GAUGES and rng.random() < 0.6:
-        return say_reading(order.fault, order.severity, rng)
-    if order.severity == "medium" and rng.random() < 0.4:
-        return None
-    return rng.choice(phrasing.SEVERITY_CUES[order.severity])
+def say_severity(fault: str, severity: str, rng: random.Random) -> str:
+    """A clause that tells the severity of a fault: a reading, where there is a gauge, or a cue."""
+    if fault in GAUGES and rng.random() < 0.6:
+        return say_reading(fault, severity, rng)
+    return rng.choice(phrasing.SEVERITY_CUES[severity])
 
 
 def fill(template: str, rng: random.Random, **known: str) -> str:
@@ -157,11 +158,11 @@ def fault_words(fault: str, rng: random.Random, suffix: str = "") -> dict[str, s
     }
 
 
-def add_typos(text: str, rng: random.Random) -> str:
-    """One to three slips in words of four letters or more; numbers and codes stay as they are."""
+def add_typos(text: str, rng: random.Random, most: int = LESSON_SLIPS) -> str:
+    """One to `most` slips in words of four letters or more; numbers and codes stay as they are."""
     words = text.split(" ")
     long_words = [i for i, word in enumerate(words) if len(word) >= 4 and word.isalpha()]
-    for i in rng.sample(long_words, min(len(long_words), rng.randint(1, 3))):
+    for i in rng.sample(long_words, min(len(long_words), rng.randint(1, most))):
         word = words[i]
         at = rng.randrange(1, len(word) - 1)
         slip = rng.randrange(4)
@@ -190,32 +191,34 @@ def join_clauses(clauses: list[str], rng: random.Random) -> str:
     return text
 
 
-def say(group: Group, rng: random.Random) -> Utterance:
-    """An utterance of this phrasing, with its order: everything but the group is drawn."""
+def say(group: Group, rng: random.Random, slips: int = LESSON_SLIPS) -> Utterance:
+    """An utterance of this phrasing, with its order: everything but the group is drawn.
+
+    A text with typos has at most `slips`: lessons are more careless than the task.
+    """
     order = draw_order(rng)
     other = draw_asset(rng)
     while other == order.asset:
         other = draw_asset(rng)
     asset_said, other_said = say_asset(order.asset, rng), say_asset(other, rng)
     if rng.random() < 0.06:
-        asset_said = (
-            f"{other_said}, {rng.choice(('no sorry', 'sorry I mean', 'no wait'))}, {asset_said}"
-        )
+        asset_said = f"{other_said}, {rng.choice(CORRECTIONS)}, {asset_said}"
         other_said = say_asset(draw_asset(rng), rng)
-    known = fault_words(order.fault, rng) | fault_words(rng.choice(FAULTS), rng, "2")
+    other_fault = rng.choice(FAULTS)
+    known = fault_words(order.fault, rng) | fault_words(other_fault, rng, "2")
     known |= {"A": asset_said, "B": other_said}
+    known["say2"] = say_severity(other_fault, rng.choice(SEVERITIES), rng)
 
     core = (phrasing.CORES if group.needs_order else phrasing.NO_ORDER)[group.core]
     clauses = {"C": fill(core, rng, **known)}
     if group.remark is not None:
         clauses["R"] = fill(phrasing.REMARKS[group.remark], rng, **known)
-    severity = say_severity(order, rng)
-    if severity is not None:
-        clauses["S"] = severity
+    if order.severity != "medium" or rng.random() >= SHARE_UNSAID:
+        clauses["S"] = say_severity(order.fault, order.severity, rng)
     spoken = [clauses[key] for key in group.order if key in clauses]
     if order.tried and group.needs_order:
         spoken.insert(rng.randint(1, len(spoken)), rng.choice(phrasing.TRIED))
-    for _ in range(rng.choice((0, 0, 0, 1, 1, 2))):
+    for _ in range(rng.choice((0, 0, 0, 1, 1))):
         spoken.insert(rng.randint(0, len(spoken)), fill(rng.choice(phrasing.CHATTER), rng))
     if rng.random() < 0.35:
         spoken.insert(0, fill(rng.choice(phrasing.OPENERS), rng))
@@ -223,7 +226,7 @@ def say(group: Group, rng: random.Random) -> Utterance:
 
     slices = []
     if rng.random() < SHARE_TYPOS:
-        text = add_typos(text, rng)
+        text = add_typos(text, rng, slips)
         slices.append("typos")
     if len(text.split()) >= LONG_WORDS:
         slices.append("long")
@@ -267,7 +270,7 @@ def draw_split(split: str, seed: int) -> list[Utterance]:
     for group in groups:
         wanted = len(items) + each
         while len(items) < wanted:
-            utterance = say(group, rng)
+            utterance = say(group, rng, TASK_SLIPS)
             if utterance.text not in seen:
                 seen.add(utterance.text)
                 items.append(utterance)

@@ -107,12 +107,21 @@ TRIED = (
     "the quick fix from yesterday did not hold", "our own repair failed",
 )  # fmt: skip
 
-# Remarks about another machine: none of them asks for a work order.
+# Remarks about another machine: none of them asks for a work order. Most give it a fault and a
+# severity ({say2}: a cue or a reading) in the very words that an order would use, so that only
+# the whole sentence tells which machine, fault and severity are meant.
 REMARKS = (
-    "nothing wrong with {B}", "same as on {B} last week", "this is not about {B}",
-    "yesterday we fixed {B}", "we got rid of {np2} on {B}", "no {bare2} on {B}",
-    "{who} is working on {B} already", "we only cleaned {B}", "we moved the load to {B}",
-    "do not mix it up with {B}", "there is a ticket already for {B}", "all good again with {B}",
+    "nothing wrong with {B}", "we moved the load to {B}",
+    "unlike {B} which {vp2} and was written up as {say2}",
+    "the open ticket is for {B}, it says {np2} and {say2}",
+    "{who} is at {B} already, that ticket says {np2} and {say2}",
+    "yesterday it was {B}, then we had {np2} and {say2}",
+    "do not mix it up with {B}, that one {vp2} and {say2}",
+    "{who} has written up {B}. the note says it {vp2} and {say2}",
+    "the other crew has {B}, their note says {say2} and {np2}",
+    "ignore the old note about {B}. it said {np2} and {say2}",
+    "the list from yesterday has {B}. it says {say2} and {np2}",
+    "this is not about {B}, there they reported {np2} and {say2}",
 )  # fmt: skip
 
 # No order: questions, things that are over, things that are only imagined.

@@ -7,6 +7,9 @@ one drawn from train phrasings only, and is saved in bf16 as an ordinary Hugging
 from __future__ import annotations
 
 import argparse
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from flyweight.checkpoint import round_weights, save_checkpoint
-from flyweight.demo.jobs import lessons
+from flyweight.demo.jobs import Conversation, lessons
+from flyweight.demo.orders import CORRECTIONS
 from flyweight.demo.tokenizer import VOCABULARY, train_tokenizer
 from flyweight.distill.losses import cross_entropy
 from flyweight.distill.trainer import Row, Schedule, train
@@ -24,12 +28,30 @@ from flyweight.progress import track
 from flyweight.tasks.encode import encode
 
 SEED = 7
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the teaching: its steps, the weight of prompt tokens, how rare lessons are met.
+
+    Of the lessons without a correction ("pump 3, no wait, fan 7") one in `one_in` is kept.
+    """
+
+    title: str
+    schedule: Schedule
+    prompt_weight: float
+    one_in: int = 1
+
+
 # First prompts and answers together: the language must be there before a job can be learned. Then
 # the answers alone: what cannot be learned of the prompts drowns the few tokens that tell which
-# machine is meant. The first stage ends when it has found the machines, its rate still high.
-LANGUAGE = Schedule(steps=2600, stop=1800, batch_size=32, learning_rate=1.5e-3, seed=SEED)
-JOBS = Schedule(steps=1600, batch_size=32, learning_rate=8e-4, seed=SEED + 1)
-PROMPT_WEIGHT = 0.05  # in the first stage
+# machine is meant. The first stage ends when it has found the machines, its rate still high. Last,
+# what is rare and still goes wrong comes more often: a machine that takes the place of another.
+STAGES = (
+    Stage("Teaching the language", Schedule(2600, 32, 1.5e-3, seed=SEED, stop=1800), 0.05),
+    Stage("Teaching the jobs", Schedule(4000, 32, 8e-4, seed=SEED + 1), 0.0),
+    Stage("Teaching corrections", Schedule(2400, 32, 8e-4, seed=SEED + 2), 0.0, one_in=3),
+)
 
 
 def new_model(seed: int = SEED) -> LlamaForCausalLM:
@@ -52,28 +74,41 @@ def new_model(seed: int = SEED) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-def lesson_rows(tokenizer: Any, count: int, seed: int, prompt_weight: float) -> list[Row]:
-    """`count` conversations as training rows: the last turn at weight 1, the rest at less."""
-    rows = []
-    for conversation in track(list(islice(lessons(seed), count)), "Writing lessons"):
+def stage_lessons(stage: Stage) -> Iterator[Conversation]:
+    """Endless lessons of a stage, reproducible from its seed."""
+    rng = random.Random(f"{stage.schedule.seed}/{stage.title}")
+    for conversation in lessons(stage.schedule.seed):
+        asked = conversation[1]["content"]
+        rare = any(words in asked for words in CORRECTIONS)
+        if rare or rng.randrange(stage.one_in) == 0:
+            yield conversation
+
+
+def lesson_rows(tokenizer: Any, stage: Stage) -> list[Row]:
+    """A stage's lessons as training rows: the last turn at weight 1, the rest at less."""
+    rows, count = [], stage.schedule.steps * stage.schedule.batch_size
+    for conversation in track(list(islice(stage_lessons(stage), count)), "Writing lessons"):
         example = encode(tokenizer, conversation[:-1], conversation[-1]["content"])
         weights = np.ones(len(example), dtype=np.float32)
-        weights[: example.prompt_length] = prompt_weight
+        weights[: example.prompt_length] = stage.prompt_weight
         rows.append({"input_ids": example.ids, "weights": weights})
     return rows
 
 
-def teach(out: Path, language: Schedule = LANGUAGE, jobs: Schedule = JOBS) -> None:
-    """Train the teacher from its seed, in two stages, and save it to `out`."""
+def teach_stage(model: Any, tokenizer: Any, stage: Stage) -> None:
+    """Train a model in place through one stage; it ends with what can be saved."""
+    rows = lesson_rows(tokenizer, stage)
+    train(model, rows, cross_entropy, stage.schedule, stage.title)
+    round_weights(model)
+
+
+def teach(out: Path, stages: Sequence[Stage] = STAGES) -> None:
+    """Train the teacher from its seed, stage by stage, and save it to `out`."""
     torch.set_num_threads(2)
     tokenizer = train_tokenizer(SEED)
     model: Any = new_model(SEED)
-    stages = ((language, PROMPT_WEIGHT, "Teaching the language"), (jobs, 0.0, "Teaching the jobs"))
-    for schedule, prompt_weight, title in stages:
-        count = schedule.steps * schedule.batch_size
-        rows = lesson_rows(tokenizer, count, schedule.seed, prompt_weight)
-        train(model, rows, cross_entropy, schedule, title)
-        round_weights(model)  # each stage ends with what can be saved
+    for stage in stages:
+        teach_stage(model, tokenizer, stage)
     save_checkpoint(model, tokenizer, out)
 
 
