@@ -28,7 +28,7 @@ demo: $(INSTALLED) ## Shrink the embedded teacher to its task, into out/demo.
 	@mkdir -p out
 	@$(BIN)/python -m flyweight.demo out/demo-task.jsonl
 	@$(BIN)/flyweight make src/flyweight/demo/teacher --task out/demo-task.jsonl --bar 0.95 \
-		--out out/demo
+		--effort quick --out out/demo
 
 test: $(INSTALLED) ## Run the tests.
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest \

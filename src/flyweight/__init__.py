@@ -14,8 +14,10 @@ from flyweight.errors import FlyweightError
 
 if TYPE_CHECKING:
     from flyweight.distill.verb import distill
+    from flyweight.make.compare import compare
     from flyweight.make.evaluate import eval  # noqa: A004
     from flyweight.make.prune import prune
+    from flyweight.make.status import status
     from flyweight.make.verb import make
     from flyweight.runtime.chat import chat
     from flyweight.runtime.pack import pack
@@ -31,6 +33,8 @@ VERBS = {
     "pack": "flyweight.runtime.pack",
     "eval": "flyweight.make.evaluate",
     "chat": "flyweight.runtime.chat",
+    "status": "flyweight.make.status",
+    "compare": "flyweight.make.compare",
 }
 
 
@@ -65,9 +69,11 @@ __all__ = [
     "FlyweightError",
     "__version__",
     "chat",
+    "compare",
     "distill",
     "eval",
     "make",
     "pack",
     "prune",
+    "status",
 ]

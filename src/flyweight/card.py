@@ -66,11 +66,19 @@ class FileEntry(Part):
     sha256: str
 
 
+Role = Literal["teacher", "candidate", "quantised teacher", "from scratch"]
+
+
 class Row(Part):
-    """One model that was measured in the runtime on dev: a line of the report's table."""
+    """One model that was measured in the runtime on dev: a line of the report's table.
+
+    The rivals are the teacher only quantised, and the chosen shape at the same bits from scratch.
+    """
 
     name: str
-    role: Literal["teacher", "candidate"]
+    role: Role
+    note: str = ""  # how a rival was made: "the same tokens", "to its plateau, best of 3 rates"
+    passes: bool = False  # its lower limit on dev reaches the bar
     bits: int
     shape: dict[str, int]
     parameters: int
@@ -115,6 +123,8 @@ class Recipe(Part):
     """How the student was made; with the same inputs and machine, enough to make it again."""
 
     by: str
+    effort: str = "quick"
+    budget: int | None = None  # the most bytes that the file may have
     keep: float
     steps: int
     batch_size: int
@@ -135,6 +145,56 @@ class Ranked(Part):
     level: float
     kl: float
     distilled: bool
+
+
+class Recovery(Part):
+    """How one cut shape came back: the share of the teacher's dev score after so many steps.
+
+    Shares are read in torch, teacher-forced, on a sample of dev; they steer the search and decide
+    nothing else. `predicted` is what the curve promised for the last step when the search last
+    looked, with the range that it held for likely.
+    """
+
+    shape: dict[str, int]
+    parameters: int
+    level: float  # share of the teacher's parameters that it was ranked for
+    steps: list[int]
+    shares: list[float]
+    full_steps: int
+    predicted: float | None = None
+    predicted_low: float | None = None
+    predicted_high: float | None = None
+    fate: Literal["finished", "dropped", "hopeless"] = "finished"
+
+
+class QuotedStage(Part):
+    """Seconds of one stage: promised before the run, and taken (None: it did not run)."""
+
+    name: str
+    quoted: float
+    actual: float | None = None
+
+
+class QuoteCard(Part):
+    """What the job was to take, said before it ran, beside what it took.
+
+    `seconds` is the likely course, `seconds_high` the longest one (every size is tried). `source`
+    says whether the rates come from past jobs on this machine or are assumed.
+    """
+
+    machine: str
+    source: Literal["measured", "assumed"]
+    jobs: int  # past jobs on this machine behind the rates
+    seconds: float
+    seconds_high: float
+    tokens: int
+    memory: int
+    disk: int
+    stages: list[QuotedStage]
+    actual_seconds: float | None = None
+    actual_tokens: int | None = None
+    actual_memory: int | None = None
+    actual_disk: int | None = None
 
 
 class SplitScores(Part):
@@ -160,6 +220,22 @@ class Answer(Part):
     student: str
     teacher_score: float
     student_score: float
+
+
+class ItemScores(Part):
+    """`scores.json`: what every test item scored, so that two models can be compared in pairs.
+
+    `items` name what was asked and wanted by its hash, `groups` what must be counted together;
+    scores are in the scorer's own range, one for each item.
+    """
+
+    test_sha256: str
+    score: str
+    lower_is_better: bool
+    items: list[str]
+    groups: list[str]
+    teacher: list[float]
+    student: list[float]
 
 
 class Parity(Part):
@@ -188,6 +264,9 @@ class Card(Part):
     rows: list[Row]
     ranking: list[Ranked]
     losses: dict[str, list[float]]  # distillation loss by shape, one value per report
+    recovery: list[Recovery] = []
+    quote: QuoteCard | None = None
+    kept_layers: list[int] = []  # blocks of the teacher that the student is made of, from 0
     parity: Parity
     answers: list[Answer]
     files: dict[str, FileEntry]

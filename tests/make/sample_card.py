@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+import math
+from typing import Any, Literal
 
 from flyweight.card import (
     Answer,
     Card,
     FileEntry,
     Parity,
+    QuoteCard,
+    QuotedStage,
     Ranked,
     Recipe,
+    Recovery,
     Row,
     Score,
     Scores,
@@ -24,6 +28,7 @@ from flyweight.card import (
 )
 from flyweight.make.words import verdict_sentence
 
+Fate = Literal["finished", "dropped", "hopeless"]
 HOSTILE = "<script>alert(1)</script>"
 TEACHER = {
     "layers": 8, "hidden": 288, "mlp": 768, "heads": 9, "kv_groups": 3, "head_dim": 32,
@@ -81,6 +86,107 @@ def rows() -> list[Row]:
                 )
             )  # fmt: skip
     return found
+
+
+def rivals(scratch: float = 0.701, four: float = 0.962) -> list[Row]:
+    """The teacher at 8 and 4 bits, and the chosen shape at 4 bits from scratch; shares as given."""
+    shares = ((8, 0.998), (4, four))
+    found = [
+        row_like(
+            rows()[0], name=f"teacher, {bits} bits", role="quantised teacher", bits=bits,
+            bytes=round(18_131_232 * BYTES[bits]), share=share,
+            latency_p50=0.0412 * (0.5 + bits / 32),
+        )
+        for bits, share in shares
+    ]  # fmt: skip
+    student = next(row for row in rows() if row.chosen)
+    found.append(
+        row_like(
+            student, name="from scratch, 4 bits", role="from scratch", note="the same tokens",
+            share=scratch, chosen=False, latency_p50=student.latency_p50 * 1.01,
+        )
+    )  # fmt: skip
+    return found
+
+
+def row_like(row: Row, share: float, **changes: Any) -> Row:
+    """`row` with a share of the teacher's dev score, its lower limit 1 point below, and changes."""
+    told = {"dev": interval(0.982 * share), "dev_ratio": share, "dev_low": share - 0.01}
+    return row.model_copy(update=told | {"passes": share - 0.01 >= 0.95} | changes)
+
+
+def way(
+    shape: dict[str, int], parameters: int, level: float, end: float, fate: Fate = "finished",
+    until: float = 1.0,
+) -> Recovery:  # fmt: skip
+    """A power law that reaches the share `end` after 938 steps, read until `until` of them."""
+    parts = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8, 1)
+    steps = [max(1, round(938 * part)) for part in parts if part <= until]
+    error = 1 - end
+    shares = [max(0.0, 1 - error * (938 / step) ** 0.7) for step in steps]
+    told = {} if fate == "finished" else {
+        "predicted": end, "predicted_low": max(0.0, 1 - 1.7 * error),
+        "predicted_high": 1 - 0.5 * error,
+    }  # fmt: skip
+    return Recovery(
+        shape=shape, parameters=parameters, level=level, steps=steps, shares=shares,
+        full_steps=938, fate=fate, **told,
+    )  # fmt: skip
+
+
+def recovery() -> list[Recovery]:
+    """Three that finished, two that were dropped, one that was hopeless."""
+    tiny = {**STUDENT, "layers": 2, "hidden": 96, "mlp": 192}
+    return [
+        way(FLAT, 2_480_000, 0.25, 0.912),
+        way(tiny, 470_000, 0.05, 0.66, "hopeless", 1 / 8),
+        way(STUDENT, 2_310_000, 0.25, 0.974),
+        way({**OTHER, "layers": 6}, 2_390_000, 0.25, 0.91, "dropped", 1 / 8),
+        way(OTHER, 2_402_000, 0.25, 0.958),
+        way({**FLAT, "mlp": 512}, 1_180_000, 0.13, 0.88, "dropped", 1 / 2),
+    ]
+
+
+def many_recoveries() -> list[Recovery]:
+    """Forty, most of them broken off early, some at the same step with the same share."""
+    fates: tuple[Fate, ...] = ("dropped", "hopeless", "dropped", "dropped")
+    found = [
+        way({**OTHER, "hidden": 64 + 8 * i}, 400_000 + 60_000 * i, 0.05 + 0.01 * i,
+            0.5 + 0.011 * i, fates[i % 4], (1 / 8, 1 / 8, 1 / 4, 1 / 2)[i % 4])
+        for i in range(35)
+    ]  # fmt: skip
+    return [*found, *recovery()[:5]]
+
+
+def quote() -> QuoteCard:
+    """As on a machine with four past jobs; importance was found done already."""
+    stages = (
+        ("teacher", 6.0, 5.2), ("measure", 38.0, 41.5), ("score", 7.0, None), ("rank", 14.0, 11.9),
+        ("distil", 118.0, 143.7), ("scratch", 7.0, 9.6),
+    )  # fmt: skip
+    return QuoteCard(
+        machine="2 cores, x86_64", source="measured", jobs=4, seconds=190.0, seconds_high=412.0,
+        tokens=2_100_000, memory=1_450_000_000, disk=212_000_000,
+        stages=[QuotedStage(name=name, quoted=a, actual=b) for name, a, b in stages],
+        actual_seconds=211.9, actual_tokens=2_304_000, actual_memory=1_310_000_000,
+        actual_disk=198_400_000,
+    )  # fmt: skip
+
+
+def odd_quotes() -> dict[str, QuoteCard]:
+    """Quotes of jobs that stopped early, with nothing known, or nothing quoted."""
+    bare = quote().model_copy(update={"source": "assumed", "jobs": 0})
+    names = ("actual_seconds", "actual_tokens", "actual_memory", "actual_disk")
+    stopped = bare.model_copy(
+        update={
+            "stages": [QuotedStage(name=HOSTILE, quoted=0.0), QuotedStage(name="b", quoted=3.0)],
+            **dict.fromkeys(names),
+        }
+    )
+    free = quote().model_copy(
+        update={"stages": [], "seconds": 0.0, "tokens": 0, "seconds_high": math.inf}
+    )
+    return {"assumed": bare, "stopped": stopped, "free": free}
 
 
 def answers() -> list[Answer]:
@@ -181,12 +287,15 @@ def sample_card(word: str = "passes", **changes: Any) -> Card:
             student=SplitScores(dev=interval(0.952), test=interval(0.959, 1000, 125, 0.013)),
         ),
         "slices": slices(),
-        "rows": rows(),
+        "rows": [*rows(), *rivals()],
         "ranking": [
             Ranked(shape=shape, parameters=2_400_000, level=0.25, kl=1.0 + i, distilled=i < 3)
             for i, shape in enumerate([STUDENT, OTHER, FLAT] * 4)
         ],
         "losses": losses(),
+        "recovery": recovery(),
+        "quote": quote(),
+        "kept_layers": [0, 1, 5, 7],
         "parity": Parity(prompts=100, equal=99, near_ties=["prompt 41: 0.012 nats at token 9"]),
         "answers": answers(),
         "files": {

@@ -17,6 +17,7 @@ from flyweight import cli
 from flyweight.anatomy import families
 
 Run = Callable[..., str]
+ENOUGH = 700  # items of which dev and test each get enough for a verdict, so that nothing is said
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def _listing(folder: Path) -> dict[str, bytes | None]:
     }
 
 
-def write_task(path: Path, *records: dict[str, Any] | str, count: int = 9) -> Path:
+def write_task(path: Path, *records: dict[str, Any] | str, count: int = ENOUGH) -> Path:
     """A task of `count` good items, with `records` on the lines after them."""
     good = [{"prompt": f"pump {i} is leaking", "answer": f"pump {i}"} for i in range(count)]
     lines = [r if isinstance(r, str) else json.dumps(r) for r in [*good, *records]]
@@ -200,7 +201,7 @@ def test_a_broken_line_of_the_task_is_named(
 ) -> None:
     task = write_task(tmp_path / "broken.jsonl", record)
     line = refused("make", tiny_llama, "--task", task, "--out", place / "out")
-    assert "broken.jsonl, line 10" in line
+    assert f"broken.jsonl, line {ENOUGH + 1}" in line
     assert named in line
 
 
@@ -215,7 +216,7 @@ def test_an_item_longer_than_the_teachers_context(
 ) -> None:
     task = write_task(tmp_path / "long.jsonl", {"prompt": "x " * 600, "answer": "x"})
     line = refused("make", tiny_llama, "--task", task, "--out", place / "out")
-    assert "line 10" in line
+    assert f"line {ENOUGH + 1}" in line
     assert "context of 512" in line
 
 

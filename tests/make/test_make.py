@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,10 +15,13 @@ import torch
 
 import flyweight
 from flyweight.card import Card, VerdictCard
-from flyweight.folder import check_place, read_card
+from flyweight.errors import OptionError
+from flyweight.folder import read_card, read_scores
+from flyweight.make.store import work_folder
 from flyweight.tasks.read import read_task
 
 SIZES = {"train": 24, "dev": 12, "test": 12}
+QUICK: dict[str, Any] = {"effort": "quick", "steps": 2}
 LOAD = """
 import sys
 sys.modules["flyweight"] = None  # an import of it fails from here on
@@ -136,6 +136,7 @@ def check_files(folder: Path, card: Card) -> None:
     there = {path.name for path in folder.iterdir()}
     assert there == {*card.files, "card.json", "README.md", "report.html", ".flyweight"}
     assert {"config.json", "model.safetensors", "tokenizer.json", *GGUF.values()} <= there
+    assert len(read_scores(folder).student) == SIZES["test"]
     for name, entry in card.files.items():
         data = (folder / name).read_bytes()
         assert (entry.bytes, entry.sha256) == (len(data), hashlib.sha256(data).hexdigest())
@@ -175,14 +176,14 @@ def test_without_answers_the_teacher_writes_them_and_no_bar_reached_is_a_verdict
     brief_llama: Path, tmp_path: Path
 ) -> None:
     task = write_task(tmp_path / "task.jsonl", question)
-    out = flyweight.make(str(brief_llama), task=task, out=tmp_path / "made" / "out", steps=2)
+    out = flyweight.make(str(brief_llama), task=task, out=tmp_path / "made" / "out", **QUICK)
     card = check_folder(out, brief_llama, task)
     assert card.scores.teacher.test.mean == 1  # against its own answers
     assert card.verdict.word != "passes"
     assert card.verdict.opening == 1
     assert all(answer.wanted == answer.teacher for answer in card.answers)
     assert plain_parameters(out) == card.parameters
-    assert list(out.parent.iterdir()) == [out]  # nothing of the work is left
+    assert sorted(out.parent.iterdir()) == [out, work_folder(out)]
 
 
 def test_a_second_bar_opens_test_again_and_the_same_one_does_not(
@@ -192,7 +193,7 @@ def test_a_second_bar_opens_test_again_and_the_same_one_does_not(
     cards = []
     for bar in (0.5, 0.2, 0.5):
         out = flyweight.make(
-            str(brief_llama), task=task, out=tmp_path / "out", bar_absolute=bar, steps=1
+            str(brief_llama), task=task, out=tmp_path / "out", bar_absolute=bar, **QUICK
         )
         cards.append(check_folder(out, brief_llama, task))
     assert [card.verdict.opening for card in cards] == [1, 2, 1]
@@ -208,7 +209,7 @@ def test_likelihood_on_plain_text(tiny_llama: Path, tmp_path: Path) -> None:
 
     task = write_task(tmp_path / "text.jsonl", text)
     out = flyweight.make(
-        str(tiny_llama), task=task, out=tmp_path / "out", score="likelihood", steps=2
+        str(tiny_llama), task=task, out=tmp_path / "out", score="likelihood", **QUICK
     )
     card = check_folder(out, tiny_llama, task)
     mean, itself = card.scores.student.test.mean, card.scores.teacher.test.mean
@@ -241,7 +242,13 @@ def test_json_is_scored_field_by_field_and_a_learned_answer_passes(
 
     task = write_task(tmp_path / "orders.jsonl", order)
     out = flyweight.make(
-        str(json_llama), task=task, out=tmp_path / "out", score="json", bar=0.3, steps=60
+        str(json_llama),
+        task=task,
+        out=tmp_path / "out",
+        score="json",
+        bar=0.3,
+        steps=60,
+        effort="quick",
     )
     card = check_folder(out, json_llama, task)
     assert card.scores.teacher.test.mean == pytest.approx(0.875)  # one of two fields on a quarter
@@ -249,36 +256,44 @@ def test_json_is_scored_field_by_field_and_a_learned_answer_passes(
     assert card.verdict.word == "passes"  # six groups tell no more than a bar of 0.3
 
 
-# ------------------------------------------------------------------ killed in the middle
-
-
-@pytest.fixture
-def killed(brief_llama: Path, tmp_path: Path) -> Path:
-    """The folder in which a run was killed while it distilled."""
-    place = tmp_path / "place"
-    task = write_task(tmp_path / "task.jsonl", lambda s, i: question(s, i) | {"answer": "pump"})
-    command = [sys.executable, "-m", "flyweight", "make", str(brief_llama), "--task", str(task)]
-    command += ["--out", str(place / "out"), "--bar-absolute", "0.5", "--steps", "1000000"]
-    with (tmp_path / "log").open("w") as log:
-        run = subprocess.Popen(command, stdout=log, stderr=log, env=dict(os.environ))
-        try:
-            deadline = time.monotonic() + 300
-            while not list(place.glob(".flyweight-*/teacher/model-f16.gguf")):
-                assert run.poll() is None, (tmp_path / "log").read_text()
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-            run.send_signal(signal.SIGKILL)
-        finally:
-            run.kill()
-            run.wait()
-    return place
-
-
-def test_a_killed_run_leaves_no_folder_that_could_be_taken_for_a_model(
-    killed: Path, state: Path
+def test_forty_chats_in_parquet_cannot_tell_and_say_how_many_would(
+    json_llama: Path, tmp_path: Path
 ) -> None:
-    assert not (killed / "out").exists()
-    assert all(path.name.startswith(".flyweight-") for path in killed.iterdir())
-    assert not list(killed.rglob("card.json"))
-    assert not state.exists()  # test was never opened
-    check_place(killed / "out")  # and the next run may write there
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    splits = ["train"] * 16 + ["dev"] * 12 + ["test"] * 12
+    rows = [
+        {
+            "messages": [{"role": "user", "content": f"{split} pump {i}"}],
+            "answer": '{"ok":true,"n":1}',
+            "split": split,
+        }
+        for i, split in enumerate(splits)
+    ]
+    task = tmp_path / "chats.parquet"
+    parquet.write_table(pa.Table.from_pylist(rows), task)
+    out = flyweight.make(str(json_llama), task=task, out=tmp_path / "out", steps=60, effort="quick")
+    card = read_card(out)
+    check_verdict(card.verdict)
+    assert card.verdict.estimate == pytest.approx(1)
+    assert card.verdict.word == "cannot tell"
+    assert card.verdict.more_groups
+    assert f"{card.verdict.more_groups:,} more groups" in card.verdict.sentence
+    assert card.quote is not None
+    assert card.quote.actual_seconds == pytest.approx(sum(card.recipe.seconds.values()), rel=0.01)
+    roles = {row.role for row in card.rows}
+    assert roles == {"teacher", "quantised teacher", "from scratch", "candidate"}
+
+
+def test_a_budget_is_kept_and_uses_what_is_known(json_llama: Path, tmp_path: Path) -> None:
+    task = write_task(tmp_path / "task.jsonl", lambda s, i: question(s, i) | {"answer": "pump"})
+    job: dict[str, Any] = {"task": task, "out": tmp_path / "out", "bar_absolute": 0.5, **QUICK}
+    flyweight.make(str(json_llama), **job)
+    sizes = [row.bytes for row in read_card(tmp_path / "out").rows if row.role == "candidate"]
+    before = {path for path in work_folder(tmp_path / "out").iterdir() if path.is_dir()}
+    flyweight.make(str(json_llama), **job, budget=f"{min(sizes)}B")
+    assert read_card(tmp_path / "out").student.bytes <= min(sizes)
+    assert before <= set(work_folder(tmp_path / "out").iterdir())
+    with pytest.raises(OptionError, match="nothing that small was made"):
+        flyweight.make(str(json_llama), **job, budget="1kB")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 from huggingface_hub import ModelCard
-from sample_card import HOSTILE, sample_card
+from sample_card import HOSTILE, rivals, rows, sample_card
 
 from flyweight.make.model_card import model_card
+from flyweight.make.rivals import rivals_sentence
 
 
 @pytest.mark.parametrize("word", ["passes", "falls short", "cannot tell"])
@@ -27,6 +28,16 @@ def test_every_measured_row_and_slice_is_a_row_of_a_table() -> None:
     assert len(lines) == len(card.rows) + len(card.slices) + 4  # two heads with their rules
     assert len({line.count("|") for line in lines[: len(card.rows) + 2]}) == 1
     assert [line for line in lines if "(chosen)" in line] == [lines[len(card.rows) + 1]]
+    assert [line.split(" | ")[0] for line in lines[2:6]] == [
+        "| teacher", "| teacher, 8 bits", "| teacher, 4 bits",
+        "| from scratch, 4 bits (the same tokens)",
+    ]  # fmt: skip
+
+
+def test_it_says_whether_a_rival_wins() -> None:
+    assert rivals_sentence(sample_card()) in ModelCard(model_card(sample_card())).text
+    lost = sample_card(rows=[*rows(), *rivals(scratch=0.99)])
+    assert "A rival wins: " in model_card(lost)
 
 
 def test_nothing_that_others_wrote_is_markup() -> None:

@@ -4,73 +4,33 @@ from __future__ import annotations
 
 import math
 import re
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sample_card import HOSTILE, answers, interval, rows, sample_card, verdict
+from html_page import Page, plain
+from sample_card import (
+    HOSTILE,
+    answers,
+    interval,
+    many_recoveries,
+    odd_quotes,
+    recovery,
+    rivals,
+    rows,
+    sample_card,
+    verdict,
+)
 
-from flyweight.card import Card, Row
+from flyweight.card import Card
 from flyweight.errors import FolderError
-from flyweight.make.report import order_answers, order_rows, render, run_commands, write_report
+from flyweight.make import words
+from flyweight.make.report import order_answers, render, run_commands, write_report
+from flyweight.make.rivals import order_rows, rivals_sentence
+from flyweight.make.show_quote import NAMES
 
-VOID = {"meta", "br", "wbr", "hr", "img", "input", "link"}
 DRAWN = {"x", "y", "d", "points", "transform", "width", "height", "style", "x1", "x2", "y1", "y2"}
 LOADING = {"src", "href", "xlink:href", "srcset", "data", "action", "poster", "background"}
-
-
-class Page(HTMLParser):
-    """A page taken apart: every tag with its attributes, all text, and whether tags balance."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.text: list[str] = []
-        self.cells: list[list[str]] = []
-        self._open: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in VOID:
-            self._open.append(tag)
-        if tag == "tr":
-            self.cells.append([])
-        if tag in ("td", "th"):
-            self.cells[-1].append("")
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-        if {"td", "th"} & set(self._open):
-            self.cells[-1][-1] += data
-
-    @property
-    def said(self) -> str:
-        return plain("".join(self.text))
-
-    def having(self, tag: str, kind: str) -> list[dict[str, str]]:
-        return [attrs for name, attrs in self.tags if name == tag and kind in classes(attrs)]
-
-
-def classes(attrs: dict[str, str]) -> list[str]:
-    return attrs.get("class", "").split()
-
-
-def plain(text: str) -> str:
-    return " ".join(text.replace("\u00a0", " ").split())
-
 
 WORDS = ("passes", "falls short", "cannot tell")
 PAGES = {word: sample_card(word) for word in WORDS}
@@ -89,6 +49,8 @@ def odd_cards() -> dict[str, Card]:
     small = rows()[1].model_copy(
         update={"bytes": 900, "latency_p50": 3e-6, "tokens_per_second": 1e6, "chosen": True}
     )
+    one = recovery()[2].model_copy(update={"steps": [938], "shares": [1.02]})
+    unread = recovery()[1].model_copy(update={"steps": [], "shares": [], "predicted": None})
     none_chosen = [row.model_copy(update={"chosen": False}) for row in rows()]
     return {
         "no slices": sample_card(slices=[]),
@@ -101,6 +63,16 @@ def odd_cards() -> dict[str, Card]:
         "opened again": sample_card(verdict=verdict(opening=3, confidence=0.9875)),
         "no losses": sample_card(losses={}),
         "bad losses": sample_card(losses={"a": [], "b": [math.nan, 1.0], "c": [0.5]}),
+        "of old": sample_card(rows=rows(), recovery=[], quote=None, kept_layers=[]),
+        "a rival wins": sample_card(rows=[*rows(), *rivals(scratch=0.99)]),
+        "a rival as good as none": sample_card(rows=[*rows(), *rivals(scratch=0.0, four=0.2)]),
+        "one point": sample_card(recovery=[one], kept_layers=[7]),
+        "an unread curve": sample_card(recovery=[unread]),
+        "forty curves": sample_card(recovery=many_recoveries()),
+        "hostile rival": sample_card(
+            rows=[*rows(), rivals()[2].model_copy(update={"name": HOSTILE, "note": HOSTILE})]
+        ),
+        **{name: sample_card(quote=found) for name, found in odd_quotes().items()},
         "no gguf": sample_card(files={}),
         "all the same": sample_card(rows=[rows()[0]] * 3),
         "zero": sample_card(rows=[rows()[0].model_copy(update={"dev": interval(0.0, wide=0.0)})]),
@@ -124,7 +96,9 @@ def test_the_page_stands_by_itself_and_is_whole(card: Card) -> None:
     assert "url(" not in html
     assert "@import" not in html
     for _, attrs in page.tags:
-        assert not re.search(r"\b(nan|inf)\b", " ".join(map(attrs.get, attrs.keys() & DRAWN)))
+        assert not re.search(
+            r"\b(nan|inf)\b", " ".join(attrs[name] for name in attrs.keys() & DRAWN)
+        )
     assert plain(card.verdict.sentence) in page.said
 
 
@@ -168,6 +142,62 @@ def test_every_row_is_shown_with_its_figures_teacher_first() -> None:
     assert shown[0][0].startswith("teacher")
 
 
+def test_rivals_stand_in_a_group_of_their_own_and_a_tick_says_who_passes() -> None:
+    card = PAGES["passes"]
+    shown = [list(map(plain, cells)) for cells in Page(render(card)).cells]
+    names = [cells[0] for cells in shown if len(cells) in (1, 8)]
+    assert names.index("Rivals") < names.index("Cut and distilled")
+    between = names[names.index("Rivals") + 1 : names.index("Cut and distilled")]
+    assert [re.split(r"\d\.\d M", name)[0] for name in between] == [
+        "teacher", "teacher, 8 bits", "teacher, 4 bits", "from scratch, 4 bits",
+    ]  # fmt: skip
+    assert "the same tokens" in between[-1]
+    ticked = [cells[4].endswith("✓") for cells in shown if len(cells) == 8][1:]
+    assert ticked == [row.dev_low >= 0.95 for row in order_rows(card.rows)]
+
+
+def test_who_wins_stands_right_under_the_verdict() -> None:
+    for card in (PAGES["passes"], odd_cards()["a rival wins"]):
+        said = Page(render(card)).said
+        assert said.index(plain(rivals_sentence(card))) > said.index(plain(card.verdict.sentence))
+        assert said.index(plain(rivals_sentence(card))) < said.index("Everything that was measured")
+    lost = Page(render(odd_cards()["a rival wins"]))
+    assert lost.having("p", "lost")
+    assert not Page(render(PAGES["passes"])).having("p", "lost")
+
+
+def test_the_quote_stands_beside_what_came() -> None:
+    card = PAGES["passes"]
+    page = Page(render(card))
+    assert "measured on 4 past jobs on this machine" in page.said
+    shown = {cells[0]: list(map(plain, cells)) for cells in page.cells if len(cells) == 5}
+    assert card.quote is not None
+    for stage in card.quote.stages:
+        cells = shown[NAMES.get(stage.name, stage.name)]
+        if stage.actual is None:
+            assert cells[2:4] == ["did not run", "–"]
+        else:
+            assert float(cells[3]) == pytest.approx(stage.actual / stage.quoted, abs=0.006)
+    assert shown["Time"][1:4] == ["3 min 10 s", "3 min 32 s", "1.12"]
+    assert shown["Disk"][1:4] == ["212 MB", "198 MB", "0.94"]
+    assumed = Page(render(odd_cards()["assumed"])).said
+    assert "The rates are assumed" in assumed
+    assert "Time by stage" not in page.said
+    old = Page(render(odd_cards()["of old"])).said
+    assert "Time by stage" in old
+    assert "Quote against actual" not in old
+
+
+def test_every_recovery_is_told_in_words_and_the_losses_stand_in_where_there_is_none() -> None:
+    for card in (PAGES["passes"], odd_cards()["forty curves"], odd_cards()["an unread curve"]):
+        said = Page(render(card)).said
+        assert all(plain(words.fate(each)) in said for each in card.recovery)
+        assert "How the students learned" not in said
+    old = Page(render(odd_cards()["of old"])).said
+    assert "How the students learned" in old
+    assert "How the cut shapes recovered" not in old
+
+
 def test_every_slice_is_shown_and_said_not_to_change_the_word() -> None:
     page = Page(render(PAGES["passes"]))
     for part in PAGES["passes"].slices:
@@ -176,57 +206,6 @@ def test_every_slice_is_shown_and_said_not_to_change_the_word() -> None:
     marked = [cells[0] for cells in page.cells if cells and "▼" in cells[-1]]
     assert marked == ["rare asset"]
     assert "Slice by slice" not in Page(render(sample_card(slices=[]))).said
-
-
-@settings(max_examples=15, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(10_000, 10**10), st.floats(0.05, 0.95)), min_size=2, max_size=6)
-)
-def test_points_stand_where_the_ticks_say(measured: list[tuple[int, float]]) -> None:
-    models = [
-        rows()[index].model_copy(update={"bytes": count, "dev": interval(score)})
-        for index, (count, score) in enumerate(measured)
-    ]
-    page = Page(render(sample_card(rows=models)))
-    charts = split_charts(page)
-    assert len(charts) == 2  # one for a desktop, one for a phone
-    for chart in charts:
-        check_chart(*chart, models)
-
-
-Ticks = list[tuple[float, float]]  # value, pixel
-
-
-def split_charts(page: Page) -> list[tuple[Ticks, Ticks, list[dict[str, str]]]]:
-    """The ticks of both axes and the points of each frontier picture."""
-    charts: list[tuple[Ticks, Ticks, list[dict[str, str]]]] = []
-    for tag, attrs in page.tags:
-        if tag == "svg":
-            current = ([], [], [])
-            if "frontier" in classes(attrs):
-                charts.append(current)
-        elif tag == "g" and "data-at" in attrs:
-            axis = "x-tick" not in classes(attrs)
-            current[axis].append((float(attrs["data-value"]), float(attrs["data-at"])))
-        elif tag == "g" and "data-bytes" in attrs:
-            current[2].append(attrs)
-    return charts
-
-
-def check_chart(x: Ticks, y: Ticks, points: list[dict[str, str]], models: list[Row]) -> None:
-    """Points lie on the lines that the ticks span: log bytes across, score upward."""
-    assert sorted((int(p["data-bytes"]), float(p["data-score"])) for p in points) == sorted(
-        (row.bytes, row.dev.mean) for row in models
-    )
-    for ticks, scale, name, place in ((x, np.log10, "data-bytes", 0), (y, float, "data-score", 1)):
-        if len(ticks) < 2:
-            continue
-        values = [float(scale(value)) for value, _ in ticks]
-        slope, start = np.polyfit(values, [pixel for _, pixel in ticks], 1)
-        assert (slope > 0) == (name == "data-bytes")
-        for point in points:
-            pixel = float(re.findall(r"[\d.]+", point["transform"])[place])
-            assert pixel == pytest.approx(slope * scale(float(point[name])) + start, abs=0.2)
 
 
 def test_ten_answers_are_shown_those_that_differ_first() -> None:
@@ -272,7 +251,7 @@ def test_headings_pictures_and_tables_can_be_read_aloud() -> None:
         if tag == "svg":
             assert attrs.get("aria-hidden") == "true" or attrs.get("aria-label")
         if tag == "th":
-            assert attrs["scope"] in ("row", "col")
+            assert attrs["scope"] in ("row", "col", "rowgroup")
     assert dict(page.tags)["html"] == {"lang": "en"}
 
 

@@ -9,6 +9,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from sample_card import odd_quotes, quote, way
 
 from flyweight.make import words
 from flyweight.tasks.statistics import Ratio
@@ -134,3 +135,30 @@ def test_advice_is_given_unless_the_verdict_passes() -> None:
     assert "groups" in words.advice(open_)
     assert "train items" in words.advice(short)
     assert "groups" not in words.advice(short)
+
+
+def test_fates_are_told_with_steps_forecast_and_range() -> None:
+    shape = {"layers": 2}
+    assert words.fate(way(shape, 9, 0.1, 0.961)) == "finished at 96.1 % after 938 steps"
+    assert words.fate(way(shape, 9, 0.1, 0.91, "dropped", 1 / 8)) == (
+        "dropped after 117 of 938 steps: would reach about 91 % (likely 85 to 96 %)"
+    )
+    hopeless = way(shape, 9, 0.1, 0.5, "hopeless", 1 / 16)
+    assert words.fate(hopeless).startswith("hopeless after 59 of 938 steps: would reach about 50 %")
+    bare = hopeless.model_copy(update={"predicted": None, "steps": [], "shares": []})
+    assert words.fate(bare) == "hopeless after 0 of 938 steps"
+
+
+def test_shapes_are_told_as_far_as_they_are_known() -> None:
+    sizes = {"layers": 4, "hidden": 224, "mlp": 384, "heads": 6, "kv_groups": 2}
+    assert words.shape(sizes) == "4 layers x 224, MLP 384, 6 heads in 2 groups"
+    assert words.shape({"layers": 1}) == "1 layer"
+
+
+def test_a_quote_is_told_beside_what_came_with_the_source_of_its_rates() -> None:
+    assert words.quote_line(quote()) == "quoted 3 min 10 s, took 3 min 32 s"
+    assert words.quote_line(odd_quotes()["stopped"]) == "quoted 3 min 10 s"
+    assert words.quote_rates(quote()) == "measured on 4 past jobs on this machine"
+    one = quote().model_copy(update={"jobs": 1})
+    assert words.quote_rates(one) == "measured on 1 past job on this machine"
+    assert words.quote_rates(odd_quotes()["assumed"]).startswith("assumed")

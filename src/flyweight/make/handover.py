@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,8 +15,10 @@ from typing import Any
 from flyweight.card import (
     Card,
     Parity,
+    QuoteCard,
     Ranked,
     Recipe,
+    Recovery,
     Row,
     Scores,
     Source,
@@ -23,35 +27,61 @@ from flyweight.card import (
     VerdictCard,
 )
 from flyweight.distill.teacher import PROMPT_WEIGHT
-from flyweight.folder import GGUF_NAMES, MODEL_CARD, REPORT, list_files, new_folder, write_card
+from flyweight.folder import (
+    GGUF_NAMES,
+    MODEL_CARD,
+    REPORT,
+    SEAL,
+    list_files,
+    new_folder,
+    write_card,
+    write_scores,
+)
 from flyweight.make.bench import Result
+from flyweight.make.device import processor
+from flyweight.make.effort import BATCH, KL, LEARNING_RATE
 from flyweight.make.job import Job
-from flyweight.make.judge import Trial, score_card, shown_answers, slice_scores
+from flyweight.make.judge import Trial, score_card, shown_answers, slice_scores, test_scores
 from flyweight.make.model_card import model_card
 from flyweight.make.report import write_report
-from flyweight.make.students import BATCH, KL, LEARNING_RATE, Candidate, Found, compare
+from flyweight.make.results import PARITY, load_parity
+from flyweight.make.students import Candidate, Contender, Found, passes
 from flyweight.make.words import verdict_sentence
 
+STAGE_FILES = (SEAL, PARITY)  # of a stage, not of a model
 REPORTED_LOSSES = 100  # points of a loss curve that the card keeps
 PACKAGES = ("flyweight", "torch", "transformers", "gguf", "xllamacpp", "numpy")
 
 
-def hand_over(job: Job, found: Found, chosen: Candidate, trial: Trial) -> Card:
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: what was found, chosen and tried, its rivals, and the settled quote."""
+
+    found: Found
+    chosen: Candidate
+    rivals: Sequence[Candidate]
+    trial: Trial
+    quote: QuoteCard
+
+
+def hand_over(job: Job, outcome: Outcome) -> Card:
     """Write the model folder at `job.options.out` and return its card."""
     with new_folder(job.options.out) as folder:
-        for path in chosen.checkpoint.iterdir():
-            if path.is_file():
+        for path in outcome.chosen.checkpoint.iterdir():
+            if path.is_file() and path.name not in STAGE_FILES:
                 shutil.copy2(path, folder / path.name)
-        card = make_card(job, found, chosen, trial, folder)
+        write_scores(folder, test_scores(job, outcome.trial))
+        card = make_card(job, outcome, folder)
         write_card(folder, card)
         (folder / MODEL_CARD).write_text(model_card(card), encoding="utf-8")
         write_report(card, folder / REPORT)
     return card
 
 
-def make_card(job: Job, found: Found, chosen: Candidate, trial: Trial, folder: Path) -> Card:
+def make_card(job: Job, outcome: Outcome, folder: Path) -> Card:
     """Everything that was found out, as the card says it."""
-    options, data, lower = job.options, found.data, job.scorer.lower_is_better
+    options, data, lower = job.options, job.data, job.scorer.lower_is_better
+    found, chosen, trial = outcome.found, outcome.chosen, outcome.trial
     return Card(
         name=options.out.absolute().name,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -63,14 +93,14 @@ def make_card(job: Job, found: Found, chosen: Candidate, trial: Trial, folder: P
             score=options.score,
             **{name: len(split) for name, split in data.splits.items()},
         ),
-        recipe=_recipe(job, found, chosen),
+        recipe=_recipe(job, outcome),
         shape=chosen.shape.as_dict(),
         parameters=chosen.parameters,
         bits=chosen.bits,
         verdict=_verdict(job, chosen, trial),
         scores=Scores(
             teacher=SplitScores(
-                dev=score_card(found.teacher_dev.scores, data.dev),
+                dev=score_card(job.teacher_dev.scores, data.dev),
                 test=score_card(trial.teacher.scores, data.test),
             ),
             student=SplitScores(
@@ -79,19 +109,13 @@ def make_card(job: Job, found: Found, chosen: Candidate, trial: Trial, folder: P
             ),
         ),
         slices=slice_scores(trial, data.test, lower, 1.0 if options.absolute else options.bar),
-        rows=_rows(job, found, chosen),
-        ranking=[
-            Ranked(
-                shape=ranked.shape.as_dict(),
-                parameters=ranked.parameters,
-                level=ranked.level,
-                kl=ranked.kl,
-                distilled=str(ranked.shape) in found.losses,
-            )
-            for ranked in found.ranking
-        ],
+        rows=_rows(job, outcome),
+        ranking=_ranking(found),
         losses=_curves(found, chosen),
-        parity=_parity(found, chosen),
+        recovery=[_recovery(each) for each in found.contenders],
+        quote=outcome.quote,
+        kept_layers=job.importance.keep(job.teacher.shape, chosen.shape).layers.tolist(),
+        parity=_parity(job, chosen),
         answers=shown_answers(trial, data.test),
         files=list_files(folder),
         formats=["safetensors", *(f"gguf-{bits}" for bits in GGUF_NAMES)],
@@ -99,7 +123,7 @@ def make_card(job: Job, found: Found, chosen: Candidate, trial: Trial, folder: P
         versions={name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
         device={
             "system": f"{platform.system()} {platform.machine()}",
-            "processor": _processor(),
+            "processor": processor(),
             "cores": str(os.cpu_count()),
         },
     )
@@ -118,20 +142,23 @@ def _source(job: Job) -> Source:
     )
 
 
-def _recipe(job: Job, found: Found, chosen: Candidate) -> Recipe:
-    level = next(ranked.level for ranked in found.ranking if ranked.shape == chosen.shape)
+def _recipe(job: Job, outcome: Outcome) -> Recipe:
+    ranking, chosen = outcome.found.ranking, outcome.chosen
+    level = next(ranked.level for ranked in ranking if ranked.shape == chosen.shape)
     return Recipe(
         by=job.options.by,
+        effort=job.options.effort,
+        budget=job.options.budget,
         keep=level,
-        steps=found.steps,
+        steps=job.steps,
         batch_size=BATCH,
         learning_rate=LEARNING_RATE,
         kl=KL,
         prompt_weight=PROMPT_WEIGHT,
         seed=job.options.seed,
         threads=job.options.threads,
-        tokens=found.tokens,
-        seconds={name: round(spent, 2) for name, spent in job.clock.seconds.items()},
+        tokens=outcome.quote.actual_tokens or 0,
+        seconds={name: round(spent, 2) for name, spent in job.store.seconds.items()},
     )
 
 
@@ -146,40 +173,71 @@ def _verdict(job: Job, chosen: Candidate, trial: Trial) -> VerdictCard:
     )
 
 
-def _rows(job: Job, found: Found, chosen: Candidate) -> list[Row]:
-    data, lower = found.data, job.scorer.lower_is_better
-    itself = compare(
-        found.teacher_dev.scores, found.teacher_dev.scores, data.dev, job.options, lower
-    )
+def _rows(job: Job, outcome: Outcome) -> list[Row]:
+    itself = job.ratio(job.teacher_dev.scores)
     teacher = Row(
         name="teacher, 16 bits",
         role="teacher",
         bits=16,
         shape=job.teacher.shape.as_dict(),
         parameters=job.teacher.parameters,
-        bytes=found.teacher_gguf.stat().st_size,
-        dev=score_card(found.teacher_dev.scores, data.dev),
+        bytes=(job.teacher_folder / GGUF_NAMES[16]).stat().st_size,
+        dev=score_card(job.teacher_dev.scores, job.data.dev),
         dev_ratio=itself.estimate,
-        dev_low=itself.estimate,
-        **_costs(found.teacher_dev),
+        dev_low=itself.low if job.options.absolute else itself.estimate,
+        passes=not job.options.absolute or itself.low >= job.options.bar,
+        **_costs(job.teacher_dev),
     )
-    students = [
-        Row(
-            name=candidate.name,
-            role="candidate",
-            bits=candidate.bits,
-            shape=candidate.shape.as_dict(),
-            parameters=candidate.parameters,
-            bytes=candidate.bytes,
-            dev=score_card(candidate.dev.scores, data.dev),
-            dev_ratio=candidate.ratio.estimate,
-            dev_low=candidate.ratio.low,
-            chosen=candidate is chosen,
-            **_costs(candidate.dev),
+    students = sorted(outcome.found.candidates, key=lambda made: -made.bytes)
+    return [teacher, *(_row(job, made, outcome.chosen) for made in [*students, *outcome.rivals])]
+
+
+def _row(job: Job, candidate: Candidate, chosen: Candidate) -> Row:
+    return Row(
+        name=candidate.name,
+        role=candidate.role,
+        note=candidate.note,
+        passes=passes(candidate, job.options),
+        bits=candidate.bits,
+        shape=candidate.shape.as_dict(),
+        parameters=candidate.parameters,
+        bytes=candidate.bytes,
+        dev=score_card(candidate.dev.scores, job.data.dev),
+        dev_ratio=candidate.ratio.estimate,
+        dev_low=candidate.ratio.low,
+        chosen=candidate is chosen,
+        **_costs(candidate.dev),
+    )
+
+
+def _ranking(found: Found) -> list[Ranked]:
+    trained = {contender.ranked.shape for contender in found.contenders}
+    return [
+        Ranked(
+            shape=ranked.shape.as_dict(),
+            parameters=ranked.parameters,
+            level=ranked.level,
+            kl=ranked.kl,
+            distilled=ranked.shape in trained,
         )
-        for candidate in sorted(found.candidates, key=lambda made: -made.bytes)
+        for ranked in found.ranking
     ]
-    return [teacher, *students]
+
+
+def _recovery(contender: Contender) -> Recovery:
+    ahead = contender.forecast
+    return Recovery(
+        shape=contender.ranked.shape.as_dict(),
+        parameters=contender.ranked.parameters,
+        level=contender.ranked.level,
+        steps=contender.steps,
+        shares=[round(share, 5) for share in contender.shares],
+        full_steps=contender.full_steps,
+        predicted=round(ahead.share, 4) if ahead else None,
+        predicted_low=round(ahead.low, 4) if ahead else None,
+        predicted_high=round(ahead.high, 4) if ahead else None,
+        fate=contender.fate,
+    )
 
 
 def _costs(result: Result) -> dict[str, Any]:
@@ -194,8 +252,8 @@ def _costs(result: Result) -> dict[str, Any]:
     }
 
 
-def _parity(found: Found, chosen: Candidate) -> Parity:
-    report = found.parity[chosen.checkpoint]
+def _parity(job: Job, chosen: Candidate) -> Parity:
+    report = load_parity(chosen.checkpoint)
     ties = [
         f"prompt {tie.prompt + 1}, token {tie.position + 1}: {tie.nats:.3f} nats"
         for tie in report.near_ties
@@ -205,8 +263,8 @@ def _parity(found: Found, chosen: Candidate) -> Parity:
 
 def _curves(found: Found, chosen: Candidate) -> dict[str, list[float]]:
     """Loss curves by shape, the chosen one's first."""
-    names = sorted(found.losses, key=lambda name: name != str(chosen.shape))
-    return {name: _thinned(found.losses[name]) for name in names}
+    order = sorted(found.contenders, key=lambda each: each.ranked.shape != chosen.shape)
+    return {str(each.ranked.shape): _thinned(each.losses) for each in order}
 
 
 def _thinned(losses: list[float]) -> list[float]:
@@ -214,12 +272,3 @@ def _thinned(losses: list[float]) -> list[float]:
     width = max(1, -(-len(losses) // REPORTED_LOSSES))
     parts = [losses[i : i + width] for i in range(0, len(losses), width)]
     return [round(sum(part) / len(part), 5) for part in parts]
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"

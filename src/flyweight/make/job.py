@@ -1,138 +1,136 @@
-"""The main job, stage by stage: from a teacher and a task to candidates measured on dev."""
+"""One run of `make`: what it works on, and the stages that every search needs.
+
+Whatever takes longer than a second is a stage of the store, so that it is found done by the next
+run that asks the same.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from flyweight.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
-from flyweight.distill.losses import Distillation
-from flyweight.distill.teacher import answer_rows, record_teacher
-from flyweight.distill.trainer import Row, Schedule, train
-from flyweight.errors import ParityError, TaskError, UnsupportedFamily
-from flyweight.folder import GGUF_NAMES
-from flyweight.make.bench import Bench
+from flyweight.checkpoint import Checkpoint, open_checkpoint, round_weights, save_checkpoint
+from flyweight.distill.resume import Reading
+from flyweight.distill.teacher import PROMPT_WEIGHT, TOP_K, answer_rows, record_teacher
+from flyweight.distill.trainer import Row
+from flyweight.errors import TaskError
+from flyweight.folder import GGUF_NAMES, sha256_of
+from flyweight.make import quote, results
+from flyweight.make.bench import Bench, Result
 from flyweight.make.data import Data, prepare
+from flyweight.make.effort import EFFORTS, Effort
 from flyweight.make.options import Options
-from flyweight.make.rank import LEVELS, RankedShape, rank_shapes
-from flyweight.make.students import (
-    BATCH,
-    KL,
-    LEARNING_RATE,
-    Candidate,
-    Found,
-    compare,
-    default_steps,
-)
+from flyweight.make.probe import share_reader
+from flyweight.make.quote import CALIBRATION, RANKING, Sizes
+from flyweight.make.rank import RankedShape, rank_shapes
+from flyweight.make.rates import Work
+from flyweight.make.store import Store
+from flyweight.make.students import compare
 from flyweight.progress import bar, say
-from flyweight.runtime.forced import greedy_matches
 from flyweight.runtime.measure import measure
 from flyweight.runtime.pack import pack_checkpoint
 from flyweight.runtime.rounding import rounded
-from flyweight.shrink.cut import cut_model
 from flyweight.shrink.importance import Importance, measure_importance
+from flyweight.tasks.encode import Example
 from flyweight.tasks.items import Task
 from flyweight.tasks.score import Scorer
+from flyweight.tasks.statistics import Ratio
 
-CALIBRATION = 256  # train items that tell importance
-RANKING = 128  # dev items that rank the grid
 WIDTHS = (16, 8, 4)  # bits
 PARITY_PROMPTS = 100
 
 
-@dataclass
-class Clock:
-    """Seconds spent in each stage."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        spent = time.perf_counter() - started
-        self.seconds[name] = self.seconds.get(name, 0.0) + spent
-
-
 class Job:
-    """One run of `make` in a scratch folder: `run()` finds and measures the candidates."""
+    """A teacher, a task, wishes, and the store of what was found out about them."""
 
     def __init__(
-        self, options: Options, teacher: Checkpoint, task: Task, scorer: Scorer, work: Path
-    ):
+        self,
+        options: Options,
+        teacher: Checkpoint,
+        task: Task,
+        scorer: Scorer,
+        sizes: Sizes,
+        store: Store,
+    ) -> None:
         self.options, self.teacher, self.task = options, teacher, task
-        self.scorer, self.work = scorer, work
-        self.clock = Clock()
+        self.scorer, self.sizes, self.store = scorer, sizes, store
+        self.steps_taken: dict[Path, int] = {}  # by training
         self.tokenizer = teacher.tokenizer()
-        self.model: Any = teacher.model()
         torch.manual_seed(options.seed)
         torch.set_num_threads(options.threads)
 
-    def rounded(self, candidate: Candidate) -> Any:
-        """A candidate's weights in torch, as its GGUF file holds them."""
-        student = open_checkpoint(candidate.checkpoint).model()
-        return rounded(student, candidate.bits, self.teacher.gguf_map)
+    @cached_property
+    def model(self) -> Any:
+        """The teacher in torch, fp32, rounded as its 16-bit file is; loaded when first needed."""
+        model = self.teacher.model()
+        round_weights(model)
+        return model
 
-    def run(self) -> Found:
-        """Score, cut, distil, pack and measure until a size passes on dev or sizes run out."""
-        with self.clock.stage("teacher"):
-            found = self._measure_teacher()
-            self._ratio(found.teacher_dev.scores, found)  # a teacher that scores 0 ends it here
-        with self.clock.stage("score"):
-            importance = self._importance(found.data)
-        with self.clock.stage("record"):
-            dev_rows = record_teacher(
-                self.model, answer_rows(found.data.dev.examples[:RANKING], 0.0)
-            )
-            rows = record_teacher(self.model, answer_rows(found.data.train.examples))
-        for level in LEVELS:
-            with self.clock.stage("rank"):
-                ranked = rank_shapes(self.model, self.teacher.family, importance, dev_rows, level)
-            if not ranked:
-                continue
-            found.ranking += ranked
-            self._try_shape(ranked[0], importance, rows, found)
-            if any(made.ratio.low >= self.options.bar for made in found.candidates):
-                break
-        if not found.candidates:
-            if found.losses:
-                raise ParityError(
-                    "no student could be exported with the answers of its checkpoint: they are "
-                    "undecided. Train longer (--steps) or give more train items."
-                )
-            raise UnsupportedFamily(f"{self.teacher.name} is too small to be cut by the grid.")
-        return found
+    @property
+    def effort(self) -> Effort:
+        return EFFORTS[self.options.effort]
 
-    def _try_shape(
-        self, ranked: RankedShape, importance: Importance, rows: list[Row], found: Found
-    ) -> None:
-        """Cut, distil, pack and measure one shape."""
-        keep = importance.keep(self.teacher.shape, ranked.shape)
-        student = cut_model(self.model, self.teacher.family, keep)
-        with self.clock.stage("distil"):
-            self._distil(student, ranked, rows, found)
-        with self.clock.stage("pack"):
-            try:
-                checkpoint = self._pack(student, ranked, found)
-            except ParityError as error:
-                say(f"{ranked.parameters / 1e6:.1f}M is not exported: {error}")
-                return
-        with self.clock.stage("measure"):
-            self._measure(student, checkpoint, ranked, found)
+    @property
+    def steps(self) -> int:
+        """The steps of a distillation that is not broken off."""
+        return self.sizes.steps
 
-    def _measure_teacher(self) -> Found:
-        folder = self.work / "teacher"
-        save_checkpoint(self.model, self.tokenizer, folder)
-        gguf = self._pack_folder(folder, (16,), None)[0][16]
+    @cached_property
+    def origin(self) -> dict[str, Any]:
+        """What every result of the teacher on this task depends on."""
+        return {
+            "teacher": self.teacher.sha256(),
+            "tokenizer": self.teacher.tokenizer_sha256(),
+            "config": sha256_of(self.teacher.path / "config.json"),
+            "task": self.task.sha256,
+            "score": self.options.score,
+            "scorer": self.scorer.source_sha256(),
+            "prompts": self._prompting(),
+            "threads": self.options.threads,
+        }
 
-        def write(prompts: list[list[int]], max_tokens: int) -> list[str]:
+    def _prompting(self) -> list[str]:
+        """What, beside its vocabulary, decides the ids that the tokenizer gives a chat."""
+        names = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+        files = [self.teacher.path / name for name in names]
+        return [sha256_of(file) for file in files if file.exists()]
+
+    # ------------------------------------------------------------------ the teacher
+
+    @cached_property
+    def teacher_folder(self) -> Path:
+        """The teacher's checkpoint with its GGUF at 16, 8 and 4 bits."""
+
+        def make(folder: Path) -> None:
+            save_checkpoint(self.model, self.tokenizer, folder)
+            say(f"Packing the teacher at {_listed(WIDTHS)} bits")
+            report = pack_checkpoint(folder, WIDTHS, self.teacher.gguf_map)
+            results.save_parity(folder, report.parity)
+
+        names = ("teacher", "tokenizer", "config", "threads")
+        return self.store.stage(
+            "teacher", {name: self.origin[name] for name in names}, make,
+            work=quote.teacher_work(self.teacher.parameters),
+        )  # fmt: skip
+
+    @cached_property
+    def data(self) -> Data:
+        """The task, tokenised, every item with an answer."""
+        return prepare(
+            self.task, self.tokenizer, self.scorer, self.teacher.context, self._write_answers
+        )
+
+    def _write_answers(self, prompts: list[list[int]], max_tokens: int) -> list[str]:
+        """What the teacher says where the task holds no answer."""
+
+        def make(folder: Path) -> None:
+            gguf = self.teacher_folder / GGUF_NAMES[16]
             with bar("Teacher writes answers", len(prompts)) as running:
                 said = measure(gguf, prompts, max_tokens, on_answer=running.advance)
             cut = sum(stop is None for stop in said.stop_ids)
@@ -141,61 +139,172 @@ class Job:
                     f"{self.task.name}: the teacher did not end {cut} of {len(prompts)} answers "
                     f"within {max_tokens} tokens. Give answers, or ask for shorter ones."
                 )
-            return [self.tokenizer.decode(ids) for ids in said.answers]
+            answers = [self.tokenizer.decode(ids) for ids in said.answers]
+            results.write_json(folder / "answers.json", answers)
 
-        data = prepare(self.task, self.tokenizer, self.scorer, self.teacher.context, write)
-        bench = Bench(self.tokenizer, self.scorer, data.max_tokens)
-        return Found(data, bench, gguf, bench.run("teacher on dev", gguf, data.dev, self.model))
+        work = quote.measure_work("answers", len(prompts), self.sizes, self.teacher.parameters)
+        inputs = self.origin | {"max_tokens": max_tokens}
+        folder = self.store.stage("answers", inputs, make, work=work)
+        return results.read_json(folder / "answers.json")
 
-    def _importance(self, data: Data) -> Importance:
-        sequences = [example.ids.tolist() for example in data.train.examples[:CALIBRATION]]
-        return measure_importance(self.model, self.teacher.family, sequences)
+    @cached_property
+    def bench(self) -> Bench:
+        return Bench(self.tokenizer, self.scorer, self.data.max_tokens)
 
-    def _distil(self, student: Any, chosen: RankedShape, rows: list[Row], found: Found) -> None:
-        steps = self.options.steps or default_steps(len(rows))
-        schedule = Schedule(
-            steps=steps, batch_size=BATCH, learning_rate=LEARNING_RATE, seed=self.options.seed
+    def measured(
+        self,
+        kind: str,
+        title: str,
+        gguf: Path,
+        split: str,
+        parameters: int,
+        model: Callable[[], Any],
+    ) -> Result:
+        """One file's scores and costs on a split, measured once; `model()` gives it in torch."""
+        part = self.data.splits[split]
+
+        def make(folder: Path) -> None:
+            weights = None if self.scorer.needs_generation else model()
+            results.save_result(folder, self.bench.run(title, gguf, part, weights))
+
+        inputs = self.origin | {
+            "gguf": self.hash(gguf), "split": split, "max_tokens": self.data.max_tokens,
+        }  # fmt: skip
+        work = quote.measure_work(kind, len(part), self.sizes, parameters)
+        return results.load_result(self.store.stage(kind, inputs, make, work=work))
+
+    @cached_property
+    def teacher_dev(self) -> Result:
+        """The teacher at 16 bits on dev."""
+        gguf = self.teacher_folder / GGUF_NAMES[16]
+        return self.measured(
+            "measure", "teacher on dev", gguf, "dev", self.teacher.parameters, lambda: self.model
         )
-        title = f"Distilling {chosen.parameters / 1e6:.1f}M"
-        losses = train(student, rows, Distillation(KL), schedule, title)
-        found.losses[str(chosen.shape)] = losses
-        found.steps = steps
-        found.tokens += steps * BATCH * round(np.mean([len(row["input_ids"]) for row in rows]))
 
-    def _pack_folder(self, folder: Path, widths: tuple[int, ...], prompts: Any):
-        say(f"Packing {folder.name} at {', '.join(map(str, widths))} bits")
-        report = pack_checkpoint(folder, widths, self.teacher.gguf_map, prompts)
-        return report.files, report.parity
-
-    def _pack(self, student: Any, chosen: RankedShape, found: Found) -> Path:
-        folder = self.work / f"{chosen.parameters / 1e6:.2f}M"
-        save_checkpoint(student, self.tokenizer, folder)
-        different = dict.fromkeys(map(tuple, found.data.dev.prompts))
-        prompts = [list(prompt) for prompt in different][:PARITY_PROMPTS]
-        if not self.scorer.needs_generation:
-            prompts = None  # plain text has no prompts of its own: neutral ones are taken
-        _, found.parity[folder] = self._pack_folder(folder, WIDTHS, prompts)
-        return folder
-
-    def _measure(self, student: Any, folder: Path, chosen: RankedShape, found: Found) -> None:
-        """Measure every bit width in the runtime, but those that torch shows to be hopeless."""
-        dev = found.data.dev
-        for bits in WIDTHS:
-            model = rounded(student, bits, self.teacher.gguf_map)
-            if self.scorer.teacher_forced and found.candidates:
-                right = greedy_matches(model, dev.pairs, title=f"Checking {bits} bits")
-                if self._ratio(right.astype(float), found).high < self.options.bar:
-                    say(f"{bits} bits fall short on dev: not measured further")
-                    continue
-            gguf = folder / GGUF_NAMES[bits]
-            result = found.bench.run(
-                f"{chosen.parameters / 1e6:.1f}M, {bits} bits", gguf, dev, model
-            )
-            ratio = self._ratio(result.scores, found)
-            found.candidates.append(
-                Candidate(chosen.shape, chosen.parameters, bits, gguf, folder, result, ratio)
-            )
-
-    def _ratio(self, scores: np.ndarray, found: Found):
+    def ratio(self, scores: np.ndarray) -> Ratio:
+        """A student's dev scores against the teacher's."""
         lower = self.scorer.lower_is_better
-        return compare(scores, found.teacher_dev.scores, found.data.dev, self.options, lower)
+        return compare(scores, self.teacher_dev.scores, self.data.dev, self.options, lower)
+
+    # ------------------------------------------------------------------ what is cut, and for what
+
+    @cached_property
+    def importance(self) -> Importance:
+        """What matters in the teacher for the train items."""
+
+        def make(folder: Path) -> None:
+            sequences = [example.ids.tolist() for example in self.data.train.examples[:CALIBRATION]]
+            results.save_importance(
+                folder, measure_importance(self.model, self.teacher.family, sequences)
+            )
+
+        inputs = self.origin | {"sequences": CALIBRATION}
+        work = self._forward_work("score", min(CALIBRATION, len(self.data.train)))
+        return results.load_importance(self.store.stage("score", inputs, make, work=work))
+
+    @cached_property
+    def train_rows(self) -> list[Row]:
+        """The train items with what the teacher said about each token."""
+        return results.load_rows(*self._recorded(self.data.train.examples, PROMPT_WEIGHT))
+
+    @cached_property
+    def _dev_rows(self) -> list[Row]:
+        return results.load_rows(*self._recorded(self.data.dev.examples[:RANKING], 0.0))
+
+    def count_all(self) -> None:
+        """Look up the stages that a second run has no need to read: they took time as well."""
+        _ = self.importance
+        self._recorded(self.data.train.examples, PROMPT_WEIGHT)
+        self._recorded(self.data.dev.examples[:RANKING], 0.0)
+
+    def _recorded(
+        self, examples: Sequence[Example], prompt_weight: float
+    ) -> tuple[Path, list[Row]]:
+        rows = answer_rows(examples, prompt_weight)
+
+        def make(folder: Path) -> None:
+            results.save_rows(folder, record_teacher(self.model, rows))
+
+        inputs = self.origin | {"ids": _hash_of_rows(rows), "top_k": TOP_K}
+        work = self._forward_work("record", len(rows))
+        return self.store.stage("record", inputs, make, work=work), rows
+
+    def _forward_work(self, kind: str, items: int) -> Work:
+        return Work(kind, items, quote.forward(self.teacher.parameters, items, self.sizes))
+
+    def ranked(self, level: float) -> list[RankedShape]:
+        """The grid's shapes at one size, the nearest to the teacher first."""
+
+        def make(folder: Path) -> None:
+            results.save_ranking(
+                folder,
+                rank_shapes(
+                    self.model, self.teacher.family, self.importance, self._dev_rows, level,
+                    heads=self.effort.heads,
+                ),
+            )  # fmt: skip
+
+        inputs = self.origin | {"level": level, "heads": self.effort.heads, "dev": RANKING}
+        work = quote.rank_work(self.teacher, self.effort, level, self.sizes)
+        folder = self.store.stage("rank", inputs, make, f"{level:g}", work=work)
+        return results.load_ranking(folder)
+
+    @cached_property
+    def read_share(self) -> Callable[[Any], Reading]:
+        """Reads the share of the teacher's dev score off a student in training."""
+        return share_reader(self.data.dev, self.teacher_dev.scores, self.scorer, self.tokenizer)
+
+    # ------------------------------------------------------------------ students
+
+    def exported(
+        self,
+        kind: str,
+        label: str,
+        inputs: dict[str, Any],
+        parameters: int,
+        build: Callable[[], Any],
+    ) -> Path:
+        """A student's checkpoint with its GGUF files, proven; `build()` gives its model.
+
+        Raises ParityError where no export answers as the checkpoint does.
+        """
+
+        def make(folder: Path) -> None:
+            save_checkpoint(build(), self.tokenizer, folder)
+            say(f"Packing {label} at {_listed(WIDTHS)} bits")
+            report = pack_checkpoint(folder, WIDTHS, self.teacher.gguf_map, self._parity_prompts())
+            results.save_parity(folder, report.parity)
+
+        work = quote.pack_work(kind, parameters)
+        return self.store.stage(kind, inputs, make, label, work=work)
+
+    def _parity_prompts(self) -> list[list[int]] | None:
+        if not self.scorer.needs_generation:
+            return None  # plain text has no prompts of its own: neutral ones are taken
+        different = dict.fromkeys(map(tuple, self.data.dev.prompts))
+        return [list(prompt) for prompt in different][:PARITY_PROMPTS]
+
+    def rounded(self, folder: Path, bits: int) -> Any:
+        """A checkpoint's weights in torch, as its GGUF file at `bits` holds them."""
+        return rounded(open_checkpoint(folder).model(), bits, self.teacher.gguf_map)
+
+    def hash(self, path: Path) -> str:
+        """A file's hash, taken once a run."""
+        if path not in self._hashes:
+            self._hashes[path] = sha256_of(path)
+        return self._hashes[path]
+
+    @cached_property
+    def _hashes(self) -> dict[Path, str]:
+        return {}
+
+
+def _hash_of_rows(rows: list[Row]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(row["input_ids"].tobytes() + b"|" + row["weights"].tobytes())
+    return digest.hexdigest()
+
+
+def _listed(widths: tuple[int, ...]) -> str:
+    return ", ".join(map(str, widths))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from flyweight.card import Answer, Score, SliceScore
-from flyweight.folder import sha256_of
+from flyweight.card import Answer, ItemScores, Score, SliceScore
+from flyweight.folder import GGUF_NAMES, sha256_of
 from flyweight.make.bench import Result
 from flyweight.make.data import Split
 from flyweight.make.job import Job
 from flyweight.make.ledger import count_opening
-from flyweight.make.students import Candidate, Found, compare
+from flyweight.make.students import Candidate, compare
+from flyweight.tasks.items import content_sha256
 from flyweight.tasks.statistics import Interval, mean_interval
 from flyweight.tasks.verdict import Verdict, confidence_of_opening, judge, slice_regressions
 
@@ -30,18 +32,36 @@ class Trial:
     student: Result
 
 
-def try_on_test(job: Job, found: Found, chosen: Candidate) -> Trial:
+def try_on_test(job: Job, chosen: Candidate) -> Trial:
     """Open test for the chosen candidate: its answers beside the teacher's, and the verdict."""
-    test, lower = found.data.test, job.scorer.lower_is_better
-    options = job.options
+    options, lower = job.options, job.scorer.lower_is_better
     question = f"{options.score} {'score' if options.absolute else 'ratio'} {options.bar}"
     opening = count_opening(job.task.test_sha256, sha256_of(chosen.gguf), question)
-    student = found.bench.run("student on test", chosen.gguf, test, job.rounded(chosen))
-    teacher = found.bench.run("teacher on test", found.teacher_gguf, test, job.model)
-    ratio = compare(
-        student.scores, teacher.scores, test, options, lower, confidence_of_opening(opening)
+    weights = partial(job.rounded, chosen.checkpoint, chosen.bits)
+    student = job.measured(
+        "test", "student on test", chosen.gguf, "test", chosen.parameters, weights
     )
+    big = job.teacher_folder / GGUF_NAMES[16]
+    teacher = job.measured(
+        "test", "teacher on test", big, "test", job.teacher.parameters, lambda: job.model
+    )
+    confidence = confidence_of_opening(opening)
+    ratio = compare(student.scores, teacher.scores, job.data.test, options, lower, confidence)
     return Trial(judge(ratio, options.bar), opening, teacher, student)
+
+
+def test_scores(job: Job, trial: Trial) -> ItemScores:
+    """What every test item scored, for `scores.json`."""
+    test = job.data.test
+    return ItemScores(
+        test_sha256=job.task.test_sha256,
+        score=job.options.score,
+        lower_is_better=job.scorer.lower_is_better,
+        items=[content_sha256([item]) for item in test.items],
+        groups=test.groups,
+        teacher=trial.teacher.scores.tolist(),
+        student=trial.student.scores.tolist(),
+    )
 
 
 def score_card(scores: np.ndarray, split: Split) -> Score:
@@ -51,14 +71,18 @@ def score_card(scores: np.ndarray, split: Split) -> Score:
 
 
 def slice_scores(trial: Trial, test: Split, lower_is_better: bool, bar: float) -> list[SliceScore]:
-    """Every slice of test, with Holm's correction; nothing where no item names a slice."""
+    """Every slice of test, with Holm's correction; nothing where no item names a slice.
+
+    For likelihood (`lower_is_better`) a slice's score is its own bits over its own bytes.
+    """
     if not any(item.slices for item in test.items):
         return []
     student, teacher = trial.student.scores, trial.teacher.scores
+    weights = None
     if lower_is_better:
-        student, teacher = teacher, student
+        student, teacher, weights = teacher, student, test.byte_shares
     results = slice_regressions(
-        student, teacher, test.groups, [item.slices for item in test.items], bar
+        student, teacher, test.groups, [item.slices for item in test.items], bar, weights
     )
     return [
         SliceScore(

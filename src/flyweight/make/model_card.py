@@ -10,7 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from flyweight.card import Card
 from flyweight.make import words
-from flyweight.make.report import gguf_name, order_rows, run_commands
+from flyweight.make.report import gguf_name, run_commands
+from flyweight.make.rivals import order_rows, rivals_sentence
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -30,6 +31,7 @@ def model_card(card: Card) -> str:
     text = environment.get_template("model_card.md.j2").render(
         card=card,
         rows=rows,
+        rivals=rivals_sentence(card),
         chosen=next((row for row in rows if row.chosen), None),
         scorer=card.task.score,
         base=_base_model(card.teacher.name),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
 from flyweight.errors import OptionError
+from flyweight.make.effort import EFFORTS
 
 By = Literal["bytes", "latency", "memory"]
 
@@ -22,9 +24,11 @@ class Options:
     absolute: bool
     score: str
     by: By
+    effort: str
+    budget: int | None  # the most bytes that the model's file may have
     steps: int | None
     seed: int
-    threads: int
+    threads: int = 0  # fixed when the job first runs
 
 
 def check_options(
@@ -35,12 +39,12 @@ def check_options(
     bar_absolute: float | None,
     score: str,
     by: str,
+    effort: str,
+    budget: str | None,
     steps: int | None,
     seed: int,
 ) -> Options:
     """Options that make sense, or OptionError."""
-    import torch
-
     absolute = bar_absolute is not None
     value = bar if bar_absolute is None else bar_absolute
     name = "--bar-absolute" if absolute else "--bar"
@@ -50,11 +54,31 @@ def check_options(
         raise OptionError("--bar-absolute does not fit likelihood, which has no top. Use --bar.")
     if by not in ("bytes", "latency", "memory"):
         raise OptionError(f"--by is {by!r}: choose bytes, latency or memory.")
+    if effort not in EFFORTS:
+        raise OptionError(f"--effort is {effort!r}: choose {', '.join(EFFORTS)}.")
     if steps is not None and steps < 1:
         raise OptionError(f"--steps is {steps}: give at least 1.")
     if seed < 0:
         raise OptionError(f"--seed is {seed}: give 0 or more.")
     return Options(
-        teacher, Path(task), Path(out), value, absolute, score, cast(By, by), steps, seed,
-        threads=torch.get_num_threads(),
-    )  # fmt: skip
+        teacher=teacher,
+        task=Path(task),
+        out=Path(out),
+        bar=value,
+        absolute=absolute,
+        score=score,
+        by=cast(By, by),
+        effort=effort,
+        budget=None if budget is None else bytes_of(budget),
+        steps=steps,
+        seed=seed,
+    )
+
+
+def bytes_of(size: str) -> int:
+    """The bytes of "800kB", "2 MB" or "1.5GB" (powers of ten; "MiB" of two). OptionError else."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)[bB]?\s*", size)
+    if not found or float(found[1]) == 0:
+        raise OptionError(f"--budget is {size!r}: give a size such as 800kB, 2MB or 1.5GB.")
+    step = 1024 if found[3] else 1000
+    return int(float(found[1]) * step ** " kmgt".index(found[2].lower() or " "))

@@ -16,7 +16,6 @@ from flyweight.shrink.cut import cut_model
 from flyweight.shrink.importance import Importance
 from flyweight.shrink.shapes import grid
 
-LEVELS = (0.2, 0.35, 0.6)  # shares of the teacher's parameters
 BATCH = 32
 
 
@@ -44,14 +43,21 @@ def divergence(model: Any, rows: Sequence[Row]) -> float:
 
 
 def rank_shapes(
-    teacher: Any, family: Family, importance: Importance, rows: Sequence[Row], level: float
+    teacher: Any,
+    family: Family,
+    importance: Importance,
+    rows: Sequence[Row],
+    level: float,
+    *,
+    heads: bool = False,
 ) -> list[RankedShape]:
     """The grid's shapes with about `level` of the parameters, the least divergence first.
 
-    `rows` are dev's, with what the teacher said. Empty where the grid has no such shape.
+    `rows` are dev's, with what the teacher said; `heads` also cuts query heads within groups.
+    Empty where the grid has no such shape.
     """
     old, tied = family.shape_of(teacher.config), teacher.config.tie_word_embeddings
-    candidates = grid(family, old, tied, level)
+    candidates = grid(family, old, tied, level, heads=heads)
     if not candidates:
         return []
     ranked = []

@@ -19,11 +19,17 @@ from markupsafe import Markup, escape
 
 from flyweight.card import Answer, Card, Row
 from flyweight.folder import GGUF_NAMES, disk_errors
-from flyweight.make import plots, words
+from flyweight.make import words
 from flyweight.make.axis import Axis
+from flyweight.make.curve_plots import losses, order_recoveries, recovery_plot
 from flyweight.make.differences import Marked, differences
+from flyweight.make.frontier import frontier
+from flyweight.make.rivals import order_rows, passes, rivals_sentences
+from flyweight.make.show_quote import NAMES
+from flyweight.make.stacks import ranges, stacks
 
 SHOWN = 10  # answers
+WIDE, NARROW = 976, 350  # pixels that a picture is laid out for: a desktop, a phone
 LONGEST = {"prompt": (420, 120), "answer": (700, 200)}  # characters shown of its head and tail
 # Control characters, also those that turn the reading direction, are shown as escapes.
 _INVISIBLE = [*range(32), *range(127, 160), 0x200B, 0x200E, 0x200F, 0x2028, 0x2029, 0xFEFF]
@@ -33,6 +39,7 @@ _ESCAPES = {
     for code in _INVISIBLE
     if chr(code) not in "\t\n"
 }
+_OPTION = re.compile(r"(?<!\S)--[a-z-]+")
 _UNIT = re.compile(r"(?<=\d) (?=(?:%|[kMGTP]?B|bytes|[kMG]|µs|ms|s|min|h|bits/byte)(?![\w/]))")
 
 
@@ -69,11 +76,6 @@ def write_report(card: Card, destination: Path) -> None:
 def render(card: Card) -> str:
     """The report of a card as HTML."""
     return _environment().get_template("report.html.j2").render(**_view(card)) + "\n"
-
-
-def order_rows(rows: list[Row]) -> list[Row]:
-    """Teachers first, then candidates, each from the biggest file to the smallest."""
-    return sorted(rows, key=lambda row: (row.role != "teacher", -row.bytes, row.name))
 
 
 def order_answers(answers: list[Answer]) -> list[Answer]:
@@ -119,39 +121,80 @@ print(tokenizer.decode(said, skip_special_tokens=True))"""
 
 def _view(card: Card) -> dict[str, Any]:
     rows = order_rows(card.rows)
-    teacher = next((row for row in rows if row.role == "teacher"), None)
-    chosen = next((row for row in rows if row.chosen), None)
     answers = order_answers(card.answers)[:SHOWN]
-    bigger = {
-        name: max(card.teacher.shape.get(name, 0), card.shape.get(name, 0))
-        for name in ("layers", "hidden", "mlp")
-    }
+    recovery = order_recoveries(card)
     return {
         "card": card,
         "advice": words.advice(card.verdict),
+        "rivals": rivals_sentences(card),
         "rows": rows,
-        "teacher": teacher,
-        "chosen": chosen,
+        "groups": _groups(rows),
+        "teacher": next((row for row in rows if row.role == "teacher"), None),
+        "chosen": next((row for row in rows if row.chosen), None),
         "scorer": card.task.score,
         "likelihood": card.task.score == words.LIKELIHOOD,
         "strip": _strip(card),
-        "frontiers": [
-            ("wide", plots.frontier(card, rows, 976, 420)),
-            ("narrow", plots.frontier(card, rows, 350, 360)),
-        ],
-        "losses": [
-            ("wide", plots.losses(card, 976, 250)),
-            ("narrow", plots.losses(card, 350, 220)),
-        ],
-        "stacks": [
-            ("Teacher", card.teacher.shape, plots.stack(card.teacher.shape, bigger)),
-            ("Student", card.shape, plots.stack(card.shape, bigger)),
-        ],
+        "kept": ranges([layer + 1 for layer in card.kept_layers]),
+        "recovery": list(enumerate(recovery, 1)),
+        "unfinished": any(each.fate != "finished" for each in recovery),
         "answers": [_shown(answer) for answer in answers],
         "differing": sum(a.student.strip() != a.teacher.strip() for a in card.answers),
         "commands": run_commands(card),
         "gguf": gguf_name(card),
+        **_pictures(card, rows),
+        **_quote(card),
     }
+
+
+def _pictures(card: Card, rows: list[Row]) -> dict[str, Any]:
+    """Every picture twice, laid out for a desktop and for a phone."""
+    half = WIDE // 2 - 8
+    return {
+        "frontiers": [
+            ("wide", frontier(card, rows, half, 400, "bytes")),
+            ("wide", frontier(card, rows, half, 400, "latency")),
+            ("narrow", frontier(card, rows, NARROW, 350, "bytes")),
+            ("narrow", frontier(card, rows, NARROW, 350, "latency")),
+        ],
+        "recoveries": [
+            ("wide", recovery_plot(card, WIDE, 400)),
+            ("narrow", recovery_plot(card, NARROW, 360)),
+        ],
+        "losses": [("wide", losses(card, WIDE, 250)), ("narrow", losses(card, NARROW, 220))],
+        "stacks": [("wide", stacks(card, 704)), ("narrow", stacks(card, NARROW))],
+    }
+
+
+def _groups(rows: list[Row]) -> list[tuple[str, list[Row]]]:
+    """The rows of the table under their headings; those without rows are left out."""
+    rivals = [row for row in rows if row.role != "candidate"]
+    students = [row for row in rows if row.role == "candidate"]
+    parts = [("Rivals", rivals), ("Cut and distilled", students)]
+    return [(title, members) for title, members in parts if members]
+
+
+def _quote(card: Card) -> dict[str, Any]:
+    """The totals of the quote: what it is, quoted, actual, and how to say it."""
+    quote = card.quote
+    if quote is None:
+        return {}
+    stages = [value for each in quote.stages for value in (each.quoted, each.actual or 0.0)]
+    ahead = quote.seconds < quote.seconds_high < float("inf")
+    return {
+        "longest_seconds": quote.seconds_high if ahead else None,
+        "longest": max(stages, default=0.0) or 1.0,
+        "totals": [
+            ("Time", quote.seconds, quote.actual_seconds, words.seconds),
+            ("Tokens", quote.tokens, quote.actual_tokens, words.quantity),
+            ("Memory", quote.memory, quote.actual_memory, words.size),
+            ("Disk", quote.disk, quote.actual_disk, words.size),
+        ],
+    }
+
+
+def _ratio(actual: float, quoted: float) -> str:
+    """How many times the quote, "1.1"; a dash where nothing was quoted."""
+    return f"{actual / quoted:.2f}" if quoted else "–"
 
 
 def _strip(card: Card) -> Strip:
@@ -195,8 +238,9 @@ def _breakable(text: str) -> Markup:
 
 
 def _kept_together(text: str) -> Markup:
-    """Escaped text in which a number is never parted from its unit at a line's end."""
-    return escape(_UNIT.sub("\u00a0", text))
+    """Escaped text in which no number is parted from its unit, no option from its dashes."""
+    escaped = str(escape(_UNIT.sub("\u00a0", text)))
+    return Markup(_OPTION.sub(r'<span class="whole">\g<0></span>', escaped))
 
 
 @cache
@@ -214,5 +258,5 @@ def _environment() -> Environment:
         environment.filters[name] = lambda value, *rest, say=function: _kept_together(
             say(value, *rest)
         )
-    environment.globals["words"] = words
+    environment.globals |= {"words": words, "passes": passes, "ratio": _ratio, "stages": NAMES}
     return environment

@@ -1,4 +1,4 @@
-"""The end of a job, in the terminal: the table, the verdict, and where everything is."""
+"""The end of a job, in the terminal: the table, the verdict, the rivals, and the paths."""
 
 from __future__ import annotations
 
@@ -6,33 +6,43 @@ from pathlib import Path
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flyweight.card import Card, Row
 from flyweight.folder import REPORT
 from flyweight.make import words
+from flyweight.make.rivals import order_rows, rivals_sentence
 
 COLUMNS = ("size", "score", "kept", "at least", "answer", "tok/s", "memory")
+NAME = 20  # columns of a terminal that a model's name may take, so that a line has at most 80
 
 
 def result_table(card: Card) -> Table:
     """Every measured model, the teacher first, a line each; fits 80 columns."""
-    title = f"{card.task.name}: measured in llama.cpp on {card.task.dev:,} dev items"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("model", no_wrap=True)
+    title = f"{escape(card.task.name)}: measured in llama.cpp on {card.task.dev:,} dev items"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    table.add_column("model", no_wrap=True, max_width=NAME)
     for heading in COLUMNS:
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in card.rows:
-        table.add_row(*_cells(row, card), style="bold green" if row.chosen else "")
+    for row in order_rows(card.rows):
+        table.add_row(*_cells(row, card), style=_style(row))
     return table
+
+
+def _style(row: Row) -> str:
+    if row.chosen:
+        return "bold green"
+    return "" if row.role == "candidate" else "italic"
 
 
 def _cells(row: Row, card: Card) -> tuple[str, ...]:
     teacher = row.role == "teacher"
+    likelihood = card.task.score == words.LIKELIHOOD
     return (
-        row.name,
+        escape(row.name),
         words.size(row.bytes),
-        words.score(row.dev.mean, card.task.score),
+        f"{row.dev.mean:.3f}" if likelihood else words.score(row.dev.mean, card.task.score),
         "" if teacher else words.percent(row.dev_ratio),
         "" if teacher else words.lower_limit(row.dev_low, card.verdict.bar),
         words.seconds(row.latency_p50),
@@ -42,14 +52,18 @@ def _cells(row: Row, card: Card) -> tuple[str, ...]:
 
 
 def show_result(card: Card, out: Path, console: Console | None = None) -> None:
-    """Print the table, the verdict sentence and the paths."""
+    """Print the table, the verdict sentence, the rivals, quoted and actual time, and the paths."""
     console = console or Console(highlight=False)
     smaller = card.teacher.bytes / card.student.bytes
     console.print()
     console.print(result_table(card))
-    console.print(f"[bold]{card.verdict.word.upper()}[/bold]: {card.verdict.sentence}")
+    console.print(f"[bold]{card.verdict.word.upper()}[/bold]: {escape(card.verdict.sentence)}")
+    if rivals := rivals_sentence(card):
+        console.print(escape(rivals))
     if advice := words.advice(card.verdict):
         console.print(advice)
-    console.print(f"It is {words.times(smaller)} times smaller than the teacher at 16 bits.\n")
-    console.print(f"model   {out}", soft_wrap=True)
-    console.print(f"report  {out / REPORT}", soft_wrap=True)
+    console.print(f"It is {words.times(smaller)} times smaller than the teacher at 16 bits.")
+    if card.quote:
+        console.print(words.quote_line(card.quote))
+    console.print(f"\nmodel   {escape(str(out))}", soft_wrap=True)
+    console.print(f"report  {escape(str(out / REPORT))}", soft_wrap=True)

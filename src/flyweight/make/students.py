@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from flyweight.anatomy import Shape
-from flyweight.make.bench import Bench, Result
-from flyweight.make.data import Data, Split
+from flyweight.card import Role
+from flyweight.make.bench import Result
+from flyweight.make.curve import Forecast
+from flyweight.make.data import Split
 from flyweight.make.options import By, Options
 from flyweight.make.rank import RankedShape
-from flyweight.runtime.parity import ParityReport
 from flyweight.tasks.statistics import Ratio, absolute_limits, paired_ratio
-
-EPOCHS = 10
-BATCH = 32
-LEARNING_RATE = 2e-3
-KL = 0.7
-
-
-def default_steps(rows: int) -> int:
-    """Enough to see every row EPOCHS times, between 100 and 3,000."""
-    return min(3000, max(100, math.ceil(rows * EPOCHS / BATCH)))
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A distilled shape at one bit width, measured on dev."""
+    """A file that was measured on dev: a distilled shape at one bit width, or a rival."""
 
     shape: Shape
     parameters: int
@@ -39,10 +30,13 @@ class Candidate:
     checkpoint: Path
     dev: Result
     ratio: Ratio  # against the teacher on dev, or the score itself for an absolute bar
+    role: Role = "candidate"
+    note: str = ""
 
     @property
     def name(self) -> str:
-        return f"{self.parameters / 1e6:.1f}M at {self.bits} bits"
+        of = {"quantised teacher": "teacher", "from scratch": "scratch"}
+        return f"{of.get(self.role, f'{self.parameters / 1e6:.1f}M')} at {self.bits} bits"
 
     @property
     def bytes(self) -> int:
@@ -57,19 +51,44 @@ class Candidate:
 
 
 @dataclass
-class Found:
-    """What the job has found out; everything that the card will say comes from here."""
+class Contender:
+    """A shape in the search: how far it was trained, and where its curve is heading."""
 
-    data: Data
-    bench: Bench
-    teacher_gguf: Path
-    teacher_dev: Result
-    ranking: list[RankedShape] = field(default_factory=list)
+    ranked: RankedShape
+    full_steps: int
+    step: int = 0
+    steps: list[int] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    forecast: Forecast | None = None  # None once it is finished: there is nothing to guess
     candidates: list[Candidate] = field(default_factory=list)
-    parity: dict[Path, ParityReport] = field(default_factory=dict)
-    losses: dict[str, list[float]] = field(default_factory=dict)
-    tokens: int = 0
-    steps: int = 0
+    excluded: str = ""  # why it can be no candidate: not exported faithfully, or too big
+    hopeless: bool = False
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.full_steps
+
+    @property
+    def fate(self) -> Literal["finished", "dropped", "hopeless"]:
+        return "finished" if self.finished else "hopeless" if self.hopeless else "dropped"
+
+    @property
+    def label(self) -> str:
+        return f"{self.ranked.parameters / 1e6:.2f}M"
+
+
+@dataclass
+class Found:
+    """What a search has found out."""
+
+    ranking: list[RankedShape]
+    contenders: list[Contender]
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """Every student that was measured."""
+        return [made for contender in self.contenders for made in contender.candidates]
 
 
 def compare(
@@ -84,9 +103,22 @@ def compare(
     return paired_ratio(student, teacher, split.groups, confidence)
 
 
+def within_budget(size: int, options: Options) -> bool:
+    """Whether a file of `size` bytes is within the budget."""
+    return options.budget is None or size <= options.budget
+
+
+def passes(candidate: Candidate, options: Options) -> bool:
+    """Whether a candidate's lower limit on dev reaches the bar, within the budget."""
+    return candidate.ratio.low >= options.bar and within_budget(candidate.bytes, options)
+
+
 def choose(candidates: Sequence[Candidate], options: Options) -> Candidate:
-    """The smallest whose lower limit on dev reaches the bar; else the one with the highest."""
-    good = [candidate for candidate in candidates if candidate.ratio.low >= options.bar]
+    """The smallest that passes on dev; else the one with the highest limit (smallest of equals)."""
+    good = [candidate for candidate in candidates if passes(candidate, options)]
     if good:
         return min(good, key=lambda candidate: candidate.size(options.by))
-    return max(candidates, key=lambda made: (made.ratio.low, made.ratio.estimate))
+    return max(
+        candidates,
+        key=lambda made: (made.ratio.low, made.ratio.estimate, -made.size(options.by)),
+    )

@@ -14,14 +14,21 @@ def make(
     bar_absolute: float | None = None,
     score: str = "exact",
     by: str = "bytes",
+    effort: str = "standard",
+    budget: str | None = None,
     steps: int | None = None,
+    machine: str = "this",
+    dry_run: bool = False,
     seed: int = 0,
 ) -> Path:
     """Make the smallest model that still does your task, with proof that it does.
 
-    Cuts the teacher, distils it back on your own task, packs it at 16, 8 and 4 bits, measures
-    every candidate in the runtime, and tries the smallest that passes on dev once on test.
-    Returns the model folder; its `card.json` holds the verdict.
+    Cuts the teacher to many shapes, distils them back on your own task and drops those that lag,
+    packs the best at 16, 8 and 4 bits, measures them in the runtime, and tries the smallest that
+    passes on dev once on test. Says first what that will take. It can be stopped at any moment: the
+    same command goes on where it was, and another bar uses all that is known. What is known lies
+    beside the model folder, in `out.work`. Returns the model folder; its `card.json` holds the
+    verdict.
 
     Args:
         teacher: A Hugging Face model folder, or a hub name.
@@ -30,45 +37,30 @@ def make(
         bar: The share of the teacher's score that is good enough.
         bar_absolute: A bar in the score's own range instead.
         score: exact, choice, json, contains, numeric, f1, likelihood, or module:function.
-        by: What smallest means: bytes, latency or memory.
-        steps: Distillation steps for each candidate; chosen from the task's size if not given.
+        by: What smallest means among what was measured: bytes, latency or memory. Shapes are
+            searched by their parameters.
+        effort: quick, standard or thorough: how many shapes are tried, and how long.
+        budget: The most that the model's file may take, such as 2MB; no limit if not given.
+        steps: Distillation steps of a shape; chosen from the task's size if not given.
+        machine: Whose speed the quote is for: this, laptop, a100-80, h100, or a file of records.
+        dry_run: Print the quote and stop.
         seed: Makes the run repeatable on the same machine.
 
     Raises:
         FlyweightError: Bad input, a teacher that cannot be used, or a full disk.
     """
-    import tempfile
-
-    from flyweight.checkpoint import open_checkpoint
-    from flyweight.folder import check_place, check_space, disk_errors
-    from flyweight.make.handover import hand_over
-    from flyweight.make.job import Job
-    from flyweight.make.judge import try_on_test
+    from flyweight.errors import OptionError
     from flyweight.make.options import check_options
-    from flyweight.make.show import show_result
-    from flyweight.make.students import choose
-    from flyweight.tasks.read import read_task
-    from flyweight.tasks.score import scorer
+    from flyweight.make.run import prepare_job, run_job
+    from flyweight.make.show_quote import show_quote
 
-    options = check_options(teacher, task, out, bar, bar_absolute, score, by, steps, seed)
-    scoring = scorer(score)
-    check_place(options.out)
-    source = open_checkpoint(teacher)
-    check_space(options.out, 7 * source.bytes)
-    items = read_task(task)
-    with disk_errors(options.out):
-        options.out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    with (
-        disk_errors(options.out),
-        tempfile.TemporaryDirectory(
-            prefix=".flyweight-", dir=options.out.absolute().parent
-        ) as scratch,
-    ):
-        job = Job(options, source, items, scoring, Path(scratch))
-        found = job.run()
-        chosen = choose(found.candidates, options)
-        with job.clock.stage("test"):
-            trial = try_on_test(job, found, chosen)
-        card = hand_over(job, found, chosen, trial)
-    show_result(card, options.out)
+    options = check_options(
+        teacher, task, out, bar, bar_absolute, score, by, effort, budget, steps, seed
+    )
+    if machine != "this" and not dry_run:
+        raise OptionError(f"--machine {machine} is for a quote alone: add --dry-run.")
+    plan = prepare_job(options, machine)
+    show_quote(plan.quote, plan.warnings)
+    if not dry_run:
+        run_job(plan)
     return options.out

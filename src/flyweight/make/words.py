@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from flyweight.card import Score, VerdictCard
+    from flyweight.card import QuoteCard, Recovery, Score, VerdictCard
     from flyweight.tasks.verdict import Verdict
 
 _STEPS = ("bytes", "kB", "MB", "GB", "TB", "PB")
@@ -124,9 +124,9 @@ def verdict_sentence(
     score's own range. Limits are rounded away from the estimate, never across the bar.
     """
     bar = bar_percent(verdict.bar)
-    kept = f"{_kept(verdict.estimate, scorer, absolute)} on {_items(verdict.n, 'unseen ')}"
+    held = f"{kept(verdict.estimate, scorer, absolute)} on {_items(verdict.n, 'unseen ')}"
     sure = f"one-sided {bar_percent(verdict.confidence)}"
-    start = f"The {size(model_bytes)} model {kept}"
+    start = f"The {size(model_bytes)} model {held}"
     if verdict.word == "passes":
         limit = lower_limit(verdict.low, verdict.bar)
         return f"{start} (at least {limit}, {sure}), which passes the bar of {bar}."
@@ -157,7 +157,51 @@ def advice(verdict: Verdict | VerdictCard) -> str:
     return more + "More train items, more --steps, or a lower --bar may help the next try."
 
 
-def _kept(estimate: float, scorer: str, absolute: bool) -> str:
+def shape(sizes: dict[str, int]) -> str:
+    """A shape in short: "4 layers x 224, MLP 384, 6 heads in 2 groups", as far as it is known."""
+    layers = f"{sizes.get('layers', 0):,} layer{'' if sizes.get('layers') == 1 else 's'}"
+    said = [layers + (f" x {sizes['hidden']:,}" if "hidden" in sizes else "")]
+    if "mlp" in sizes:
+        said.append(f"MLP {sizes['mlp']:,}")
+    if "heads" in sizes and "kv_groups" in sizes:
+        groups = sizes["kv_groups"]
+        said.append(f"{sizes['heads']} heads in {groups} group{'' if groups == 1 else 's'}")
+    return ", ".join(said)
+
+
+def fate(recovery: Recovery) -> str:
+    """How a distillation ended: "dropped after 117 of 938 steps: would reach about 91 %"."""
+    done = recovery.steps[-1] if recovery.steps else 0
+    if recovery.fate == "finished":
+        reached = f" at {percent(recovery.shares[-1])}" if recovery.shares else ""
+        return f"finished{reached} after {done:,} step{'' if done == 1 else 's'}"
+    said = f"{recovery.fate} after {done:,} of {recovery.full_steps:,} steps"
+    likely, low, high = recovery.predicted, recovery.predicted_low, recovery.predicted_high
+    if likely is None or not math.isfinite(likely):
+        return said
+    said += f": would reach about {percent(likely, 0)}"
+    if low is not None and high is not None and math.isfinite(low + high):
+        said += f" (likely {percent(low, 0).removesuffix(' %')} to {percent(high, 0)})"
+    return said
+
+
+def quote_line(quote: QuoteCard) -> str:
+    """The quote beside what came: "quoted 3 min 10 s, took 3 min 32 s"."""
+    said = f"quoted {seconds(quote.seconds)}"
+    return said if quote.actual_seconds is None else f"{said}, took {seconds(quote.actual_seconds)}"
+
+
+def quote_rates(quote: QuoteCard) -> str:
+    """Where the rates of a quote come from."""
+    if quote.source == "assumed":
+        return "assumed: no past job on this machine was there to measure them on"
+    if quote.jobs < 1:
+        return "measured on this machine"
+    return f"measured on {quote.jobs:,} past job{'' if quote.jobs == 1 else 's'} on this machine"
+
+
+def kept(estimate: float, scorer: str, absolute: bool) -> str:
+    """How much of the score is left, as a verb phrase: "keeps 97.8 % of the teacher's score"."""
     if absolute:
         return f"scores {percent(estimate)}"
     if scorer == LIKELIHOOD:

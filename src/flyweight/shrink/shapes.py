@@ -10,9 +10,10 @@ from flyweight.errors import OptionError
 
 BLOCK = 32  # every row that is to be quantised must be a multiple of this
 LAYERS = (1.0, 0.75, 0.5, 0.375, 0.25)
-HIDDEN = (1.0, 0.75, 0.5)
+HIDDEN = (1.0, 0.75, 0.5, 0.375, 0.25)
 MLP = (1.0, 0.75, 0.5, 0.375, 0.25)
 GROUPS = (1.0, 0.5)
+HEADS = (1.0, 0.5)  # of the query heads within a group
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,19 @@ def fits(shape: Shape) -> bool:
     return shape.hidden % shape.heads == 0
 
 
-def grid(family: Family, teacher: Shape, tied: bool, keep: float, slack: float = 0.1):
+def grid(
+    family: Family,
+    teacher: Shape,
+    tied: bool,
+    keep: float,
+    slack: float = 0.1,
+    *,
+    heads: bool = False,
+) -> list[Candidate]:
     """Candidates with about `keep` of the teacher's parameters (within `slack`, relative).
 
-    All combinations of a few layer counts, widths, MLP widths and KV group counts; widths are
-    multiples of 32, so that every row can be quantised.
+    All combinations of a few layer counts, widths, MLP widths and KV group counts, with `heads`
+    also of query heads in a group; widths are multiples of 32, so that every row can be quantised.
     """
     whole = family.count(teacher, tied)
     sizes = product(
@@ -50,15 +59,16 @@ def grid(family: Family, teacher: Shape, tied: bool, keep: float, slack: float =
         portions(teacher.hidden, HIDDEN, BLOCK),
         portions(teacher.mlp, MLP, BLOCK),
         portions(teacher.kv_groups, GROUPS, 1),
+        portions(teacher.group_heads, HEADS if heads else (1.0,), 1),
     )
     candidates = []
-    for layers, hidden, mlp, groups in sizes:
+    for layers, hidden, mlp, groups, each in sizes:
         shape = teacher.with_sizes(
             layers=layers,
             hidden=hidden,
             mlp=mlp,
             kv_groups=groups,
-            heads=groups * teacher.group_heads,
+            heads=groups * each,
         )
         count = family.count(shape, tied)
         if fits(shape) and abs(count / whole / keep - 1) <= slack:

@@ -1,0 +1,128 @@
+"""What a search has to beat: the teacher only quantised, and the same shape from scratch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from flyweight.distill.losses import cross_entropy
+from flyweight.distill.trainer import Schedule
+from flyweight.errors import ParityError
+from flyweight.make.effort import BATCH, MOST_DOUBLINGS
+from flyweight.make.job import Job
+from flyweight.make.students import Candidate, passes
+from flyweight.make.trials import Lesson, learn, learned_model, measure_widths
+from flyweight.progress import say
+
+PLATEAU_GAIN = 0.01  # of the dev error: twice the steps that bring less than this are the plateau
+
+
+def find_rivals(job: Job, chosen: Candidate) -> list[Candidate]:
+    """The rivals of the chosen student, measured on dev as it was."""
+    return [*quantised_teachers(job), *from_scratch(job, chosen)]
+
+
+def quantised_teachers(job: Job) -> list[Candidate]:
+    """The smallest teacher only quantised that passes; where none does, all that were measured.
+
+    Which is the smallest is known before for bytes alone; else both are measured.
+    """
+    teacher, options, measured = job.teacher, job.options, []
+    for bits in (4, 8):  # the smaller file first
+        measured += measure_widths(
+            job,
+            job.teacher_folder,
+            teacher.shape,
+            teacher.parameters,
+            "teacher",
+            (bits,),
+            role="quantised teacher",
+        )
+        if options.by == "bytes" and passes(measured[-1], options):
+            break
+    good = [each for each in measured if passes(each, options)]
+    return [min(good, key=lambda each: each.size(options.by))] if good else measured
+
+
+def from_scratch(job: Job, chosen: Candidate) -> list[Candidate]:
+    """The chosen shape at the same bits, drawn at random and taught by the answers alone."""
+    lesson, note = _best_lesson(job, chosen)
+    learn(job, lesson, lesson.schedule.steps)
+    try:
+        folder = job.exported(
+            "rival",
+            lesson.label,
+            lesson.inputs,
+            chosen.parameters,
+            lambda: learned_model(job, lesson),
+        )
+    except ParityError as error:
+        say(f"The rival from scratch is not exported: {error}")
+        return []
+    return measure_widths(
+        job,
+        folder,
+        chosen.shape,
+        chosen.parameters,
+        "from scratch",
+        (chosen.bits,),
+        role="from scratch",
+        note=note,
+    )
+
+
+def _best_lesson(job: Job, chosen: Candidate) -> tuple[Lesson, str]:
+    """The lesson from scratch with the smallest dev error among the rates, and its note."""
+    rates = job.effort.scratch_rates
+    if not job.effort.scratch_plateau:
+        return _scratch(job, chosen, rates[0], job.steps), "the same tokens"
+    found = [_to_plateau(job, chosen, rate) for rate in rates]
+    _, best = min(found, key=lambda pair: pair[0])
+    times = best.schedule.steps / job.steps
+    return best, f"to its plateau ({times:g} times the tokens), best of {len(rates)} rates"
+
+
+def _to_plateau(job: Job, chosen: Candidate, rate: float) -> tuple[float, Lesson]:
+    """Twice the steps, and twice again, until that gains less than PLATEAU_GAIN on dev."""
+    lesson = _scratch(job, chosen, rate, job.steps)
+    error = _dev_error(job, lesson)
+    for doubling in range(1, MOST_DOUBLINGS + 1):
+        longer = _scratch(job, chosen, rate, job.steps * 2**doubling)
+        new = _dev_error(job, longer)
+        if new >= error * (1 - PLATEAU_GAIN):
+            break
+        lesson, error = longer, new
+    return error, lesson
+
+
+def _dev_error(job: Job, lesson: Lesson) -> float:
+    """What the last reading on dev leaves to be desired."""
+    share = learn(job, lesson, lesson.schedule.steps).readings[-1][1]["share"]
+    return max(0.0, 1 - share) if math.isfinite(share) else math.inf
+
+
+def _scratch(job: Job, chosen: Candidate, rate: float, steps: int) -> Lesson:
+    schedule = Schedule(steps=steps, batch_size=BATCH, learning_rate=rate, seed=job.options.seed)
+    told = {"scratch": chosen.shape.as_dict(), "schedule": asdict(schedule)}
+    return Lesson(
+        "scratch",
+        f"{chosen.parameters / 1e6:.2f}M",
+        chosen.parameters,
+        job.origin | told,
+        cross_entropy,
+        schedule,
+        lambda: untrained(job, chosen),
+    )
+
+
+def untrained(job: Job, chosen: Candidate) -> Any:
+    """A network of the chosen shape as its architecture draws it, from the job's seed."""
+    config = job.teacher.family.config_for(job.teacher.config, chosen.shape)
+    with torch.random.fork_rng():
+        torch.manual_seed(job.options.seed)
+        model = type(job.model)(config).float()
+    model.generation_config = job.model.generation_config
+    return model.eval()

@@ -1,0 +1,100 @@
+"""Results of stages as files: measurements, importance, recorded rows, parity, shapes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from flyweight.anatomy import Shape
+from flyweight.distill.trainer import Row
+from flyweight.make.bench import Result
+from flyweight.make.rank import RankedShape
+from flyweight.runtime.measure import Measurement
+from flyweight.runtime.parity import Difference, ParityReport
+from flyweight.shrink.importance import Importance
+
+PARITY = "parity.json"
+_RESULT, _RANKING = "result.json", "ranking.json"
+_IMPORTANCE, _ROWS = "importance.safetensors", "rows.safetensors"
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def save_result(folder: Path, result: Result) -> None:
+    """One model's scores, answers and costs on one split."""
+    told = {
+        "scores": result.scores.tolist(),
+        "answers": result.answers,
+        "cost": asdict(result.cost),
+    }
+    write_json(folder / _RESULT, told)
+
+
+def load_result(folder: Path) -> Result:
+    told = read_json(folder / _RESULT)
+    return Result(np.array(told["scores"]), told["answers"], Measurement(**told["cost"]))
+
+
+def save_importance(folder: Path, importance: Importance) -> None:
+    """The four score tensors."""
+    tensors = {name: value.contiguous() for name, value in vars(importance).items()}
+    save_file(tensors, folder / _IMPORTANCE)
+
+
+def load_importance(folder: Path) -> Importance:
+    return Importance(**load_file(folder / _IMPORTANCE))
+
+
+def save_rows(folder: Path, rows: Sequence[Row]) -> None:
+    """What the teacher said about each wanted token, laid end to end; ids are not kept."""
+    counts = torch.tensor([len(row["top"]) for row in rows])
+    tensors = {key: torch.cat([row[key] for row in rows]) for key in ("top", "indices")}
+    save_file(tensors | {"counts": counts}, folder / _ROWS)
+
+
+def load_rows(folder: Path, rows: Sequence[Row]) -> list[Row]:
+    """`rows` (the same that were recorded) with `top` and `indices` added."""
+    told = load_file(folder / _ROWS)
+    counts = told.pop("counts").tolist()
+    parts = {key: value.split(counts) for key, value in told.items()}
+    return [
+        row | {"top": top, "indices": indices}
+        for row, top, indices in zip(rows, parts["top"], parts["indices"], strict=True)
+    ]
+
+
+def save_parity(folder: Path, report: ParityReport) -> None:
+    """How an exported file compares with its checkpoint."""
+    write_json(folder / PARITY, asdict(report))
+
+
+def load_parity(folder: Path) -> ParityReport:
+    told = read_json(folder / PARITY)
+    ties, differing = (
+        [Difference(**each) for each in told.pop(name)] for name in ("near_ties", "differing")
+    )
+    return ParityReport(**told, near_ties=ties, differing=differing)
+
+
+def save_ranking(folder: Path, ranked: Sequence[RankedShape]) -> None:
+    """The shapes of one level, nearest to the teacher first."""
+    write_json(folder / _RANKING, [asdict(each) for each in ranked])
+
+
+def load_ranking(folder: Path) -> list[RankedShape]:
+    return [
+        RankedShape(Shape(**each.pop("shape")), **each) for each in read_json(folder / _RANKING)
+    ]

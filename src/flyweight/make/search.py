@@ -1,0 +1,192 @@
+"""The search for the smallest shape that passes: successive halving on recovery curves.
+
+Every level's best shapes are trained for a short while; after each rung half of them drop out, and
+those stay that are most likely the answer: they pass, and nothing smaller does. A short training is
+the beginning of the full one, so nothing that stays is trained twice. The last ones are trained to
+the end and measured in the runtime, until one passes and no smaller one is likely to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from flyweight.errors import FlyweightError, OptionError, ParityError, UnsupportedFamily
+from flyweight.make.curve import ANSWERS, BITS, forecast
+from flyweight.make.job import Job
+from flyweight.make.probe import sample_of
+from flyweight.make.students import Contender, Found, passes
+from flyweight.make.trials import distillation, learn, measure_contender
+from flyweight.progress import say
+
+LEAST_BYTES = 0.55  # of a parameter in the smallest file: Q4_0 is 18 bytes for 32 weights
+HOPELESS = 0.02  # the chance to pass below which nothing is trained on
+
+
+def search(job: Job) -> Found:
+    """Rank, train and measure shapes until the smallest that passes on dev is found.
+
+    Raises UnsupportedFamily for a teacher too small to be cut, ParityError where no student can be
+    exported faithfully, OptionError where none is within the budget.
+    """
+    job.ratio(job.teacher_dev.scores)  # a teacher that scores 0 ends it here
+    found = line_up(job)
+    survivors = found.contenders
+    for number, rung in enumerate(job.effort.rungs):
+        for contender in survivors:
+            advance(job, contender, max(1, round(rung * contender.full_steps)))
+        survivors = halve(job, survivors, first=number == 0)
+    finish(job, found, survivors)
+    if not found.candidates:
+        raise _nothing(job, found)
+    return found
+
+
+def _nothing(job: Job, found: Found) -> FlyweightError:
+    """Why no student could be measured, as the error to raise."""
+    why = "; ".join(f"{each.label}: {each.excluded}" for each in found.contenders if each.excluded)
+    if job.options.budget is not None:
+        return OptionError(
+            f"--budget of {job.options.budget:,} bytes: nothing that small was made ({why}). "
+            "Give a larger budget, or a smaller teacher."
+        )
+    return ParityError(
+        f"no student could be exported with the answers of its checkpoint ({why}). Train longer "
+        "(--steps) or give more train items."
+    )
+
+
+def line_up(job: Job) -> Found:
+    """The contenders: the best shapes of every level, the smallest first."""
+    ranking, contenders, seen = [], [], set()
+    for level in job.effort.levels:
+        shapes = job.ranked(level)
+        ranking += shapes
+        fresh = [ranked for ranked in shapes if ranked.shape not in seen][: job.effort.width]
+        seen |= {ranked.shape for ranked in fresh}
+        contenders += [Contender(ranked, job.steps) for ranked in fresh]
+    if not contenders:
+        raise UnsupportedFamily(f"{job.teacher.name} is too small to be cut by the grid.")
+    if job.options.budget is not None:
+        least = min(each.ranked.parameters for each in contenders)
+        most = max(least, job.options.budget / LEAST_BYTES)
+        contenders = [each for each in contenders if each.ranked.parameters <= most]
+    return Found(ranking, sorted(contenders, key=lambda each: each.ranked.parameters))
+
+
+def advance(job: Job, contender: Contender, step: int) -> None:
+    """Train a contender to `step`, and look where its curve is heading."""
+    if step <= contender.step:
+        return
+    trained = learn(job, distillation(job, contender), step)
+    contender.step = trained.step
+    contender.losses = trained.losses
+    contender.steps = [at for at, _ in trained.readings]
+    name = "score" if job.options.absolute else "share"
+    contender.shares = [reading[name] for _, reading in trained.readings]
+    contender.forecast = None
+    if not contender.finished:
+        sample = len(sample_of(job.data.dev))
+        contender.forecast = forecast(
+            contender.steps,
+            contender.shares,
+            contender.full_steps,
+            sample,
+            ANSWERS if job.scorer.needs_generation else BITS,
+        )
+        say(f"{contender.label}: heading for {contender.forecast.share:.1%} of the teacher's score")
+
+
+def chance(job: Job, contender: Contender) -> float:
+    """The chance that a contender passes on dev."""
+    if contender.candidates:
+        return float(any(passes(made, job.options) for made in contender.candidates))
+    if contender.excluded:
+        return 0.0
+    if contender.forecast is None:
+        return 0.5
+    return contender.forecast.chance(needed_share(job))
+
+
+def needed_share(job: Job) -> float:
+    """The dev share whose lower limit just reaches the bar, roughly: a binomial's for scores of 0
+    and 1; bits of likelihood differ so little between two models that the bar itself will do.
+    """
+    bar = job.options.bar
+    if not job.scorer.needs_generation:
+        return bar
+    return min(1.0, bar + 1.645 * math.sqrt(max(1 - bar, 0.01) * bar / len(job.data.dev)))
+
+
+def likely_answers(chances: Sequence[float]) -> list[float]:
+    """For shapes from small to big: the chance that each passes and none smaller does."""
+    smaller_fail = np.cumprod([1.0, *(1 - np.asarray(chances, dtype=float))])[:-1]
+    return (np.asarray(chances, dtype=float) * smaller_fail).tolist()
+
+
+def halve(job: Job, contenders: Sequence[Contender], *, first: bool) -> list[Contender]:
+    """The half (rounded up) that stays, the smallest first.
+
+    After the first rung the better half of each level stays: shapes of one size are compared with
+    each other by share and loss. Then the half that most likely holds the answer.
+    """
+    by_level: dict[float, list[Contender]] = {}
+    for contender in contenders:
+        by_level.setdefault(contender.ranked.level, []).append(contender)
+    if first and len(by_level) < len(contenders):
+        kept = []
+        for level in by_level.values():
+            level.sort(key=lambda each: (-_last(each.shares), float(np.mean(each.losses[-20:]))))
+            kept += level[: math.ceil(len(level) / 2)]
+    else:
+        likely = likely_answers([chance(job, each) for each in contenders])
+        order = sorted(range(len(contenders)), key=lambda i: -likely[i])
+        kept = [contenders[i] for i in order[: math.ceil(len(contenders) / 2)]]
+    return sorted(kept, key=lambda each: each.ranked.parameters)
+
+
+def finish(job: Job, found: Found, survivors: Sequence[Contender]) -> None:
+    """Train to the end and measure, the likeliest answer first, until it is found."""
+    while True:
+        chances = [chance(job, each) for each in found.contenders]
+        best = next_to_finish(found.contenders, chances, survivors, job.effort.patience)
+        if best is None:
+            break
+        advance(job, best, best.full_steps)
+        measure_contender(job, best)
+    for each in found.contenders:
+        each.hopeless = not each.finished and chance(job, each) < HOPELESS
+
+
+def next_to_finish(
+    contenders: Sequence[Contender],
+    chances: Sequence[float],
+    survivors: Sequence[Contender],
+    patience: float,
+) -> Contender | None:
+    """Which of the contenders (small to big) to train to the end next; None: the search is over.
+
+    Once one passes, only smaller ones are of interest, as long as the chance that one of them
+    passes is at least `patience`. Survivors go before those that dropped out.
+    """
+    measured = [bool(each.candidates) for each in contenders]
+    passed = [i for i, done in enumerate(measured) if done and chances[i] == 1.0]
+    still = [
+        i
+        for i, each in enumerate(contenders[: passed[0] if passed else None])
+        if not measured[i] and not each.excluded
+    ]
+    likely = likely_answers(chances)
+    hopeful = [i for i in still if chances[i] >= HOPELESS]
+    if passed and sum(likely[i] for i in hopeful) < patience:
+        return None
+    if not hopeful:  # the biggest comes nearest, and something has to be measured
+        return contenders[still[-1]] if still and not any(measured) else None
+    preferred = [i for i in hopeful if contenders[i] in survivors] or hopeful
+    return contenders[max(preferred, key=lambda i: likely[i])]
+
+
+def _last(shares: Sequence[float]) -> float:
+    return shares[-1] if shares else 0.0

@@ -1,0 +1,179 @@
+"""One student's way: cut or drawn at random, trained, exported, and measured on dev."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flyweight.anatomy import Shape
+from flyweight.distill.losses import Distillation, Objective
+from flyweight.distill.resume import Trained, newest_checkpoint
+from flyweight.distill.trainer import Probe, Schedule, train
+from flyweight.errors import ParityError
+from flyweight.folder import GGUF_NAMES
+from flyweight.make.effort import BATCH, KL, LEARNING_RATE
+from flyweight.make.job import WIDTHS, Job
+from flyweight.make.probe import probe_steps
+from flyweight.make.quote import forward, train_work
+from flyweight.make.rates import Work
+from flyweight.make.results import read_json, write_json
+from flyweight.make.students import Candidate, Contender, within_budget
+from flyweight.progress import say
+from flyweight.runtime.forced import greedy_matches
+from flyweight.shrink.cut import cut_model
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A training that can be broken off and taken up: `inputs` are what its weights depend on."""
+
+    kind: str  # of its stage
+    label: str
+    parameters: int
+    inputs: dict[str, Any]
+    objective: Objective
+    schedule: Schedule
+    start: Callable[[], Any]  # the model before the first step
+
+
+def learn(job: Job, lesson: Lesson, step: int, model: Any = None) -> Trained:
+    """The course of a lesson up to `step`, trained where it was not yet.
+
+    Without a `model` to take the weights nothing is loaded that is not needed.
+    """
+    folder = job.store.grown(lesson.kind, lesson.inputs, lesson.label)
+    done = newest_checkpoint(folder)
+    if model is None and done is not None and done.step >= step:
+        trained = done.trained().until(step)
+        job.steps_taken[folder] = trained.step
+        job.store.spent(lesson.kind, folder, trained.seconds)
+        return trained
+    before = (done.step, done.seconds) if done is not None else (0, 0.0)
+    job.store.journal.began(lesson.kind, folder.name)
+    trained = train(
+        model or lesson.start(),
+        job.train_rows,
+        lesson.objective,
+        lesson.schedule,
+        f"{'Distilling' if lesson.kind == 'distil' else 'From scratch:'} {lesson.label}",
+        keep=folder,
+        until=step,
+        probe=Probe(probe_steps(lesson.schedule.steps), job.read_share),
+    )
+    job.steps_taken[folder] = trained.step
+    fresh = max(0, trained.step - before[0])
+    job.store.spent(
+        lesson.kind,
+        folder,
+        trained.seconds,
+        work=train_work(lesson.kind, fresh, lesson.parameters, job.sizes) if fresh else None,
+        now=trained.seconds - before[1],
+    )
+    job.store.journal.ended(lesson.kind, folder.name, trained.seconds)
+    return trained
+
+
+def learned_model(job: Job, lesson: Lesson) -> Any:
+    """The model at the end of a lesson."""
+    model = lesson.start()
+    learn(job, lesson, lesson.schedule.steps, model)
+    return model
+
+
+def distillation(job: Job, contender: Contender) -> Lesson:
+    """A contender's lesson: what the teacher says about each token, and the answers."""
+    schedule = Schedule(
+        steps=contender.full_steps,
+        batch_size=BATCH,
+        learning_rate=LEARNING_RATE,
+        seed=job.options.seed,
+    )
+    told = {"shape": contender.ranked.shape.as_dict(), "kl": KL, "schedule": asdict(schedule)}
+    return Lesson(
+        "distil",
+        contender.label,
+        contender.ranked.parameters,
+        job.origin | told,
+        Distillation(KL),
+        schedule,
+        lambda: cut(job, contender),
+    )
+
+
+def cut(job: Job, contender: Contender) -> Any:
+    """The contender's network as it is cut, before any training."""
+    keep = job.importance.keep(job.teacher.shape, contender.ranked.shape)
+    return cut_model(job.model, job.teacher.family, keep)
+
+
+def measure_contender(job: Job, contender: Contender) -> None:
+    """Export a finished contender and measure it at every bit width but the hopeless ones."""
+    lesson, ranked = distillation(job, contender), contender.ranked
+    try:
+        folder = job.exported(
+            "pack",
+            contender.label,
+            lesson.inputs,
+            ranked.parameters,
+            lambda: learned_model(job, lesson),
+        )
+    except ParityError as error:
+        contender.excluded = str(error)
+        say(f"{contender.label} is not exported: {error}")
+        return
+    sizes = {bits: (folder / GGUF_NAMES[bits]).stat().st_size for bits in WIDTHS}
+    widths = [bits for bits in WIDTHS if within_budget(sizes[bits], job.options)]
+    if not widths:
+        contender.excluded = f"its smallest file has {min(sizes.values()):,} bytes"
+        say(f"{contender.label} does not fit the budget: {contender.excluded}")
+        return
+    contender.candidates = measure_widths(
+        job, folder, ranked.shape, ranked.parameters, contender.label, widths
+    )
+
+
+def measure_widths(
+    job: Job,
+    folder: Path,
+    shape: Shape,
+    parameters: int,
+    label: str,
+    widths: Sequence[int],
+    **facts: Any,
+) -> list[Candidate]:
+    """A packed checkpoint measured on dev at `widths` bits, from many to few.
+
+    Once one is measured, a width that torch shows to fall short is not measured further.
+    """
+    measured: list[Candidate] = []
+    for bits in widths:
+        if measured and job.scorer.teacher_forced and _falls_short(job, folder, bits, parameters):
+            say(f"{label} at {bits} bits falls short on dev: not measured further")
+            continue
+        gguf = folder / GGUF_NAMES[bits]
+        weights = partial(job.rounded, folder, bits)
+        title = f"{label}, {bits} bits"
+        result = job.measured("measure", title, gguf, "dev", parameters, weights)
+        ratio = job.ratio(result.scores)
+        measured.append(Candidate(shape, parameters, bits, gguf, folder, result, ratio, **facts))
+    return measured
+
+
+def _falls_short(job: Job, folder: Path, bits: int, parameters: int) -> bool:
+    """Whether the weights at `bits`, judged in torch, are sure to miss the bar on dev."""
+
+    def make(place: Path) -> None:
+        model = job.rounded(folder, bits)
+        right = greedy_matches(model, job.data.dev.pairs, title=f"Checking {bits} bits")
+        write_json(place / "right.json", right.astype(float).tolist())
+
+    inputs = job.origin | {"gguf": job.hash(folder / GGUF_NAMES[bits])}
+    items = len(job.data.dev)
+    work = Work("check", items, forward(parameters, items, job.sizes))
+    right = read_json(job.store.stage("check", inputs, make, work=work) / "right.json")
+    return job.ratio(np.array(right)).high < job.options.bar

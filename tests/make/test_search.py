@@ -1,0 +1,87 @@
+"""The search's decisions, on contenders whose chances are given."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flyweight.anatomy import Shape
+from flyweight.make.rank import RankedShape
+from flyweight.make.search import likely_answers, next_to_finish
+from flyweight.make.students import Contender
+
+
+def contender(size: int, *, measured: bool = False, excluded: str = "") -> Contender:
+    shape = Shape(size, 64, 64, 2, 1, 32, 100)
+    made = Contender(RankedShape(shape, size * 1000, 0.1, 1.0), 100, excluded=excluded)
+    made.candidates = [object()] if measured else []  # type: ignore[list-item]
+    return made
+
+
+def test_likely_answers_is_the_chance_of_being_the_smallest_that_passes() -> None:
+    """Against all outcomes counted one by one."""
+    chances = [0.1, 0.5, 0.3, 0.9]
+    expected = np.zeros(len(chances))
+    for outcome in product((True, False), repeat=len(chances)):
+        weight = np.prod([c if ok else 1 - c for c, ok in zip(chances, outcome, strict=True)])
+        if any(outcome):
+            expected[outcome.index(True)] += weight
+    assert likely_answers(chances) == pytest.approx(expected.tolist())
+
+
+def play(truth: list[bool], chances: list[float], patience: float) -> tuple[list[int], int | None]:
+    """Finish as the rule says; returns what was measured and the smallest that passed."""
+    contenders = [contender(i + 1) for i in range(len(truth))]
+    chances, measured = list(chances), []
+    while (best := next_to_finish(contenders, chances, contenders, patience)) is not None:
+        place = contenders.index(best)
+        measured.append(place)
+        assert len(measured) <= len(truth)
+        best.candidates = [object()]  # type: ignore[list-item]
+        chances[place] = float(truth[place])
+    return measured, next((i for i in sorted(measured) if truth[i]), None)
+
+
+def test_the_likeliest_is_finished_first_and_ends_it_when_nothing_smaller_is_likely() -> None:
+    assert play([False, True, True], [0.05, 0.9, 0.99], patience=0.3) == ([1], 1)
+
+
+def test_a_smaller_one_is_tried_while_it_has_a_fair_chance() -> None:
+    measured, found = play([True, True, True], [0.4, 0.9, 0.99], patience=0.3)
+    assert measured == [1, 0]
+    assert found == 0
+
+
+def test_where_the_likeliest_fails_a_bigger_one_follows() -> None:
+    measured, found = play([False, False, True], [0.05, 0.9, 0.8], patience=0.3)
+    assert measured == [1, 2]
+    assert found == 2
+
+
+def test_where_none_has_a_chance_the_biggest_is_measured_all_the_same() -> None:
+    assert play([False, False, False], [0.0, 0.001, 0.01], patience=0.3) == ([2], None)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_with_no_patience_for_doubt_the_smallest_that_passes_is_found(seed: int) -> None:
+    """Patience 0: every smaller one with any chance is tried, so the answer cannot be missed."""
+    generator = np.random.default_rng(seed)
+    truth = (generator.random(6) < 0.5).tolist()
+    chances = generator.uniform(0.05, 0.95, 6).tolist()
+    _, found = play(truth, chances, patience=0.0)
+    assert found == next((i for i, ok in enumerate(truth) if ok), None)
+
+
+def test_what_cannot_be_exported_is_passed_over() -> None:
+    broken, good = contender(1, excluded="differs"), contender(2)
+    assert next_to_finish([broken, good], [0.0, 0.5], [broken, good], 0.3) is good
+    good.candidates = [object()]  # type: ignore[list-item]
+    assert next_to_finish([broken, good], [0.0, 0.0], [broken, good], 0.3) is None
+
+
+def test_survivors_go_before_those_that_dropped_out() -> None:
+    made: list[Any] = [contender(1), contender(2), contender(3)]
+    assert next_to_finish(made, [0.3, 0.5, 0.9], [made[2]], 0.3) is made[2]

@@ -1,0 +1,89 @@
+"""`flyweight status`: what the journal says, of a job that runs, was stopped, or is done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from sample_card import sample_card
+
+import flyweight
+from flyweight.errors import FolderError
+from flyweight.folder import MARK, write_card
+from flyweight.make.progress_report import read_status
+from flyweight.make.store import Store, open_store, work_folder
+
+QUOTE = {"stages": [{"name": "rank", "quoted": 10.0}, {"name": "distil", "quoted": 100.0}]}
+
+
+def begin(store: Store) -> None:
+    store.journal.start({"bar": 0.95}, QUOTE)
+    store.journal.began("rank", "rank-a")
+    store.journal.ended("rank", "rank-a", 12.0)
+    store.journal.began("distil", "distil-1M")
+
+
+def test_a_running_job_shows_what_it_does_and_what_is_left(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with open_store(out) as store:
+        begin(store)
+        store.journal.moved("Distilling 1M", 30, 100)
+        found = read_status(out)
+        assert found["state"] == "running"
+        assert found["now"] == {"title": "Distilling 1M", "done": 30, "total": 100}
+        assert found["taken"] == 12.0
+        assert found["remaining"] == 100.0  # of rank nothing, it is done
+    stopped = read_status(out)
+    assert (stopped["state"], stopped["now"], stopped["process"]) == ("stopped", None, None)
+
+
+def test_a_training_that_went_on_counts_its_whole_time_once(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for seconds in (40.0, 70.0):  # the second line includes the first run's seconds
+        with open_store(out) as store:
+            store.journal.start({}, QUOTE)
+            store.journal.ended("distil", "distil-1M", seconds)
+    assert read_status(out)["taken"] == 70.0
+
+
+def test_a_failed_and_a_finished_job_say_how_they_ended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    with open_store(out) as store:
+        begin(store)
+        store.journal.write("failed", error="the disk ran [full]")
+    flyweight.status(out)
+    said = capsys.readouterr().out
+    assert "stopped" in said
+    assert "the disk ran [full]" in said
+    with open_store(out) as store:
+        begin(store)
+        store.journal.write("handed over", verdict="passes", sentence="It keeps 98 %.")
+    flyweight.status(out)
+    said = capsys.readouterr().out
+    assert "PASSES: It keeps 98 %." in said
+    assert "left of the likely course" not in said
+
+
+def test_json_is_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    with open_store(out) as store:
+        begin(store)
+    returned = flyweight.status(out, json=True)
+    assert json.loads(capsys.readouterr().out) == returned
+
+
+def test_a_folder_whose_stages_were_removed_still_has_its_verdict(tmp_path: Path) -> None:
+    card = sample_card()
+    (tmp_path / MARK).touch()
+    write_card(tmp_path, card)
+    found = read_status(tmp_path)
+    assert (found["state"], found["verdict"]) == ("finished", card.verdict.sentence)
+
+
+def test_where_nothing_was_run_it_says_so(tmp_path: Path) -> None:
+    with pytest.raises(FolderError, match="no job was run"):
+        read_status(tmp_path / "out")
+    assert not work_folder(tmp_path / "out").exists()
