@@ -1,0 +1,279 @@
+"""How many tokens does a cut and distilled student need to be where one from scratch ends up?
+
+One shape, four ways to train it: cut from the teacher or drawn at random, towards the teacher's
+distribution (KD: KL and answers) or the answers alone (CE). The plateau is what scratch + CE
+reaches at the end of its longest run, best of the learning rates; it counts as one when its last
+20 % of tokens gained less than 1 %, and so did the second half of its length (a rate near zero
+gains little anywhere), else the table says so. Every other point is a run of its own, of doubling
+length, whose rate falls to zero at its end: a reading on the way to a longer run would be too high,
+since its rate still is. That costs twice the tokens of the longest run, and each point is what
+somebody who stops there would have. An arm runs no further than the level.
+
+Read is the cross-entropy of held-out answers, in nats a token, the answer given token by token.
+Not counted: the teacher's one pass over train, and over a few hundred items for the cut. Only
+scratch has its learning rate chosen. Intervals: bootstrap over groups of held-out items, the
+trained models given; another seed would move them further.
+
+    python benchmarks/plateau.py demo                        # hours on one core
+    python benchmarks/plateau.py demo --steps 200            # 8 minutes: no plateau
+    python benchmarks/plateau.py babyllama --train 300 --steps 64
+    python benchmarks/plateau.py banking77 --teacher out/bank-teacher --intents 10
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import babyllama
+import banking77
+from curves_data import draw
+from flyweight.checkpoint import open_checkpoint
+from flyweight.demo.orders import write_task
+from flyweight.distill.losses import Distillation, cross_entropy
+from flyweight.distill.teacher import answer_rows, record_teacher
+from flyweight.distill.trainer import Probe, Row, Schedule, train
+from flyweight.make.data import prepare_split
+from flyweight.make.effort import BATCH, KL, LEARNING_RATE
+from flyweight.make.rank import rank_shapes
+from flyweight.runtime.forced import answer_bits
+from flyweight.shrink.cut import cut_model
+from flyweight.shrink.importance import measure_importance
+from flyweight.tasks.read import read_task
+from flyweight.tasks.score import scorer
+from llama2c import convert_known
+
+HELD_OUT = 300  # items
+RESAMPLES = 1000
+PLATEAU = 0.01  # gain of the last 20 % of tokens below which a run is on its plateau
+ARMS = ("cut + KD", "cut + CE", "scratch + KD", "scratch + CE")
+
+
+@dataclass
+class Setup:
+    """The teacher, its cut, and what the arms learn from and are read on."""
+
+    teacher: Any
+    cut: Any
+    rows: list[Row]
+    held_out: list[tuple[list[int], list[int]]]
+    groups: list[str]  # of the held-out items
+    tokens: float  # of a step
+
+    def start(self, arm: str) -> Any:
+        """The student before its first step."""
+        if arm.startswith("cut"):
+            return copy.deepcopy(self.cut)
+        torch.manual_seed(0)
+        return type(self.cut)(self.cut.config).float()
+
+    @property
+    def counts(self) -> np.ndarray:
+        """float [n]: tokens of each held-out answer."""
+        return np.array([len(answer) for _, answer in self.held_out], dtype=float)
+
+    def read(self, model: Any) -> np.ndarray:
+        """float [n]: nats of each held-out answer."""
+        return answer_bits(model, self.held_out, title="") * math.log(2)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training to its end: tokens, and the nats of each held-out answer then."""
+
+    arm: str
+    rate: float
+    steps: int
+    nats: np.ndarray
+    gain: float  # over the last 20 % of its tokens, as a share
+
+
+def set_up(name: str, task_file: Path, score: str, keep: float, most: int) -> Setup:
+    """Teacher, shape and data: the shape of the grid with about `keep` that stays nearest to it."""
+    source, task = open_checkpoint(name), read_task(task_file)
+    tokenizer, teacher, how = source.tokenizer(), source.model(), scorer(score)
+    splits = {
+        part: prepare_split(items, task.name, tokenizer, how, source.context)
+        for part, items in (("train", task.train[:most]), ("dev", task.dev[:HELD_OUT]))
+    }
+    rows = record_teacher(teacher, answer_rows(splits["train"].examples))
+    sequences = [example.ids.tolist() for example in splits["train"].examples[:256]]
+    importance = measure_importance(teacher, source.family, sequences)
+    looked = record_teacher(teacher, answer_rows(splits["dev"].examples[:128], 0.0))
+    shape = rank_shapes(teacher, source.family, importance, looked, keep)[0].shape
+    cut = cut_model(teacher, source.family, importance.keep(source.shape, shape))
+    mean = float(np.mean([len(row["input_ids"]) for row in rows]))
+    count = source.family.count(shape, source.config.tie_word_embeddings)
+    Console().print(f"{shape}: {count:,} of {source.parameters:,} parameters")
+    dev = splits["dev"]
+    return Setup(teacher, cut, rows, dev.pairs, dev.groups, mean * BATCH)
+
+
+def run(setup: Setup, arm: str, rate: float, steps: int) -> Run:
+    """Train one arm for so many steps, the rate falling to zero."""
+    model = setup.start(arm)
+    objective = Distillation(KL) if arm.endswith("KD") else cross_entropy
+    before = max(1, round(steps * 0.8))
+    probe = Probe(frozenset({before}), lambda it: {"nats": float(setup.read(it).sum())})
+    schedule = Schedule(steps=steps, batch_size=BATCH, learning_rate=rate)
+    title = f"{arm}, {rate:g}, {steps}"
+    trained = train(model, setup.rows, objective, schedule, title, probe=probe)
+    nats = setup.read(model)
+    earlier = dict(trained.readings)[before]["nats"]
+    return Run(arm, rate, steps, nats, 1 - float(nats.sum()) / earlier)
+
+
+def mean_nats(run: Run, counts: np.ndarray) -> float:
+    """Nats a token."""
+    return float(run.nats.sum() / counts.sum())
+
+
+def tokens_to(level: float, runs: Sequence[Run], counts: np.ndarray) -> float:
+    """Steps (log-interpolated between runs of doubling length) at which a level is reached."""
+    ordered = sorted(runs, key=lambda each: each.steps)
+    values = [mean_nats(each, counts) for each in ordered]
+    for place, value in enumerate(values):
+        if value > level:
+            continue
+        if place == 0:
+            return float(ordered[0].steps)  # at most
+        share = (values[place - 1] - level) / (values[place - 1] - value)
+        low, high = (math.log(ordered[place - 1 + i].steps) for i in (0, 1))
+        return math.exp(low + share * (high - low))
+    return math.inf
+
+
+def interval(runs: list[Run], arm: str, setup: Setup) -> tuple[float, float, float]:
+    """How many times fewer tokens than the plateau's run an arm needs; bootstrap over groups."""
+    counts, names = setup.counts, np.array(setup.groups)
+    members = [np.flatnonzero(names == name) for name in dict.fromkeys(setup.groups)]
+    longest = max(each.steps for each in runs)
+    finals = [each for each in runs if each.arm == ARMS[-1] and each.steps == longest]
+    mine = [each for each in runs if each.arm == arm]
+    generator = np.random.default_rng(0)
+
+    def ratio(places: np.ndarray) -> float:
+        picked = [
+            Run(each.arm, each.rate, each.steps, each.nats[places], each.gain)
+            for each in (*finals, *mine)
+        ]
+        level = min(mean_nats(each, counts[places]) for each in picked[: len(finals)])
+        return longest / tokens_to(level, picked[len(finals) :], counts[places])
+
+    whole = ratio(np.arange(len(counts)))
+    drawn = []
+    for _ in range(RESAMPLES):
+        chosen = generator.integers(0, len(members), len(members))
+        drawn.append(ratio(np.concatenate([members[place] for place in chosen])))
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return whole, float(low), float(high)
+
+
+def race(setup: Setup, steps: int, rates: Sequence[float], halvings: int) -> list[Run]:
+    """The plateau's runs at full length, then every arm from short to long until it is there."""
+    runs = [run(setup, ARMS[-1], rate, steps) for rate in rates]
+    best = min(runs, key=lambda each: float(each.nats.sum())).rate
+    for arm in ARMS:
+        rate = best if arm.startswith("scratch") else LEARNING_RATE
+        lengths = [steps // 2**i for i in range(halvings, 0 if arm == ARMS[-1] else -1, -1)]
+        for length in lengths:
+            runs.append(run(setup, arm, rate, max(4, length)))
+            if arm != ARMS[-1] and float(runs[-1].nats.sum()) <= min(
+                float(each.nats.sum()) for each in runs[: len(rates)]
+            ):
+                break  # longer ones are below the level as well
+    return runs
+
+
+def report(runs: list[Run], setup: Setup) -> float:
+    """The table: what each run reached, and the ratios. Returns the level that is raced to."""
+    counts, console = setup.counts, Console(highlight=False, width=100)
+    table = Table(title=f"{len(counts)} held-out answers, nats a token")
+    for heading in ("arm", "rate", "steps", "tokens", "nats", "gain of the last 20 %"):
+        table.add_column(heading, justify="left" if heading == "arm" else "right")
+    for each in sorted(runs, key=lambda one: (ARMS.index(one.arm), one.steps, one.rate)):
+        tokens = f"{each.steps * setup.tokens:,.0f}"
+        nats = f"{mean_nats(each, counts):.4f}"
+        cells = (f"{each.rate:g}", f"{each.steps:,}", tokens, nats, f"{each.gain:.1%}")
+        table.add_row(each.arm, *cells)
+    console.print(table)
+    nats = float((answer_bits(setup.teacher, setup.held_out, title="") * math.log(2)).sum())
+    best = min((one for one in runs if one.arm == ARMS[-1]), key=lambda one: mean_nats(one, counts))
+    level = mean_nats(best, counts)
+    console.print(f"The teacher: {nats / counts.sum():.4f}. The level: {level:.4f}, scratch + CE.")
+    half = [one for one in runs if one.arm == ARMS[-1] and one.steps == best.steps // 2]
+    doubling = 1 - level / min(mean_nats(one, counts) for one in half) if half else math.nan
+    if not (best.gain < PLATEAU and doubling < PLATEAU):
+        console.print(
+            f"That is no plateau yet: its last 20 % of tokens gained {best.gain:.1%}, twice the "
+            f"length {doubling:.1%}. What follows is no answer to the question."
+        )
+    for arm in ARMS[:-1]:
+        whole, low, high = interval(runs, arm, setup)
+        mine = [one for one in runs if one.arm == arm]
+        there = tokens_to(level, mine, counts)
+        found = f"{there * setup.tokens:,.0f} tokens, {whole:.1f} times fewer"
+        if there <= min(one.steps for one in mine):
+            found = f"there by its shortest run: at most {found}, or more"
+        if math.isinf(there):
+            found = "not there after as many tokens"
+        console.print(f"{arm}: {found} ({low:.1f} to {high:.1f})")
+    return level
+
+
+def find_case(told: argparse.Namespace, folder: Path) -> tuple[Path, Path, str]:
+    """The teacher's folder, the task file, and the score, of the case that was asked for."""
+    task = folder / f"{told.case}.jsonl"
+    if told.case == "babyllama":
+        teacher = convert_known("babyllama", folder / "babyllama")
+        return teacher, babyllama.write_task(task, told.train, 2 * HELD_OUT), "likelihood"
+    if told.case == "banking77":
+        if told.teacher is None:
+            raise SystemExit("Give --teacher: what benchmarks/banking77.py --keep FOLDER left.")
+        return told.teacher, banking77.write_task(task, told.intents, HELD_OUT, 1), "exact"
+    write_task(task)
+    return told.teacher or banking77.TEACHER, task, "exact"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("case", choices=("demo", "babyllama", "banking77"))
+    parser.add_argument("--teacher", type=Path, help="another one than the case's own")
+    parser.add_argument("--intents", type=int, default=77, help="of banking77, as it was taught")
+    parser.add_argument("--keep", type=float, default=0.18, help="the student's share")
+    parser.add_argument("--train", type=int, default=1600, help="train items, at most")
+    parser.add_argument("--steps", type=int, default=3000, help="of the longest runs")
+    parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 2e-3, 4e-3])
+    parser.add_argument("--halvings", type=int, default=5)
+    parser.add_argument("--plot", type=Path, help="default: benchmarks/plateau-CASE.svg")
+    told = parser.parse_args()
+    with TemporaryDirectory() as scratch:
+        teacher, task, score = find_case(told, Path(scratch))
+        setup = set_up(str(teacher), task, score, told.keep, told.train)
+    runs = race(setup, told.steps, told.rates, told.halvings)
+    level = report(runs, setup)
+    curves = {}
+    for arm in ARMS:
+        mine = [each for each in runs if each.arm == arm]
+        best = {
+            steps: min(mean_nats(each, setup.counts) for each in mine if each.steps == steps)
+            for steps in {each.steps for each in mine}
+        }
+        curves[arm] = [(steps * setup.tokens, nats) for steps, nats in best.items()]
+    plot = told.plot or Path(__file__).with_name(f"plateau-{told.case}.svg")
+    draw(plot, f"{told.case}: held-out answers", curves, level)
+
+
+if __name__ == "__main__":
+    main()
