@@ -26,6 +26,7 @@ def _make(job: Job, state: str, log: str) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     os.environ["FLYWEIGHT_STATE"] = state
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
     import flyweight
 
     flyweight.make(**job)

@@ -59,6 +59,15 @@ def test_what_is_remembered_is_there_for_the_next_run(state: Path) -> None:
     assert find_machine(str(file)).records == machine.records
 
 
+def test_memory_and_disk_are_corrected_by_what_was_taken() -> None:
+    machine = Machine("m")
+    assert machine.factor("memory") == 1
+    for foretold, taken in ((1e9, 4e9), (2e9, 2e9)):
+        machine.learn([(Work("memory", foretold, 0.0), taken)])
+    assert machine.factor("memory") == pytest.approx(2)  # the geometric mean of 4 and 1
+    assert machine.factor("disk") == 1
+
+
 def test_named_machines_and_those_that_are_not() -> None:
     work = Work("distil", 100, 1e15)
     names = ("h100", "a100-80", "laptop")

@@ -131,6 +131,7 @@ def test_bad_files_are_errors(tiny_files: dict[int, Path], tmp_path: Path) -> No
 
 
 def test_signals_stay_pythons_and_a_closed_engine_says_so(tiny_files: dict[int, Path]) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
     engine = LlamaEngine(tiny_files[8], context=64)
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)

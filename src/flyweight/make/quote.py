@@ -92,8 +92,8 @@ def make_quote(sizes: Sizes, effort: Effort, machine: Machine) -> QuoteCard:
         seconds=sum(stages.values()),
         seconds_high=sum(machine.seconds(work) for work in longest),
         tokens=round(trained_tokens(sizes, effort)),
-        memory=round(memory(sizes)),
-        disk=round(disk(sizes)),
+        memory=round(memory(sizes) * machine.factor("memory")),
+        disk=round(disk(sizes) * machine.factor("disk")),
         stages=[QuotedStage(name=name, quoted=seconds) for name, seconds in stages.items()],
     )
 

@@ -40,6 +40,7 @@ ASSUMED = {
     "check": (0.002, 6e-12),
     "test": (0.008, 2e-11),
 }
+SIZES = ("memory", "disk")  # foretold in bytes, and so recorded: bytes for seconds
 TRAINING = ("distil", "scratch")  # what an accelerator does; the rest is the processor's
 # Elsewhere, roughly: how many times as fast as those two cores the processor is, and how many
 # times as fast as that processor an accelerator trains (by peak bf16 throughput).
@@ -92,6 +93,14 @@ class Machine:
         """The common factor by which the assumption is off: what both rates are pulled towards."""
         told = rows.sum(axis=1)
         return float((told * weights).sum() / (told**2).sum())
+
+    def factor(self, kind: str) -> float:
+        """What past jobs took of memory or disk, for each byte that was foretold; 1 without any."""
+        records = [each for each in self.records.get(kind, []) if each[0] > 0 and each[2] > 0]
+        if not records:
+            return 1.0
+        logs = [math.log(taken / foretold) for foretold, _, taken in records[-5:]]
+        return math.exp(sum(logs) / len(logs))
 
     def learn(self, done: Sequence[tuple[Work, float]]) -> None:
         """Take up what the stages of one more job were and took, summed by kind."""
@@ -149,7 +158,7 @@ def _read(path: Path, name: str) -> Machine:
         records = {
             str(kind): [(float(a), float(b), float(c)) for a, b, c in each]
             for kind, each in told["records"].items()
-            if kind in ASSUMED
+            if kind in ASSUMED or kind in SIZES
         }
         speed = float(told["speed"])
         if not (speed > 0 and math.isfinite(speed)):

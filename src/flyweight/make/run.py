@@ -17,8 +17,8 @@ from flyweight.make.handover import Outcome, hand_over
 from flyweight.make.job import Job
 from flyweight.make.judge import try_on_test
 from flyweight.make.options import Options
-from flyweight.make.quote import Sizes, make_quote, settle, sizes_of
-from flyweight.make.rates import find_machine, remember
+from flyweight.make.quote import Sizes, disk, make_quote, memory, settle, sizes_of
+from flyweight.make.rates import SIZES, Work, find_machine, remember
 from flyweight.make.search import search
 from flyweight.make.show import show_result
 from flyweight.make.store import Store, open_store, work_folder
@@ -108,4 +108,8 @@ def _run(plan: Plan, store: Store) -> Card:
     job.count_all()
     tokens = round(sum(job.steps_taken.values()) * BATCH * plan.sizes.tokens)
     quote = settle(plan.quote, store.seconds, tokens, store.root)
+    if store.fresh:  # what a job that only looks things up needs says nothing of others
+        foretold = {"memory": memory(plan.sizes), "disk": disk(plan.sizes)}
+        taken = {"memory": quote.actual_memory or 0, "disk": quote.actual_disk or 0}
+        store.fresh += [(Work(kind, foretold[kind], 0.0), taken[kind]) for kind in SIZES]
     return hand_over(job, Outcome(found, chosen, rivals, trial, quote))
