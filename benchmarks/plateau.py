@@ -1,32 +1,35 @@
 """How many tokens does a cut and distilled student need to be where one from scratch ends up?
 
 One shape, four ways to train it: cut from the teacher or drawn at random, towards the teacher's
-distribution (KD: KL and answers) or the answers alone (CE). The plateau is what scratch + CE
-reaches at the end of its longest run, best of the learning rates; it counts as one when its last
-20 % of tokens gained less than 1 %, and so did the second half of its length (a rate near zero
-gains little anywhere), else the table says so. Every other point is a run of its own, of doubling
-length, whose rate falls to zero at its end: a reading on the way to a longer run would be too high,
-since its rate still is. That costs twice the tokens of the longest run, and each point is what
-somebody who stops there would have. An arm runs no further than the level.
+distribution (KD: KL and answers) or the answers alone (CE). The level is the best that scratch + CE
+reaches at any length; it counts as the plateau when the last 20 % of that run's tokens gained less
+than 1 %, and so did the second half of its length (a rate near zero gains little anywhere), else
+the table says so. Every point is a run of its own, of doubling length, whose rate falls to zero at
+its end: a reading on the way to a longer run would be too high, since its rate still is. That costs
+twice the tokens of the longest run, and each point is what somebody who stops there would have. An
+arm runs no further than the level.
 
 Read is the cross-entropy of held-out answers, in nats a token, the answer given token by token.
 Not counted: the teacher's one pass over train, and over a few hundred items for the cut. Only
-scratch has its learning rate chosen. Intervals: bootstrap over groups of held-out items, the
-trained models given; another seed would move them further.
+scratch has its learning rate chosen: the best of three at a quarter of the length. Intervals:
+bootstrap over groups of held-out items, the trained models given; another seed would move them
+further.
 
-    python benchmarks/plateau.py demo                        # hours on one core
-    python benchmarks/plateau.py demo --steps 200            # 8 minutes: no plateau
-    python benchmarks/plateau.py babyllama --train 300 --steps 64
-    python benchmarks/plateau.py banking77 --teacher out/bank-teacher --intents 10
+    python benchmarks/plateau.py demo --runs out/plateau-demo.jsonl      # an hour on one core
+    python benchmarks/plateau.py babyllama --runs out/plateau-baby.jsonl
+    python benchmarks/plateau.py banking77 --teacher out/bank-teacher --runs out/plateau-bank.jsonl
+
+With `--runs` each run is kept in that file, and a second command goes on from there.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -48,8 +51,8 @@ from flyweight.make.data import prepare_split
 from flyweight.make.effort import BATCH, KL, LEARNING_RATE
 from flyweight.make.rank import rank_shapes
 from flyweight.runtime.forced import answer_bits
+from flyweight.shrink.calibrate import measure_importance
 from flyweight.shrink.cut import cut_model
-from flyweight.shrink.importance import measure_importance
 from flyweight.tasks.read import read_task
 from flyweight.tasks.score import scorer
 from llama2c import convert_known
@@ -114,7 +117,7 @@ def set_up(name: str, task_file: Path, score: str, keep: float, most: int) -> Se
     shape = rank_shapes(teacher, source.family, importance, looked, keep)[0].shape
     cut = cut_model(teacher, source.family, importance.keep(source.shape, shape))
     mean = float(np.mean([len(row["input_ids"]) for row in rows]))
-    count = source.family.count(shape, source.config.tie_word_embeddings)
+    count = source.family.count(shape, source.config)
     Console().print(f"{shape}: {count:,} of {source.parameters:,} parameters")
     dev = splits["dev"]
     return Setup(teacher, cut, rows, dev.pairs, dev.groups, mean * BATCH)
@@ -154,22 +157,23 @@ def tokens_to(level: float, runs: Sequence[Run], counts: np.ndarray) -> float:
     return math.inf
 
 
+def scratch_level(runs: Sequence[Run], counts: np.ndarray) -> Run:
+    """The best run of scratch + CE, whatever its length."""
+    return min((one for one in runs if one.arm == ARMS[-1]), key=lambda one: mean_nats(one, counts))
+
+
 def interval(runs: list[Run], arm: str, setup: Setup) -> tuple[float, float, float]:
-    """How many times fewer tokens than the plateau's run an arm needs; bootstrap over groups."""
+    """How many times fewer tokens than scratch's best run an arm needs; bootstrap over groups."""
     counts, names = setup.counts, np.array(setup.groups)
     members = [np.flatnonzero(names == name) for name in dict.fromkeys(setup.groups)]
-    longest = max(each.steps for each in runs)
-    finals = [each for each in runs if each.arm == ARMS[-1] and each.steps == longest]
+    best = scratch_level(runs, counts)
     mine = [each for each in runs if each.arm == arm]
     generator = np.random.default_rng(0)
 
     def ratio(places: np.ndarray) -> float:
-        picked = [
-            Run(each.arm, each.rate, each.steps, each.nats[places], each.gain)
-            for each in (*finals, *mine)
-        ]
-        level = min(mean_nats(each, counts[places]) for each in picked[: len(finals)])
-        return longest / tokens_to(level, picked[len(finals) :], counts[places])
+        level, *others = (replace(each, nats=each.nats[places]) for each in (best, *mine))
+        there = tokens_to(mean_nats(level, counts[places]), others, counts[places])
+        return best.steps / there
 
     whole = ratio(np.arange(len(counts)))
     drawn = []
@@ -180,20 +184,42 @@ def interval(runs: list[Run], arm: str, setup: Setup) -> tuple[float, float, flo
     return whole, float(low), float(high)
 
 
-def race(setup: Setup, steps: int, rates: Sequence[float], halvings: int) -> list[Run]:
-    """The plateau's runs at full length, then every arm from short to long until it is there."""
-    runs = [run(setup, ARMS[-1], rate, steps) for rate in rates]
-    best = min(runs, key=lambda each: float(each.nats.sum())).rate
-    for arm in ARMS:
-        rate = best if arm.startswith("scratch") else LEARNING_RATE
-        lengths = [steps // 2**i for i in range(halvings, 0 if arm == ARMS[-1] else -1, -1)]
+class Runs(list[Run]):
+    """The runs made so far, kept in a file when there is one."""
+
+    def __init__(self, setup: Setup, path: Path | None) -> None:
+        super().__init__()
+        self.setup, self.path = setup, path
+        if path is not None and path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                known = json.loads(line)
+                self.append(Run(**known | {"nats": np.array(known["nats"])}))
+
+    def at(self, arm: str, rate: float, steps: int) -> Run:
+        """That run, made now unless it is known."""
+        for known in self:
+            if (known.arm, known.rate, known.steps) == (arm, rate, steps):
+                return known
+        made = run(self.setup, arm, rate, steps)
+        self.append(made)
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(made) | {"nats": made.nats.tolist()}) + "\n")
+        return made
+
+
+def race(runs: Runs, steps: int, rates: Sequence[float], halvings: int) -> None:
+    """Scratch + CE to its best, then every other arm from short to long until it is there."""
+    counts = runs.setup.counts
+    quarter = max(4, steps // 4)
+    best = min((runs.at(ARMS[-1], rate, quarter) for rate in rates), key=lambda r: r.nats.sum())
+    lengths = [max(4, steps // 2**i) for i in range(halvings, -1, -1)]
+    for arm in reversed(ARMS):
+        rate = best.rate if arm.startswith("scratch") else LEARNING_RATE
         for length in lengths:
-            runs.append(run(setup, arm, rate, max(4, length)))
-            if arm != ARMS[-1] and float(runs[-1].nats.sum()) <= min(
-                float(each.nats.sum()) for each in runs[: len(rates)]
-            ):
+            reached = mean_nats(runs.at(arm, rate, length), counts)
+            if arm != ARMS[-1] and reached <= mean_nats(scratch_level(runs, counts), counts):
                 break  # longer ones are below the level as well
-    return runs
 
 
 def report(runs: list[Run], setup: Setup) -> float:
@@ -209,7 +235,7 @@ def report(runs: list[Run], setup: Setup) -> float:
         table.add_row(each.arm, *cells)
     console.print(table)
     nats = float((answer_bits(setup.teacher, setup.held_out, title="") * math.log(2)).sum())
-    best = min((one for one in runs if one.arm == ARMS[-1]), key=lambda one: mean_nats(one, counts))
+    best = scratch_level(runs, counts)
     level = mean_nats(best, counts)
     console.print(f"The teacher: {nats / counts.sum():.4f}. The level: {level:.4f}, scratch + CE.")
     half = [one for one in runs if one.arm == ARMS[-1] and one.steps == best.steps // 2]
@@ -255,13 +281,15 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=1600, help="train items, at most")
     parser.add_argument("--steps", type=int, default=3000, help="of the longest runs")
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 2e-3, 4e-3])
-    parser.add_argument("--halvings", type=int, default=5)
+    parser.add_argument("--halvings", type=int, default=7)
+    parser.add_argument("--runs", type=Path, help="where runs are kept, to go on from there")
     parser.add_argument("--plot", type=Path, help="default: benchmarks/plateau-CASE.svg")
     told = parser.parse_args()
     with TemporaryDirectory() as scratch:
         teacher, task, score = find_case(told, Path(scratch))
         setup = set_up(str(teacher), task, score, told.keep, told.train)
-    runs = race(setup, told.steps, told.rates, told.halvings)
+    runs = Runs(setup, told.runs)
+    race(runs, told.steps, told.rates, told.halvings)
     level = report(runs, setup)
     curves = {}
     for arm in ARMS:

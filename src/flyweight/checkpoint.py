@@ -37,7 +37,7 @@ class Checkpoint:
 
     @property
     def parameters(self) -> int:
-        return self.family.count(self.shape, self.config.tie_word_embeddings)
+        return self.family.count(self.shape, self.config)
 
     @property
     def bytes(self) -> int:

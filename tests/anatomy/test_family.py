@@ -2,94 +2,102 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from transformers import GPT2Config, LlamaConfig, MistralConfig, MistralForCausalLM
+from transformers import GPT2Config, LlamaConfig
 
 from flyweight.anatomy import AXES, Shape, families, family_of, logits_from_hidden
-from flyweight.anatomy.family import parse_dimensions
+from flyweight.anatomy.family import Family, parse_dimensions
 from flyweight.errors import UnsupportedFamily
+from zoo import DECODERS, ZOO, build, ids, logits
 
 Build = Callable[..., Any]
 
 
-def mistral(**changes: Any) -> Any:
-    settings: dict[str, Any] = {
-        "vocab_size": 80,
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 2,
-        "head_dim": 16,
-    }
-    return MistralForCausalLM(MistralConfig(**{**settings, **changes}))
-
-
-@pytest.fixture(params=["llama tied", "llama untied", "mistral"])
-def model(request: pytest.FixtureRequest, small_model: Build) -> Any:
-    if request.param == "mistral":
-        return mistral()
-    return small_model(tied=request.param == "llama tied")
+@pytest.fixture(params=list(ZOO), scope="module")
+def model(request: pytest.FixtureRequest) -> Any:
+    return build(request.param)
 
 
 def real_sizes(model: Any) -> dict[str, tuple[int, ...]]:
     return {name: tuple(each.shape) for name, each in model.named_parameters()}
 
 
+def length(family: Family, config: Any, axis: str) -> int:
+    """The length of an axis that can be cut, or of a dimension that is declared fixed."""
+    assert (axis in AXES and axis != "layers") != (axis in family.fixed), axis
+    shape = family.shape_of(config)
+    return shape.size(axis) if axis in AXES else getattr(config, family.fixed[axis])
+
+
 def test_every_parameter_is_declared_with_its_real_size(model: Any) -> None:
     family = family_of(model.config)
-    declared = dict(family.tensors(family.shape_of(model.config), model.config.tie_word_embeddings))
+    declared = dict(family.tensors(family.shape_of(model.config), model.config))
     assert declared == real_sizes(model)
 
 
-def test_every_dimension_of_every_parameter_runs_over_known_axes(model: Any) -> None:
+def test_every_dimension_belongs_to_one_axis_or_is_declared_fixed(model: Any) -> None:
     family = family_of(model.config)
-    shape = family.shape_of(model.config)
     for name, parameter in model.state_dict().items():  # which holds a tied head too
-        dimensions, layer = family.spell(name)
-        assert layer == next((int(part) for part in name.split(".") if part.isdigit()), None)
-        assert len(dimensions) == parameter.dim()
-        for size, dimension in zip(parameter.shape, dimensions, strict=True):
-            assert set(dimension) <= set(AXES) - {"layers"}
-            product = 1
-            for axis in dimension:
-                product *= shape.size(axis)
-            assert size == product, name
+        place = family.spell(name)
+        assert place.layer == next((int(part) for part in name.split(".") if part.isdigit()), None)
+        assert len(place.dimensions) == parameter.dim()
+        for size, dimension in zip(parameter.shape, place.dimensions, strict=True):
+            lengths = [[length(family, model.config, axis) for axis in term] for term in dimension]
+            assert size == sum(map(math.prod, lengths)), name
+
+
+def test_every_parameter_in_a_saved_folder_is_declared(model: Any, tmp_path: Any) -> None:
+    """Files may use other names than memory does: those of a mixture's experts."""
+    from safetensors import safe_open
+
+    model.save_pretrained(tmp_path)
+    family = family_of(model.config)
+    with safe_open(tmp_path / "model.safetensors", framework="pt") as tensors:
+        for name in sorted(tensors.keys()):
+            dimensions = family.spell(name).dimensions
+            sizes = tensors.get_slice(name).get_shape()
+            for size, dimension in zip(sizes, dimensions, strict=True):
+                lengths = [[length(family, model.config, axis) for axis in t] for t in dimension]
+                assert size == sum(map(math.prod, lengths)), name
 
 
 def test_the_count_is_the_number_of_parameters(model: Any) -> None:
     family = family_of(model.config)
-    shape = family.shape_of(model.config)
-    assert family.count(shape, model.config.tie_word_embeddings) == model.num_parameters()
+    assert family.count(family.shape_of(model.config), model.config) == model.num_parameters()
 
 
 def test_a_config_for_a_shape_describes_that_shape(model: Any) -> None:
     family = family_of(model.config)
-    before = model.config.to_dict()
-    wanted = Shape(layers=2, hidden=48, mlp=56, heads=3, kv_groups=1, head_dim=16, vocabulary=80)
-    config = family.config_for(model.config, wanted)
+    before, old = model.config.to_dict(), family.shape_of(model.config)
+    sizes = {"layers": 2, "hidden": 48, "mlp": 56, "heads": 3, "kv_groups": 3, "vocabulary": 70}
+    experts = 4 if old.experts else 0
+    wanted = replace(old, **sizes, head_dim=16 if family.hidden_is_heads else 8, experts=experts)
+    config = family.config_for(model.config, wanted, [0, 3])
     assert type(config) is type(model.config)
     assert family.shape_of(config) == wanted
-    assert config.rms_norm_eps == pytest.approx(model.config.rms_norm_eps * 64 / 48)
+    for name in family.per_layer:
+        if before.get(name):
+            assert getattr(config, name) == [before[name][0], before[name][3]]
     assert model.config.to_dict() == before
     made = type(model)(config)
-    assert real_sizes(made) == dict(family.tensors(wanted, config.tie_word_embeddings))
-    assert family.config_for(model.config, family.shape_of(model.config)).to_dict() == before
+    assert real_sizes(made) == dict(family.tensors(wanted, config))
+    same = family.config_for(model.config, family.shape_of(model.config))
+    assert same.to_dict() == before
 
 
 def test_what_a_config_leaves_open_is_what_transformers_makes_of_it() -> None:
-    made = mistral(head_dim=None, num_key_value_heads=8)
-    sparse = SimpleNamespace(**made.config.to_dict() | {"model_type": "llama"})
-    del sparse.head_dim, sparse.num_key_value_heads
-    shape = family_of(sparse).shape_of(sparse)
+    made = build("mistral", head_dim=None, num_key_value_heads=8)
+    config = LlamaConfig.from_dict(made.config.to_dict() | {"model_type": "llama"})
+    del config.head_dim, config.num_key_value_heads
+    shape = family_of(config).shape_of(config)
     assert (shape.head_dim, shape.kv_groups, shape.group_heads) == (8, 8, 1)
-    assert dict(family_of(sparse).tensors(shape, False)) == real_sizes(made)
+    assert dict(family_of(config).tensors(shape, made.config)) == real_sizes(made)
 
 
 def test_an_unknown_architecture_is_told_which_are_known() -> None:
@@ -105,36 +113,36 @@ def test_families_claim_different_architectures_and_cut_declared_axes() -> None:
             axis
             for spelling in family.parameters.values()
             for dimension in parse_dimensions(spelling)
-            for axis in dimension
+            for term in dimension
+            for axis in term
         }
-        assert set(family.cuttable) <= spelled | {"layers"} <= set(AXES)
+        encoder = {"group_heads"} - set(family.cuttable)  # BERT's groups are of one head
+        assert set(family.cuttable) | set(family.fixed) | encoder == spelled | {"layers"}
+        assert set(family.cuttable) <= set(AXES)
 
 
-def test_an_undeclared_parameter_is_not_spelled(small_model: Build) -> None:
-    biased = small_model(attention_bias=True)
-    family = family_of(biased.config)
-    undeclared = [name for name in biased.state_dict() if name.endswith(".bias")]
-    assert len(undeclared) == 4 * 4
-    for name in undeclared:
+def test_an_undeclared_parameter_is_not_spelled() -> None:
+    family = family_of(LlamaConfig())
+    for name in ("model.layers.0.self_attn.gate.weight", "model.embed_positions.weight"):
         with pytest.raises(KeyError):
             family.spell(name)
 
 
 def test_dimensions_are_spelled_as_einops_spells_them() -> None:
-    assert parse_dimensions("(kv_groups head_dim) hidden") == (
-        ("kv_groups", "head_dim"),
-        ("hidden",),
-    )
-    assert parse_dimensions("hidden") == (("hidden",),)
+    heads = ("kv_groups", "head_dim")
+    assert parse_dimensions("(kv_groups head_dim) hidden") == ((heads,), (("hidden",),))
+    assert parse_dimensions("(mlp + kv_groups head_dim)") == ((("mlp",), heads),)
+    assert parse_dimensions("hidden") == ((("hidden",),),)
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_logits_from_hidden_are_the_models_own(small_model: Build, tied: bool) -> None:
-    model = small_model(tied)
-    ids = torch.arange(12).view(2, 6)
+@pytest.mark.parametrize("name", DECODERS)
+def test_logits_from_hidden_are_the_models_own(name: str) -> None:
+    model = build(name)
     with torch.inference_mode():
-        hidden = model.base_model(ids).last_hidden_state
-        assert torch.equal(logits_from_hidden(model, hidden), model(ids).logits)
+        hidden = model.base_model(ids(model)).last_hidden_state
+        torch.testing.assert_close(
+            logits_from_hidden(model, hidden), logits(model), rtol=1e-6, atol=1e-6
+        )
 
 
 def test_a_shape_tells_its_sizes_and_takes_new_ones() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +93,13 @@ def test_bad_options_are_one_line_and_leave_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_with_biases_is_refused(
-    make_llama: Callable[..., Path], task: Path, tmp_path: Path
+def test_a_model_of_an_unknown_architecture_is_refused(
+    tiny_llama: Path, task: Path, tmp_path: Path
 ) -> None:
-    biased = make_llama(tmp_path / "biased", attention_bias=True)
-    with pytest.raises(UnsupportedFamily, match="bias"):
-        flyweight.prune(str(biased), tmp_path / "out", task=task, layers=1)
+    unknown = tmp_path / "unknown"
+    shutil.copytree(tiny_llama, unknown)
+    config = json.loads((unknown / "config.json").read_text(encoding="utf-8"))
+    (unknown / "config.json").write_text(json.dumps(config | {"model_type": "gpt_neox"}))
+    with pytest.raises(UnsupportedFamily, match="'gpt_neox'"):
+        flyweight.prune(str(unknown), tmp_path / "out", task=task, layers=1)
     assert not (tmp_path / "out").exists()

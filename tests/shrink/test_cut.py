@@ -218,10 +218,11 @@ def test_mistral_is_cut_likewise() -> None:
 
 
 def test_parameters_that_the_family_does_not_declare_are_refused(small_model: Build) -> None:
-    biased = small_model(attention_bias=True)
-    family = family_of(biased.config)
-    with pytest.raises(UnsupportedFamily, match=r"'model\.layers\.0\.self_attn\.q_proj\.bias'"):
-        cut_model(biased, family, keep_all(family.shape_of(biased.config)))
+    odd = small_model()
+    odd.model.layers[0].mlp.extra = torch.nn.Linear(2, 2, bias=False)
+    family = family_of(odd.config)
+    with pytest.raises(UnsupportedFamily, match=r"'model\.layers\.0\.mlp\.extra\.weight'"):
+        cut_model(odd, family, keep_all(family.shape_of(odd.config)))
 
 
 def test_sixteen_bits_stay_sixteen_bits(small_model: Build) -> None:

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flyweight.anatomy import Shape, family_of
-from flyweight.shrink.importance import Importance, measure_importance, top
+from flyweight.shrink.calibrate import measure_importance
+from flyweight.shrink.importance import Importance, top
 
 Build = Callable[..., Any]
 
@@ -141,14 +142,15 @@ def best(scores: Tensor, count: int) -> list[int]:
 
 
 def test_the_most_important_parts_stay() -> None:
-    old = Shape(layers=5, hidden=12, mlp=9, heads=12, kv_groups=4, head_dim=2, vocabulary=7)
-    new = old.with_sizes(layers=3, hidden=7, mlp=4, heads=4, kv_groups=2)
+    old = Shape(layers=5, hidden=12, mlp=9, heads=12, kv_groups=4, head_dim=4, vocabulary=7)
+    new = old.with_sizes(layers=3, hidden=7, mlp=4, heads=4, kv_groups=2, head_dim=2)
     generator = torch.Generator().manual_seed(4)
     scores = Importance(
         layers=torch.rand(5, generator=generator),
         hidden=torch.rand(12, generator=generator),
         mlp=torch.rand(5, 9, generator=generator),
-        group_heads=torch.rand(5, 4, 3, generator=generator),
+        values=torch.rand(5, 4, 3, 4, generator=generator),
+        turning=4,
     )
     keep = scores.keep(old, new)
     assert keep.shape == new
@@ -161,6 +163,9 @@ def test_the_most_important_parts_stay() -> None:
         for inner, group in enumerate(groups):
             wanted = best(scores.group_heads[layer, group], 2)
             assert keep.group_heads[place, inner].tolist() == wanted
+            values = scores.values[layer, group][wanted].pow(2).sum(0)
+            assert keep.value_dim[place, inner].tolist() == best(values, 2)
+    assert keep.head_dim.tolist() == [0, 2]  # the first of two RoPE pairs
 
 
 def test_top_is_in_ascending_order() -> None:

@@ -25,14 +25,14 @@ def test_the_shape_is_that_of_what_stays() -> None:
 
 
 def test_plain_dimensions_are_indexed_by_their_axis() -> None:
-    assert KEEP.index(("hidden",), None).tolist() == [1, 4, 5]
-    assert KEEP.index(("mlp",), 1).tolist() == [2, 4]
-    assert KEEP.index(("vocabulary",), None).tolist() == list(range(7))
+    assert KEEP.index((("hidden",),), None).tolist() == [1, 4, 5]
+    assert KEEP.index((("mlp",),), 1).tolist() == [2, 4]
+    assert KEEP.index((("vocabulary",),), None).tolist() == list(range(7))
 
 
 def test_nested_dimensions_run_over_groups_then_heads_then_channels() -> None:
-    query = ("kv_groups", "group_heads", "head_dim")
+    query = (("kv_groups", "group_heads", "head_dim"),)
     # layer 0 keeps group 1 of 2, and in it heads 0 and 2 of 3: heads 3 and 5 of 6
     assert KEEP.index(query, 0).tolist() == [6, 7, 10, 11]
     assert KEEP.index(query, 1).tolist() == [2, 3, 4, 5]
-    assert KEEP.index(("kv_groups", "head_dim"), 0).tolist() == [2, 3]
+    assert KEEP.index((("kv_groups", "head_dim"),), 0).tolist() == [2, 3]

@@ -12,20 +12,22 @@ from flyweight.errors import OptionError
 from flyweight.shrink.shapes import check_shape, grid, portions
 
 FAMILY = family_of(LlamaConfig())
+TIED = LlamaConfig(tie_word_embeddings=True)
 TEACHER = Shape(layers=8, hidden=256, mlp=1024, heads=8, kv_groups=4, head_dim=32, vocabulary=4096)
 
 
 @pytest.mark.parametrize("keep", [0.2, 0.35, 0.6])
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_grid_holds_shapes_of_about_the_share(keep: float, tied: bool) -> None:
-    whole = FAMILY.count(TEACHER, tied)
-    found = grid(FAMILY, TEACHER, tied, keep)
+    config = LlamaConfig(tie_word_embeddings=tied)
+    whole = FAMILY.count(TEACHER, config)
+    found = grid(FAMILY, TEACHER, config, keep)
     assert len(found) >= 3
     assert len({candidate.shape for candidate in found}) == len(found)
     for candidate in found:
         shape = candidate.shape
         assert 0.9 * keep * whole <= candidate.parameters <= 1.1 * keep * whole
-        assert candidate.parameters == FAMILY.count(shape, tied)
+        assert candidate.parameters == FAMILY.count(shape, config)
         assert candidate.share == candidate.parameters / whole
         assert shape.hidden % 32 == shape.mlp % 32 == 0
         assert shape.group_heads == TEACHER.group_heads
@@ -34,15 +36,15 @@ def test_the_grid_holds_shapes_of_about_the_share(keep: float, tied: bool) -> No
 
 def test_the_grid_holds_only_what_transformers_loads() -> None:
     teacher = TEACHER.with_sizes(hidden=448, heads=14, kv_groups=2)
-    found = [each for keep in (0.2, 0.35, 0.6) for each in grid(FAMILY, teacher, True, keep)]
+    found = [each for keep in (0.2, 0.35, 0.6) for each in grid(FAMILY, teacher, TIED, keep)]
     assert len(found) >= 3
     for candidate in found:
         FAMILY.config_for(LlamaConfig(), candidate.shape).validate()
 
 
 def test_a_wider_slack_only_adds_shapes() -> None:
-    near = {candidate.shape for candidate in grid(FAMILY, TEACHER, True, 0.3, 0.05)}
-    far = {candidate.shape for candidate in grid(FAMILY, TEACHER, True, 0.3, 0.2)}
+    near = {candidate.shape for candidate in grid(FAMILY, TEACHER, TIED, 0.3, 0.05)}
+    far = {candidate.shape for candidate in grid(FAMILY, TEACHER, TIED, 0.3, 0.2)}
     assert near < far
 
 

@@ -4,14 +4,36 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flyweight.anatomy.family import AXES, Family, Shape
+from flyweight.anatomy.bert import BERT
+from flyweight.anatomy.family import Family
+from flyweight.anatomy.gemma import GEMMA2, GEMMA3
+from flyweight.anatomy.granite import GRANITE
 from flyweight.anatomy.llama import LLAMA
+from flyweight.anatomy.mixture import MIXTRAL, QWEN3_MOE
+from flyweight.anatomy.modernbert import MODERNBERT
+from flyweight.anatomy.olmo2 import OLMO2
+from flyweight.anatomy.phi3 import PHI3
+from flyweight.anatomy.qwen import QWEN2, QWEN3
+from flyweight.anatomy.shape import AXES, Shape
 from flyweight.errors import UnsupportedFamily
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_FAMILIES = (LLAMA,)
+_FAMILIES = (
+    LLAMA,
+    QWEN2,
+    QWEN3,
+    GRANITE,
+    GEMMA2,
+    GEMMA3,
+    PHI3,
+    OLMO2,
+    MIXTRAL,
+    QWEN3_MOE,
+    BERT,
+    MODERNBERT,
+)
 
 
 def families() -> tuple[Family, ...]:
@@ -33,7 +55,8 @@ def family_of(config: Any) -> Family:
 
 def logits_from_hidden(model: Any, hidden: Tensor) -> Tensor:
     """Logits [..., V] from the final hidden states [..., D]: the head with all its scaling."""
-    return model.get_output_embeddings()(hidden)
+    logits = model.get_output_embeddings()(hidden)
+    return family_of(model.config).logits(model.config, logits)
 
 
 __all__ = ["AXES", "Family", "Shape", "families", "family_of", "logits_from_hidden"]

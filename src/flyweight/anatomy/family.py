@@ -2,83 +2,71 @@
 
 A family is declared the way einops spells shapes. `"(kv_groups group_heads head_dim) hidden"`
 says that the rows of a weight run over KV groups, then over the query heads of a group, then
-over a head's dimensions, and that its columns are hidden channels. From that one line follow
-the size of every tensor, what falls when a group or a channel goes, and where importance is
-read. Everything else works on axes and never names an architecture.
+over a head's dimensions, and that its columns are hidden channels; `"(mlp + mlp) hidden"` that two
+projections are stacked in one weight. From that one line follow the size of every tensor, what
+falls when a group or a channel goes, and where importance is read. Everything else works on axes
+and never names an architecture.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from flyweight.anatomy.gguf import GgufMap
+from flyweight.anatomy.shape import AXES, Shape
 
-AXES = {
-    "layers": "whole transformer blocks",
-    "hidden": "channels of the residual stream, the same in every layer",
-    "mlp": "intermediate channels of the feed-forward block, chosen per layer",
-    "kv_groups": "key/value heads with all the query heads that share them, chosen per layer",
-    "group_heads": "query heads within a KV group, chosen per layer and group",
-    "head_dim": "dimensions of a head",
-    "vocabulary": "rows of the input and output embeddings",
-}
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The sizes that define a network; `heads` counts query heads over all KV groups."""
-
-    layers: int
-    hidden: int
-    mlp: int
-    heads: int
-    kv_groups: int
-    head_dim: int
-    vocabulary: int
-
-    @property
-    def group_heads(self) -> int:
-        """Query heads in each KV group."""
-        return self.heads // self.kv_groups
-
-    def size(self, axis: str) -> int:
-        """The length of an axis of AXES."""
-        return getattr(self, axis)
-
-    def __str__(self) -> str:
-        return (
-            f"{self.layers} layers x {self.hidden}, MLP {self.mlp}, "
-            f"{self.heads} heads in {self.kv_groups} groups"
-        )
-
-    def as_dict(self) -> dict[str, int]:
-        return {item.name: getattr(self, item.name) for item in fields(self)}
-
-    def with_sizes(self, **sizes: int | None) -> Shape:
-        """This shape with the given sizes changed; None leaves a size as it is."""
-        return replace(self, **{name: size for name, size in sizes.items() if size is not None})
-
-
-Dimension = tuple[str, ...]  # the axes that a dimension runs over, outermost first
+Term = tuple[str, ...]  # the axes that it runs over, outermost first
+Dimension = tuple[Term, ...]  # terms laid end to end
 
 
 def parse_dimensions(spelling: str) -> tuple[Dimension, ...]:
-    """The dimensions of "(kv_groups head_dim) hidden": (("kv_groups", "head_dim"), ("hidden",))."""
+    """The dimensions of "(kv_groups head_dim) hidden", each a sum of terms, each a product of axes.
+
+    Here: ((("kv_groups", "head_dim"),), (("hidden",),)).
+    """
     parts = re.findall(r"\(([^)]*)\)|(\S+)", spelling)
-    return tuple(tuple((inside or single).split()) for inside, single in parts)
+    return tuple(
+        tuple(tuple(term.split()) for term in (inside or single).split("+"))
+        for inside, single in parts
+    )
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A normalisation: how its stored weight is meant, and what it normalises.
+
+    `offset` is added to the stored weight (Gemma multiplies by 1 + w); `centred` norms subtract the
+    mean first (LayerNorm); `reads` names the weight whose output it takes, None for the residual
+    stream.
+    """
+
+    offset: float = 0.0
+    centred: bool = False
+    reads: str | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a parameter belongs: its declaration, and the block and expert that it is of."""
+
+    template: str
+    dimensions: tuple[Dimension, ...]
+    layer: int | None
+    expert: int | None
 
 
 @dataclass(frozen=True)
 class Family:
     """One architecture family, declared.
 
-    `parameters` spells every parameter by name, `{layer}` standing for the block's number;
-    `sizes` names the config field of each size of a Shape; `unscale` lists the norms whose mean
-    runs over hidden channels, and which therefore need sqrt(old / new) when channels go.
+    `parameters` spells every parameter by name, `{layer}` standing for the block's number; `stored`
+    those that go by another name in files (`{expert}`: an expert's number). `sizes` names the
+    config field of each size of a Shape, `fixed` that of each dimension which is never cut.
+    `present` tells of parameters that not every model (or block) has. `norms` are module names.
     """
 
     name: str
@@ -86,11 +74,26 @@ class Family:
     parameters: Mapping[str, str]
     sizes: Mapping[str, str]
     blocks: str  # module name of the list of blocks
-    norms: tuple[str, ...]
+    norms: Mapping[str, Norm]
     norm_epsilon: str  # config field
     cuttable: tuple[str, ...]
     gguf: GgufMap | None = None
     defaults: Mapping[str, Callable[[Any], int]] = field(default_factory=dict)
+    stored: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, str] = field(default_factory=dict)
+    present: Mapping[str, Callable[[Any, int], bool]] = field(default_factory=dict)
+    embedding: str = "model.embed_tokens.weight"
+    head: str | None = "lm_head.weight"  # the output embedding, which may be tied to the input's
+    final_norm: str = "model.norm"
+    rotary: Callable[[Any], int] | None = None  # dimensions of a head that turn; None: all
+    scales_attention: bool = True  # divides scores by sqrt(head_dim), without asking the config
+    scales_embedding: bool = False  # multiplies embeddings by sqrt(hidden)
+    hidden_is_heads: bool = False  # heads x head_dim is hidden, the config has no other place
+    per_layer: tuple[str, ...] = ("layer_types",)  # config fields with an entry for each block
+    pinned: tuple[int, ...] = ()  # blocks that cannot go
+    logits: Callable[[Any, Any], Any] = lambda config, logits: logits  # what follows the head
+    model: str = "AutoModelForCausalLM"  # transformers' class that loads it
+    causal: bool = True  # a token sees only those before it: padding on the right needs no mask
 
     def shape_of(self, config: Any) -> Shape:
         """The shape that a transformers config describes."""
@@ -100,42 +103,88 @@ class Family:
             sizes[size] = int(self.defaults[size](config) if value is None else value)
         return Shape(**sizes)
 
-    def config_for(self, config: Any, shape: Shape) -> Any:
-        """A copy of `config` that describes `shape`."""
+    def config_for(
+        self,
+        config: Any,
+        shape: Shape,
+        layers: Sequence[int] | None = None,
+        *,
+        tied: bool | None = None,
+    ) -> Any:
+        """A copy of `config` that describes `shape`, made of these `layers` (the first ones)."""
         old = self.shape_of(config)
+        kept = range(shape.layers) if layers is None else layers
         values = config.to_dict()
-        values |= {name: shape.size(size) for size, name in self.sizes.items()}
-        values[self.norm_epsilon] *= old.hidden / shape.hidden  # see shrink/cut.py
+        for size, name in self.sizes.items():
+            if shape.size(size) != old.size(size) or values.get(name) is not None:
+                values[name] = shape.size(size)
+        if not self.hidden_is_heads and shape.head_dim * shape.heads != shape.hidden:
+            values[self.sizes["head_dim"]] = shape.head_dim
+        for name in self.per_layer:
+            if values.get(name) is not None:
+                values[name] = [values[name][layer] for layer in kept]
+        values[self.norm_epsilon] = self.epsilon(config, shape)
+        if tied is not None:
+            values["tie_word_embeddings"] = tied
         return type(config).from_dict(values)
 
-    def spell(self, parameter: str) -> tuple[tuple[Dimension, ...], int | None]:
-        """The dimensions of a parameter, and the number of its block (None outside blocks)."""
-        match = re.search(rf"(?<=^{re.escape(self.blocks)}\.)\d+(?=\.)", parameter)
-        layer = int(match.group()) if match else None
-        template = parameter if match is None else self.template(parameter)
-        if template not in self.parameters:
-            raise KeyError(parameter)
-        return parse_dimensions(self.parameters[template]), layer
+    def epsilon(self, config: Any, shape: Shape) -> float:
+        """The norms' epsilon after a cut: a mean over fewer channels is that much larger."""
+        before = getattr(config, self.norm_epsilon)
+        if any(norm.centred for norm in self.norms.values()):
+            return before  # kept channels have their own mean and deviation, see shrink/scales.py
+        return before * self.shape_of(config).hidden / shape.hidden
 
-    def template(self, parameter: str) -> str:
-        """The name with the block's number replaced: "model.layers.{layer}.mlp.up_proj.weight"."""
-        return re.sub(rf"^({re.escape(self.blocks)}\.)\d+\.", r"\1{layer}.", parameter)
+    def is_tied(self, config: Any) -> bool:
+        """Whether the output embedding is the input embedding."""
+        return self.head is not None and bool(config.tie_word_embeddings)
 
-    def tensors(self, shape: Shape, tied: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Names and sizes of every parameter of a network of this shape."""
+    def has(self, template: str, config: Any, layer: int = 0) -> bool:
+        """Whether a model of this config has the parameter (in this block)."""
+        if template == self.head and self.is_tied(config):
+            return False
+        told = self.present.get(template)
+        return told is None or bool(told(config, layer))
+
+    def spell(self, parameter: str) -> Place:
+        """What is declared of a parameter, in memory or in a file; KeyError for an unknown one."""
+        template, layer, expert = parameter, None, None
+        match = re.match(rf"{re.escape(self.blocks)}\.(\d+)\.", parameter)
+        if match:
+            layer = int(match.group(1))
+            template = f"{self.blocks}.{{layer}}.{parameter[match.end() :]}"
+            match = re.search(r"\.experts\.(\d+)\.", template)
+            if match:
+                expert = int(match.group(1))
+                template = template[: match.start(1)] + "{expert}" + template[match.end(1) :]
+        spelling = self.parameters.get(template) or self.stored[template]
+        return Place(template, parse_dimensions(spelling), layer, expert)
+
+    def tensors(self, shape: Shape, config: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Names and sizes of every parameter of a network of this shape, as in memory.
+
+        `config` tells what the shape does not: ties, biases, fixed sizes.
+        """
         for template, spelling in self.parameters.items():
-            if tied and template == "lm_head.weight":
-                continue
             sizes = tuple(
-                math.prod(shape.size(axis) for axis in dimension)
-                for dimension in parse_dimensions(spelling)
+                sum(math.prod(self._size(axis, shape, config) for axis in term) for term in terms)
+                for terms in parse_dimensions(spelling)
             )
-            if "{layer}" not in template:
-                yield template, sizes
-                continue
-            for layer in range(shape.layers):
-                yield template.format(layer=layer), sizes
+            for layer in range(shape.layers if "{layer}" in template else 1):
+                if self.has(template, config, layer):
+                    yield template.format(layer=layer), sizes
 
-    def count(self, shape: Shape, tied: bool) -> int:
+    def _size(self, axis: str, shape: Shape, config: Any) -> int:
+        return shape.size(axis) if axis in AXES else int(getattr(config, self.fixed[axis]))
+
+    def count(self, shape: Shape, config: Any) -> int:
         """How many parameters a network of this shape has."""
-        return sum(math.prod(sizes) for _, sizes in self.tensors(shape, tied))
+        return sum(math.prod(sizes) for _, sizes in self.tensors(shape, config))
+
+    def inputs(self, counts: Any) -> dict[str, Any]:
+        """What a forward pass is given besides ids, where `counts` bool [B, T] tells of padding."""
+        return {"use_cache": False} if self.causal else {"attention_mask": counts.long()}
+
+    def turning(self, config: Any) -> int:
+        """How many dimensions of a head RoPE turns."""
+        return self.shape_of(config).head_dim if self.rotary is None else self.rotary(config)

@@ -36,7 +36,8 @@ from flyweight.progress import bar, say
 from flyweight.runtime.measure import measure
 from flyweight.runtime.pack import pack_checkpoint
 from flyweight.runtime.rounding import rounded
-from flyweight.shrink.importance import Importance, measure_importance
+from flyweight.shrink.calibrate import measure_importance
+from flyweight.shrink.importance import Importance
 from flyweight.tasks.encode import Example
 from flyweight.tasks.items import Task
 from flyweight.tasks.score import Scorer

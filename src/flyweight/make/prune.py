@@ -63,7 +63,7 @@ def prune(
     student = cut_model(model, source.family, importance.keep(source.shape, shape))
     with new_folder(out) as folder:
         save_checkpoint(student, tokenizer, folder)
-    count = source.family.count(shape, source.config.tie_word_embeddings)
+    count = source.family.count(shape, source.config)
     say(f"{out}: {shape}, {count:,} of {source.parameters:,} parameters")
     return out
 
@@ -86,7 +86,7 @@ def _wanted(old: Shape, **sizes: int | None) -> Shape | None:
 def _importance(source: Checkpoint, model: Any, tokenizer: Any, task: Task) -> Importance:
     """What matters in the teacher for the first train items."""
     from flyweight.make.quote import CALIBRATION
-    from flyweight.shrink.importance import measure_importance
+    from flyweight.shrink.calibrate import measure_importance
     from flyweight.tasks.encode import encode_items
 
     examples = encode_items(tokenizer, task.train[:CALIBRATION], task.name, source.context)

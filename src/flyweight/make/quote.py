@@ -253,5 +253,4 @@ def _lengths(tokenizer: Any, item: Item, generates: bool) -> tuple[int, int]:
 
 
 def _grid(teacher: Checkpoint, level: float, effort: Effort) -> list[Candidate]:
-    tied = teacher.config.tie_word_embeddings
-    return grid(teacher.family, teacher.shape, tied, level, heads=effort.heads)
+    return grid(teacher.family, teacher.shape, teacher.config, level, heads=effort.heads)

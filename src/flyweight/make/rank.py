@@ -56,8 +56,8 @@ def rank_shapes(
     `rows` are dev's, with what the teacher said; `heads` also cuts query heads within groups.
     Empty where the grid has no such shape.
     """
-    old, tied = family.shape_of(teacher.config), teacher.config.tie_word_embeddings
-    candidates = grid(family, old, tied, level, heads=heads)
+    old = family.shape_of(teacher.config)
+    candidates = grid(family, old, teacher.config, level, heads=heads)
     if not candidates:
         return []
     ranked = []

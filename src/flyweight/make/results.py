@@ -49,13 +49,12 @@ def load_result(folder: Path) -> Result:
 
 
 def save_importance(folder: Path, importance: Importance) -> None:
-    """The four score tensors."""
-    tensors = {name: value.contiguous() for name, value in vars(importance).items()}
-    save_file(tensors, folder / _IMPORTANCE)
+    """What matters in the teacher."""
+    importance.save(folder / _IMPORTANCE)
 
 
 def load_importance(folder: Path) -> Importance:
-    return Importance(**load_file(folder / _IMPORTANCE))
+    return Importance.load(folder / _IMPORTANCE)
 
 
 def save_rows(folder: Path, rows: Sequence[Row]) -> None:

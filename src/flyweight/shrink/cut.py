@@ -1,69 +1,112 @@
-"""Slicing: a smaller network made of what stays of a bigger one."""
+"""Cutting a network down to what stays, tensor by tensor."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.initialization import no_init_weights
 
 from flyweight.anatomy import Family
-from flyweight.anatomy.family import Dimension
+from flyweight.anatomy.family import Dimension, Place
 from flyweight.errors import UnsupportedFamily
-from flyweight.shrink.keep import Keep
+from flyweight.shrink.keep import Keep, is_fixed
+from flyweight.shrink.scales import scales_of
+
+EXPERTS: Dimension = (("experts",),)
 
 
-def slice_tensor(tensor: Tensor, dimensions: tuple[Dimension, ...], keep: Keep, layer: int | None):
-    """The part of one parameter that stays; `layer` counts the blocks that stay."""
+def slice_tensor(
+    tensor: Tensor,
+    dimensions: tuple[Dimension, ...],
+    keep: Keep,
+    layer: int | None,
+    expert: int | None = None,
+) -> Tensor:
+    """The part of one parameter that stays; `layer` and `expert` count those that stay."""
+    if dimensions[0] == EXPERTS and len(dimensions) > 2:
+        # each expert keeps channels of its own
+        of_each = [
+            slice_tensor(tensor[old], dimensions[1:], keep, layer, new)
+            for new, old in enumerate(keep.index(EXPERTS, layer).tolist())
+        ]
+        return torch.stack(of_each)
     for number, dimension in enumerate(dimensions):
-        if dimension != ("vocabulary",):
-            tensor = tensor.index_select(number, keep.index(dimension, layer))
+        if is_fixed(dimension):
+            continue
+        index = keep.index(dimension, layer, expert)
+        if len(index) < tensor.shape[number]:
+            tensor = tensor.index_select(number, index)
     return tensor.contiguous()
 
 
+def place_of(family: Family, name: str) -> Place:
+    """What the family declares of a parameter; UnsupportedFamily if nothing."""
+    try:
+        return family.spell(name)
+    except KeyError:
+        raise UnsupportedFamily(
+            f"the model has a parameter {name!r} that the family {family.name!r} does not "
+            "declare. Use a model without such additions."
+        ) from None
+
+
+def new_name(family: Family, place: Place, keep: Keep) -> tuple[str, int | None, int | None] | None:
+    """What a parameter is called after the cut, its new block and expert; None if it goes."""
+    layer = expert = None
+    if place.template == family.head and keep.tied:
+        return None
+    if place.layer is not None:
+        kept = keep.layers.tolist()
+        if place.layer not in kept:
+            return None
+        layer = kept.index(place.layer)
+    if place.expert is not None:
+        kept = keep.index(EXPERTS, layer).tolist()
+        if place.expert not in kept:
+            return None
+        expert = kept.index(place.expert)
+    return place.template.format(layer=layer, expert=expert), layer, expert
+
+
 def cut_tensors(
-    state: Mapping[str, Tensor], family: Family, keep: Keep
+    state: Mapping[str, Tensor], family: Family, config: Any, keep: Keep
 ) -> Iterator[tuple[str, Tensor]]:
     """The cut network's tensors, one at a time, under their new names.
 
-    A norm divides by the root mean square over D channels. If the channels that go were zero,
-    the sum would stay and the mean grow by old/new: the norm's weight takes sqrt(old / new)
-    (and the config's epsilon old / new), so that cutting zero channels changes nothing.
+    `config` is the old network's. The parts are scaled so that cutting what is zero changes
+    nothing (shrink/scales.py).
     """
-    place = {int(old): new for new, old in enumerate(keep.layers)}
-    rescale = math.sqrt(keep.old.hidden / len(keep.hidden))
-    for name, tensor in state.items():
-        try:
-            dimensions, old_layer = family.spell(name)
-        except KeyError:
-            raise UnsupportedFamily(
-                f"the model has a parameter {name!r} that the family {family.name!r} does not "
-                "declare. Use a model without such additions."
-            ) from None
-        if old_layer is not None and old_layer not in place:
+    scales = scales_of(family, config, keep)
+    for name in state:
+        place = place_of(family, name)
+        renamed = new_name(family, place, keep)
+        if renamed is None:
             continue
-        layer = None if old_layer is None else place[old_layer]
-        part = slice_tensor(tensor, dimensions, keep, layer)
-        if name.removesuffix(".weight").endswith(family.norms):
-            part = part * rescale
-        new_name = name
-        if layer is not None:
-            new_name = family.template(name).format(layer=layer)
-        yield new_name, part
+        called, layer, expert = renamed
+        part = slice_tensor(state[name], place.dimensions, keep, layer, expert)
+        yield called, scales.apply(part, place)
+
+
+def cut_config(family: Family, config: Any, keep: Keep) -> Any:
+    """The config of the network that stays."""
+    tied = True if keep.tied else None
+    return family.config_for(config, keep.shape, keep.layers.tolist(), tied=tied)
 
 
 def cut_model(model: Any, family: Family, keep: Keep) -> Any:
     """A new transformers model of `keep.shape` with the weights that stay; `model` is unchanged."""
-    config = family.config_for(model.config, keep.shape)
-    tied = config.tie_word_embeddings
+    config = cut_config(family, model.config, keep)
     state = dict(model.state_dict())
-    if tied:
-        state.pop("lm_head.weight", None)
+    tied = family.is_tied(config)
+    if tied and family.head is not None:
+        state.pop(family.head, None)
     with no_init_weights():
         student = type(model)(config).to(model.dtype)
-    student.load_state_dict(dict(cut_tensors(state, family, keep)), strict=not tied)
+    student.load_state_dict(dict(cut_tensors(state, family, model.config, keep)), strict=not tied)
     student.tie_weights()
-    student.generation_config = model.generation_config
+    if model.can_generate():
+        student.generation_config = model.generation_config
     return student.eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 from flyweight.anatomy import Family, Shape
 from flyweight.errors import OptionError
@@ -42,7 +43,7 @@ def fits(shape: Shape) -> bool:
 def grid(
     family: Family,
     teacher: Shape,
-    tied: bool,
+    config: Any,
     keep: float,
     slack: float = 0.1,
     *,
@@ -53,7 +54,7 @@ def grid(
     All combinations of a few layer counts, widths, MLP widths and KV group counts, with `heads`
     also of query heads in a group; widths are multiples of 32, so that every row can be quantised.
     """
-    whole = family.count(teacher, tied)
+    whole = family.count(teacher, config)
     sizes = product(
         portions(teacher.layers, LAYERS, 1),
         portions(teacher.hidden, HIDDEN, BLOCK),
@@ -70,7 +71,7 @@ def grid(
             kv_groups=groups,
             heads=groups * each,
         )
-        count = family.count(shape, tied)
+        count = family.count(shape, config)
         if fits(shape) and abs(count / whole / keep - 1) <= slack:
             candidates.append(Candidate(shape, count, count / whole))
     return candidates
