@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flyweight.distill.verb import distill
     from flyweight.make.compare import compare
     from flyweight.make.evaluate import eval  # noqa: A004
+    from flyweight.make.families import families
     from flyweight.make.prune import prune
     from flyweight.make.status import status
     from flyweight.make.verb import make
@@ -35,6 +36,7 @@ VERBS = {
     "chat": "flyweight.runtime.chat",
     "status": "flyweight.make.status",
     "compare": "flyweight.make.compare",
+    "families": "flyweight.make.families",
 }
 
 
@@ -72,6 +74,7 @@ __all__ = [
     "compare",
     "distill",
     "eval",
+    "families",
     "make",
     "pack",
     "prune",

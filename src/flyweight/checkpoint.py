@@ -70,10 +70,10 @@ class Checkpoint:
 
     def model(self) -> Any:
         """The transformers model, in fp32, ready to run."""
-        from transformers import AutoModelForCausalLM
+        import transformers
 
         try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = getattr(transformers, self.family.model).from_pretrained(
                 self.path,
                 dtype="float32",
                 use_safetensors=True,

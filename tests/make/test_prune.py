@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
 import flyweight
 from flyweight.errors import OptionError, UnsupportedFamily
+from zoo import build
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +80,9 @@ def test_without_sizes_about_the_share_stays(tiny_llama: Path, task: Path, tmp_p
     [
         ({"keep": 1.5}, r"--keep is 1\.5"),
         ({"layers": 3}, r"--layers is 3: the teacher has 2"),
+        ({"experts": 2}, r"--experts: the teacher is no mixture"),
+        ({"head_dim": 5}, r"--head-dim 5: of 16 only every r-th RoPE pair.*one of 8, 4, 2"),
+        ({"keep": 0.5, "layers": 1}, r"--keep and --layers 1: give a share or sizes, not both"),
         ({"heads": 3}, r"--heads 3 does not fit 2 KV groups"),
         ({"hidden": 63}, r"--hidden 63 with 4 heads"),
         ({"keep": 0.001}, r"no shape of the grid"),
@@ -103,3 +112,46 @@ def test_a_model_of_an_unknown_architecture_is_refused(
     with pytest.raises(UnsupportedFamily, match="'gpt_neox'"):
         flyweight.prune(str(unknown), tmp_path / "out", task=task, layers=1)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_untied_teacher_is_tied_with_narrower_heads(
+    tiny_llama: Path, task: Path, tmp_path: Path
+) -> None:
+    out = flyweight.prune(str(tiny_llama), tmp_path / "out", task=task, head_dim=8, tied=True)
+    cut = load(out)
+    assert (cut.config.head_dim, cut.config.tie_word_embeddings) == (8, True)
+    assert cut.lm_head.weight is cut.model.embed_tokens.weight
+    with pytest.raises(OptionError, match="--tied: the teacher has no output embedding"):
+        flyweight.prune(str(out), tmp_path / "again", task=task, tied=True)
+
+
+def test_only_the_tokens_of_the_task_stay_and_say_the_same(
+    tiny_llama: Path, task: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The logits of the rows that stay are the teacher's: nothing else was cut."""
+    out = flyweight.prune(str(tiny_llama), tmp_path / "out", task=task, used_tokens=True)
+    old, new = (AutoTokenizer.from_pretrained(folder) for folder in (tiny_llama, out))
+    teacher, cut = load(tiny_llama), load(out)
+    assert cut.config.vocab_size == len(new) < teacher.config.vocab_size
+    kept = old.convert_tokens_to_ids(new.convert_ids_to_tokens(range(len(new))))
+    with torch.inference_mode():
+        for line in task.read_text(encoding="utf-8").splitlines()[:20]:
+            text = json.loads(line)["prompt"]
+            ids, renumbered = old(text)["input_ids"], new(text)["input_ids"]
+            assert [kept[i] for i in renumbered] == ids
+            wanted = teacher(torch.tensor([ids])).logits[..., kept]
+            assert torch.equal(cut(torch.tensor([renumbered])).logits, wanted)
+    assert new.convert_ids_to_tokens(cut.generation_config.eos_token_id) == old.eos_token
+    assert "are split into the same tokens" in " ".join(capfd.readouterr().err.split())
+
+
+def test_an_encoder_is_cut_by_its_prompts(tiny_llama: Path, task: Path, tmp_path: Path) -> None:
+    encoder = build("bert", vocab_size=304, max_position_embeddings=512)
+    encoder.save_pretrained(tmp_path / "bert")
+    AutoTokenizer.from_pretrained(tiny_llama).save_pretrained(tmp_path / "bert")
+    sizes = {"layers": 2, "mlp": 64, "heads": 4, "kv_groups": 4, "hidden": 32}
+    out = flyweight.prune(str(tmp_path / "bert"), tmp_path / "out", task=task, **sizes)
+    config = AutoModelForSequenceClassification.from_pretrained(out).config
+    assert (config.hidden_size, config.num_hidden_layers, config.num_labels) == (32, 2, 5)
+    with pytest.raises(OptionError, match=r"--keep: bert writes no answers.*--layers"):
+        flyweight.prune(str(tmp_path / "bert"), tmp_path / "again", task=task)

@@ -20,7 +20,7 @@ from flyweight.errors import UnsupportedFamily
 if TYPE_CHECKING:
     from torch import Tensor
 
-_FAMILIES = (
+_FAMILIES = [
     LLAMA,
     QWEN2,
     QWEN3,
@@ -33,12 +33,17 @@ _FAMILIES = (
     QWEN3_MOE,
     BERT,
     MODERNBERT,
-)
+]
 
 
 def families() -> tuple[Family, ...]:
     """Every family that Flyweight can cut."""
-    return _FAMILIES
+    return tuple(_FAMILIES)
+
+
+def register(family: Family) -> None:
+    """Let Flyweight cut one more family; it goes before those that claim the same model types."""
+    _FAMILIES.insert(0, family)
 
 
 def family_of(config: Any) -> Family:
@@ -49,7 +54,7 @@ def family_of(config: Any) -> Family:
     known = ", ".join(name for family in _FAMILIES for name in family.model_types)
     raise UnsupportedFamily(
         f"Flyweight cannot cut the architecture {config.model_type!r} yet. "
-        f"Use a model of one of these: {known}."
+        f"Use a model of one of these: {known}; or declare it: docs/guides/teach-a-family.md."
     )
 
 
@@ -59,4 +64,4 @@ def logits_from_hidden(model: Any, hidden: Tensor) -> Tensor:
     return family_of(model.config).logits(model.config, logits)
 
 
-__all__ = ["AXES", "Family", "Shape", "families", "family_of", "logits_from_hidden"]
+__all__ = ["AXES", "Family", "Shape", "families", "family_of", "logits_from_hidden", "register"]

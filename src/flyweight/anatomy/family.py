@@ -91,6 +91,7 @@ class Family:
     hidden_is_heads: bool = False  # heads x head_dim is hidden, the config has no other place
     per_layer: tuple[str, ...] = ("layer_types",)  # config fields with an entry for each block
     pinned: tuple[int, ...] = ()  # blocks that cannot go
+    least: Mapping[str, Callable[[Any], int]] = field(default_factory=dict)  # sizes, if over 1
     logits: Callable[[Any, Any], Any] = lambda config, logits: logits  # what follows the head
     model: str = "AutoModelForCausalLM"  # transformers' class that loads it
     causal: bool = True  # a token sees only those before it: padding on the right needs no mask

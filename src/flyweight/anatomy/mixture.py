@@ -21,6 +21,7 @@ EXPERTS = {
     f"{BLOCK}.mlp.experts.gate_up_proj": "experts (mlp + mlp) hidden",
     f"{BLOCK}.mlp.experts.down_proj": "experts hidden mlp",
 }
+ROUTED = {"experts": lambda config: config.num_experts_per_tok}  # each token asks so many
 MIXTRAL_FILES = f"{BLOCK}.block_sparse_moe"
 QWEN_FILES = f"{BLOCK}.mlp.experts.{{expert}}"
 
@@ -37,6 +38,7 @@ MIXTRAL = replace(
     },
     present={},
     sizes=SIZES | {"experts": "num_local_experts"},
+    least=ROUTED,
     defaults=DEFAULTS,
     cuttable=(*CUTTABLE, "experts"),
     gguf=None,
@@ -54,6 +56,7 @@ QWEN3_MOE = replace(
         f"{QWEN_FILES}.up_proj.weight": "mlp hidden",
         f"{QWEN_FILES}.down_proj.weight": "hidden mlp",
     },
+    least=ROUTED,
     sizes=SIZES | {"mlp": "moe_intermediate_size", "experts": "num_local_experts"},
     cuttable=(*CUTTABLE, "experts"),
     gguf=None,

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 from flyweight.anatomy import Family, Shape
-from flyweight.errors import OptionError
 
 BLOCK = 32  # every row that is to be quantised must be a multiple of this
 LAYERS = (1.0, 0.75, 0.5, 0.375, 0.25)
 HIDDEN = (1.0, 0.75, 0.5, 0.375, 0.25)
 MLP = (1.0, 0.75, 0.5, 0.375, 0.25)
 GROUPS = (1.0, 0.5)
+EXPERTS = (1.0, 0.5, 0.25)
 HEADS = (1.0, 0.5)  # of the query heads within a group
 
 
@@ -51,47 +52,37 @@ def grid(
 ) -> list[Candidate]:
     """Candidates with about `keep` of the teacher's parameters (within `slack`, relative).
 
-    All combinations of a few layer counts, widths, MLP widths and KV group counts, with `heads`
-    also of query heads in a group; widths are multiples of 32, so that every row can be quantised.
+    All combinations of a few layer counts, widths, MLP widths, KV group and expert counts, with
+    `heads` also of query heads in a group; widths are multiples of 32, so that every row can be
+    quantised.
     """
     whole = family.count(teacher, config)
-    sizes = product(
-        portions(teacher.layers, LAYERS, 1),
-        portions(teacher.hidden, HIDDEN, BLOCK),
-        portions(teacher.mlp, MLP, BLOCK),
-        portions(teacher.kv_groups, GROUPS, 1),
-        portions(teacher.group_heads, HEADS if heads else (1.0,), 1),
-    )
     candidates = []
-    for layers, hidden, mlp, groups, each in sizes:
-        shape = teacher.with_sizes(
-            layers=layers,
-            hidden=hidden,
-            mlp=mlp,
-            kv_groups=groups,
-            heads=groups * each,
-        )
+    for shape in _shapes(family, teacher, config, heads):
         count = family.count(shape, config)
         if fits(shape) and abs(count / whole / keep - 1) <= slack:
             candidates.append(Candidate(shape, count, count / whole))
     return candidates
 
 
-def check_shape(old: Shape, new: Shape, keep: float) -> None:
-    """OptionError unless `new` can be cut out of `old`, and `keep` is a share."""
-    if not 0 < keep < 1:
-        raise OptionError(f"--keep is {keep}: give a share between 0 and 1, such as 0.25.")
-    for name, size in new.as_dict().items():
-        most = old.size(name)
-        if not 1 <= size <= most:
-            raise OptionError(f"--{name.replace('_', '-')} is {size}: the teacher has {most}.")
-    if new.heads % new.kv_groups or new.group_heads > old.group_heads:
-        raise OptionError(
-            f"--heads {new.heads} does not fit {new.kv_groups} KV groups: give a multiple of "
-            f"{new.kv_groups}, at most {new.kv_groups * old.group_heads}."
-        )
-    if not fits(new):
-        raise OptionError(
-            f"--hidden {new.hidden} with {new.heads} heads: transformers loads no such model. Give "
-            f"a multiple of {new.heads}, such as {max(1, new.hidden // new.heads) * new.heads}."
+def _shapes(family: Family, teacher: Shape, config: Any, heads: bool) -> Iterator[Shape]:
+    """Every combination of the grid's sizes; where hidden is heads x head_dim, it follows them."""
+    least = {axis: told(config) for axis, told in family.least.items()}
+    counts = portions(teacher.experts, EXPERTS, 1) if teacher.experts else []
+    sizes = product(
+        [layers for layers in portions(teacher.layers, LAYERS, 1) if layers >= len(family.pinned)],
+        [0] if family.hidden_is_heads else portions(teacher.hidden, HIDDEN, BLOCK),
+        portions(teacher.mlp, MLP, BLOCK),
+        portions(teacher.kv_groups, HIDDEN if family.hidden_is_heads else GROUPS, 1),
+        portions(teacher.group_heads, HEADS if heads else (1.0,), 1),
+        [size for size in counts if size >= least.get("experts", 1)] or [0],
+    )
+    for layers, hidden, mlp, groups, each, experts in sizes:
+        yield teacher.with_sizes(
+            layers=layers,
+            hidden=hidden or groups * each * teacher.head_dim,
+            mlp=mlp,
+            kv_groups=groups,
+            heads=groups * each,
+            experts=experts,
         )

@@ -1,0 +1,161 @@
+"""What `prune` does: from a teacher and a task to a smaller model folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from flyweight.anatomy import Shape
+from flyweight.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
+from flyweight.distill.teacher import answer_rows, record_teacher
+from flyweight.errors import OptionError
+from flyweight.folder import check_place, new_folder
+from flyweight.make.quote import CALIBRATION, RANKING
+from flyweight.make.rank import rank_shapes
+from flyweight.progress import say
+from flyweight.shrink.calibrate import measure_importance
+from flyweight.shrink.check import check_shape, check_share
+from flyweight.shrink.coverage import coverage
+from flyweight.shrink.cut import cut_model
+from flyweight.shrink.importance import Importance
+from flyweight.shrink.keep import Keep, keep_all
+from flyweight.shrink.retoken import rebuild_tokenizer
+from flyweight.shrink.token_ids import named_ids, renumber_config
+from flyweight.shrink.vocabulary import Vocabulary, plan_vocabulary
+from flyweight.tasks.encode import encode_items, prompt_ids
+from flyweight.tasks.items import Item, Task
+from flyweight.tasks.read import read_task
+
+DEFAULT_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for: a share of the parameters, or sizes, ties and the task's tokens alone."""
+
+    share: float | None
+    sizes: Mapping[str, int]
+    tied: bool
+    used_tokens: bool
+
+    def named(self) -> str:
+        """The options as they were given."""
+        given = [f"--{name.replace('_', '-')} {size}" for name, size in self.sizes.items()]
+        return ", ".join(given)
+
+
+def cut_for_task(teacher: str, out: Path, task_file: Path, wish: Wish) -> Path:
+    """Cut the teacher as wished into a model folder at `out`; see `prune`."""
+    source = open_checkpoint(teacher)
+    _check(source, wish)
+    check_place(out)
+    task = read_task(task_file)
+    cutter = _Cutter(source, source.tokenizer(), source.model(), task)
+    keep = cutter.keep(wish)
+    tokenizer = cutter.tokenizer
+    vocabulary = cutter.vocabulary() if wish.used_tokens else None
+    if vocabulary is not None:
+        keep = replace(keep, vocabulary=vocabulary.keep)
+        tokenizer = rebuild_tokenizer(tokenizer, vocabulary.keep, rows=vocabulary.rows)
+    student = cut_model(cutter.model, source.family, keep)
+    if vocabulary is not None:
+        _renumber(student, vocabulary)
+    with new_folder(out) as folder:
+        save_checkpoint(student, tokenizer, folder)
+    count = source.family.count(keep.shape, student.config)
+    say(f"{out}: {keep.shape}, {count:,} of {source.parameters:,} parameters")
+    if vocabulary is not None:
+        texts = [message["content"] for item in task.dev for message in item.messages]
+        say(
+            f"{vocabulary}. Of dev: {coverage(cutter.tokenizer, tokenizer, vocabulary.keep, texts)}"
+        )
+    return out
+
+
+def _check(source: Checkpoint, wish: Wish) -> None:
+    """OptionError for what cannot be cut out of the teacher."""
+    family, old = source.family, source.shape
+    if wish.share is not None:
+        check_share(wish.share)
+    if wish.share is not None and wish.sizes:
+        raise OptionError(f"--keep and {wish.named()}: give a share or sizes, not both.")
+    if "experts" in wish.sizes and not old.experts:
+        raise OptionError("--experts: the teacher is no mixture of experts. Leave it out.")
+    wanted = old.with_sizes(**wish.sizes)
+    check_shape(family, source.config, wanted)
+    if wish.sizes and wanted == old:
+        raise OptionError(
+            f"{wish.named()}: the teacher has exactly that, so there is nothing to cut. "
+            "Give a smaller size, or --keep alone."
+        )
+    if wish.tied and (family.head is None or family.is_tied(source.config)):
+        raise OptionError("--tied: the teacher has no output embedding of its own. Leave it out.")
+
+
+@dataclass(frozen=True)
+class _Cutter:
+    """A teacher in memory, and the task that tells what matters in it."""
+
+    source: Checkpoint
+    tokenizer: Any
+    model: Any
+    task: Task
+
+    def keep(self, wish: Wish) -> Keep:
+        """What stays of the layers and channels."""
+        old = self.source.shape
+        alone = wish.share is None and not wish.sizes and (wish.tied or wish.used_tokens)
+        if alone:
+            return replace(keep_all(old), tied=wish.tied)
+        importance = self._importance()
+        shape = old.with_sizes(**wish.sizes)
+        if not wish.sizes:
+            shape = self._nearest(importance, wish.share or DEFAULT_SHARE)
+        return replace(importance.keep(old, shape), tied=wish.tied)
+
+    def vocabulary(self) -> Vocabulary:
+        """The tokens that the task uses, in train and dev."""
+        configs = [self.model.config, getattr(self.model, "generation_config", None)]
+        named = named_ids(*[config for config in configs if config is not None])
+        used = self._sequences([*self.task.train, *self.task.dev])
+        rows = self.source.shape.vocabulary
+        return plan_vocabulary(self.tokenizer, used, rows=rows, named=named)
+
+    def _sequences(self, items: Sequence[Item]) -> list[list[int]]:
+        """Token ids of prompts and answers; of an encoder's prompts alone."""
+        if not self.source.family.causal:
+            return [prompt_ids(self.tokenizer, item.messages) for item in items]
+        context = self.source.context
+        examples = encode_items(self.tokenizer, items, self.task.name, context)
+        return [each.ids.tolist() for each in examples]
+
+    def _importance(self) -> Importance:
+        """What matters in the teacher for the first train items."""
+        sequences = self._sequences(self.task.train[:CALIBRATION])
+        return measure_importance(self.model, self.source.family, sequences)
+
+    def _nearest(self, importance: Importance, share: float) -> Shape:
+        """The shape of the grid with about this share that stays nearest to the teacher on dev."""
+        if not self.source.family.causal:
+            raise OptionError(
+                f"--keep: {self.source.family.name} writes no answers to compare shapes by. Give "
+                "the sizes, such as --layers and --mlp."
+            )
+        dev = self.task.dev[:RANKING]
+        examples = encode_items(self.tokenizer, dev, self.task.name, self.source.context)
+        rows = record_teacher(self.model, answer_rows(examples, 0.0))
+        ranked = rank_shapes(self.model, self.source.family, importance, rows, share)
+        if not ranked:
+            raise OptionError(
+                f"no shape of the grid keeps about {share:.0%}. Give another --keep, or the sizes."
+            )
+        return ranked[0].shape
+
+
+def _renumber(student: Any, vocabulary: Vocabulary) -> None:
+    """Give the tokens that configs name their new ids."""
+    student.config = renumber_config(student.config, vocabulary.keep)
+    if getattr(student, "generation_config", None) is not None:
+        student.generation_config = renumber_config(student.generation_config, vocabulary.keep)
