@@ -214,7 +214,7 @@ def race(runs: Runs, steps: int, rates: Sequence[float], halvings: int) -> None:
     quarter = max(4, steps // 4)
     best = min((runs.at(ARMS[-1], rate, quarter) for rate in rates), key=lambda r: r.nats.sum())
     lengths = [max(4, steps // 2**i) for i in range(halvings, -1, -1)]
-    for arm in reversed(ARMS):
+    for arm in (ARMS[-1], *ARMS[:-1]):
         rate = best.rate if arm.startswith("scratch") else LEARNING_RATE
         for length in lengths:
             reached = mean_nats(runs.at(arm, rate, length), counts)

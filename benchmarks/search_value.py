@@ -1,9 +1,10 @@
-"""What does the search buy, against the best of a fixed grid and random search at equal time?
+"""What does the search buy, against the best of a fixed grid and random search at equal work?
 
 All three cut and distil the same teacher on the same task and choose on dev by the same rule: the
 smallest file whose lower limit reaches the bar. The fixed grid trains its levels to the end, small
 to big, until one passes. Random search draws shapes of the grid at any level and trains each to the
-end, as long as it has taken no more training seconds than the search did.
+end, as long as it has done no more work than the search did. Work is parameters x steps, which no
+other load of the machine can move as it moves seconds; those are shown beside it.
 
     python benchmarks/search_value.py src/flyweight/demo/teacher --task out/demo-task.jsonl \
         --out out/search --effort quick --seeds 3
@@ -44,6 +45,11 @@ def trained_seconds(job: Job, contenders: list[Contender]) -> float:
     return total
 
 
+def work(contenders: list[Contender]) -> float:
+    """Parameters x steps, in millions x thousands."""
+    return sum(each.ranked.parameters * each.step for each in contenders) / 1e9
+
+
 def to_the_end(job: Job, contender: Contender) -> None:
     """Train a contender fully and measure it."""
     learn(job, distillation(job, contender), contender.full_steps)
@@ -63,12 +69,12 @@ def fixed_grid(job: Job) -> list[Contender]:
     return done
 
 
-def random_search(job: Job, seconds: float, seed: int) -> list[Contender]:
-    """Shapes drawn at random, trained to the end while there is time for the next."""
+def random_search(job: Job, most: float, seed: int) -> list[Contender]:
+    """Shapes drawn at random, trained to the end while less work is done than `most`."""
     generator = random.Random(seed)
     pool = [ranked for level in job.effort.levels for ranked in job.ranked(level)]
     done: list[Contender] = []
-    while pool and (not done or trained_seconds(job, done) < seconds):
+    while pool and (not done or work(done) < most):
         ranked = pool.pop(generator.randrange(len(pool)))
         done.append(Contender(ranked, job.steps))
         to_the_end(job, done[-1])
@@ -91,7 +97,7 @@ def main() -> None:
     )  # fmt: skip
     plan = prepare_job(options, "this")
     table = Table(title=f"Smallest that passes {told.bar:.0%} on dev, {told.task.stem}")
-    for heading in ("method", "trained", "seconds", "choice", "bytes", "kept at least", "passes"):
+    for heading in ("method", "trained", "work", "seconds", "choice", "bytes", "kept at least", "passes"):
         table.add_column(heading, justify="left" if heading in ("method", "choice") else "right")
 
     def show(method: str, job: Job, contenders: list[Contender]) -> None:
@@ -100,6 +106,7 @@ def main() -> None:
         table.add_row(
             method,
             str(len([each for each in contenders if each.step])),
+            f"{work(contenders):.2f}",
             f"{trained_seconds(job, contenders):.0f}",
             chosen.name,
             f"{chosen.bytes:,}",
@@ -114,8 +121,7 @@ def main() -> None:
         show(f"search, {told.effort}", job, found)
         show("fixed grid, small to big", job, fixed_grid(job))
         for seed in range(told.seeds):
-            seconds = trained_seconds(job, found)
-            show(f"random search, seed {seed}", job, random_search(job, seconds, seed))
+            show(f"random search, seed {seed}", job, random_search(job, work(found), seed))
     Console().print(table)
 
 

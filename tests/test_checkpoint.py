@@ -181,9 +181,16 @@ def test_tensors_of_another_size_are_refused(folder: Path) -> None:
 
 
 def test_undeclared_parameters_are_refused(make_llama: Callable[..., Path], tmp_path: Path) -> None:
-    folder = make_llama(tmp_path / "biased", attention_bias=True)
-    with pytest.raises(UnsupportedFamily, match=r"no parameter model\.layers\.0.*bias"):
-        open_checkpoint(folder).model()
+    """Told from the config alone; weights need not be read."""
+    config = make_llama(tmp_path / "llama") / "config.json"
+    told = json.loads(config.read_text(encoding="utf-8")) | {
+        "model_type": "stablelm",
+        "qk_layernorm": True,
+        "architectures": ["StableLmForCausalLM"],
+    }
+    config.write_text(json.dumps(told), encoding="utf-8")
+    with pytest.raises(UnsupportedFamily, match=r"no parameter model\.layers\.0.*q_layernorm"):
+        open_checkpoint(config.parent).check_declared()
 
 
 def test_a_missing_tokenizer_is_one_line(folder: Path) -> None:

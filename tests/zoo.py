@@ -94,6 +94,15 @@ ZOO: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
     "phi3": ("Phi3Config", "Phi3ForCausalLM", {}),
     "olmo2": ("Olmo2Config", "Olmo2ForCausalLM", {}),
+    "stablelm": (
+        "StableLmConfig",
+        "StableLmForCausalLM",
+        {
+            "num_key_value_heads": 8,
+            "partial_rotary_factor": 0.5,
+            "use_qkv_bias": True,
+        },
+    ),
     "mixtral": ("MixtralConfig", "MixtralForCausalLM", {"num_local_experts": 6}),
     "qwen3_moe": (
         "Qwen3MoeConfig",
@@ -120,6 +129,8 @@ def build(name: str, seed: int = 0, **changes: Any) -> Any:
     config_class, model_class, settings = ZOO[name]
     of_encoder = "num_labels" in settings
     given = {**({} if of_encoder else SIZES), **settings, **changes}
+    if name == "stablelm":  # it has no such field, its heads are hidden over heads wide
+        del given["head_dim"]
     if "layer_types" in given and "num_hidden_layers" in changes:
         given["layer_types"] = given["layer_types"][: changes["num_hidden_layers"]]
     for field in ("rms_norm_eps", "layer_norm_eps", "norm_eps"):

@@ -54,7 +54,8 @@ class Checkpoint:
         """How its family goes into a GGUF file; UnsupportedFamily where llama.cpp knows none."""
         if self.family.gguf is None:
             raise UnsupportedFamily(
-                f"{self.name}: llama.cpp does not know {self.family.name}, so there is no GGUF."
+                f"{self.name}: Flyweight does not write {self.family.name} to GGUF yet, which this "
+                "needs. `flyweight families` lists what it writes; prune and distill work without."
             )
         return self.family.gguf
 
@@ -96,6 +97,18 @@ class Checkpoint:
                 f"{self.name}: {len(missing)} of its tensors missing, such as {min(missing)}. "
                 "Download or save the model again."
             )
+        self._check_declared(model)
+
+    def check_declared(self) -> None:
+        """UnsupportedFamily if its config asks for what the family does not have; loads nothing."""
+        import torch
+        import transformers
+
+        with torch.device("meta"):
+            loader = getattr(transformers, self.family.model)
+            self._check_declared(loader.from_config(self.config))
+
+    def _check_declared(self, model: Any) -> None:
         for name, _ in model.named_parameters():
             try:
                 self.family.spell(name)

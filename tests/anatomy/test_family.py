@@ -91,6 +91,11 @@ def test_a_config_for_a_shape_describes_that_shape(model: Any) -> None:
     assert same.to_dict() == before
 
 
+def test_rope_turns_as_much_of_a_head_as_is_declared(model: Any) -> None:
+    turning = {2 * len(rates) for name, rates in model.named_buffers() if name.endswith("inv_freq")}
+    assert (turning or {0}) == {family_of(model.config).turning(model.config)}
+
+
 def test_what_a_config_leaves_open_is_what_transformers_makes_of_it() -> None:
     made = build("mistral", head_dim=None, num_key_value_heads=8)
     config = LlamaConfig.from_dict(made.config.to_dict() | {"model_type": "llama"})

@@ -90,7 +90,7 @@ def test_what_stays_is_checked() -> None:
         rebuild_tokenizer(tokenizer, keep[10:])
     gaps = Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 3}, [("a", "b")]))
     gapped = PreTrainedTokenizerFast(tokenizer_object=gaps, eos_token="</s>")  # counted to be 3 too
-    with pytest.raises(TeacherError, match="used twice"):
+    with pytest.raises(TeacherError, match=r"two tokens .* share an id"):
         rebuild_tokenizer(gapped, torch.tensor([0, 1, 3]))
 
 
@@ -102,6 +102,14 @@ def test_a_class_that_reads_something_else_is_refused() -> None:
     changed.backend_tokenizer.normalizer = described
     with pytest.raises(TeacherError, match="does not read the normalizer"):
         rebuild_tokenizer(changed, plan_vocabulary(changed, []).keep)
+
+
+def test_settings_of_the_library_itself_are_renumbered() -> None:
+    for old in (byte_level(), word_piece()):
+        old(["the pump", "the"], padding=True)  # transformers leaves it switched on within
+        keep = plan_vocabulary(old, []).keep
+        padding = rebuild_tokenizer(old, keep).backend_tokenizer.padding
+        assert (padding["pad_token"], keep[padding["pad_id"]]) == (old.pad_token, old.pad_token_id)
 
 
 def test_an_added_token_without_a_row_stays_without_one() -> None:
@@ -221,16 +229,16 @@ def test_coverage_counts_what_is_lost() -> None:
 
 
 def test_real_questions_are_split_as_before(shared: Path) -> None:
-    """Banking77: the vocabulary of 2,000 train questions, tried on 1,000 test questions."""
+    """Banking77: the vocabulary of 1,500 train questions, tried on 600 test questions."""
     import csv
 
     def read(name: str, most: int) -> list[str]:
         with (shared / "data" / "banking77" / name).open(encoding="utf-8") as file:
             return [row["text"] for row in islice(csv.DictReader(file), most)]
 
-    train, test = read("train.csv", 2000), read("test.csv", 1000)
-    for kind in ("byte-level BPE", "BPE that skips merges", "WordPiece", "Unigram"):
-        old = KINDS[kind](read("train.csv", 4000), 3000)
+    train, test = read("train.csv", 1500), read("test.csv", 600)
+    for kind in ("BPE that skips merges", "WordPiece", "Unigram"):
+        old = KINDS[kind](read("train.csv", 2000), 1500)
         keep = plan_vocabulary(old, old(train)["input_ids"]).keep
         new = rebuild_tokenizer(old, keep)
         kept, held = set(keep.tolist()), 0
@@ -241,4 +249,4 @@ def test_real_questions_are_split_as_before(shared: Path) -> None:
                 assert keep[new(text)["input_ids"]].tolist() == ids, (kind, text)
         report = coverage(old, new, keep, test)
         assert len(keep) < len(old)
-        assert held == report.same >= 500
+        assert held == report.same >= 300

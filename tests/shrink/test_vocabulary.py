@@ -9,12 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from token_zoo import KINDS, TEXTS, byte_level, fallback, word_piece
+from token_zoo import KINDS, TEXTS, byte_level, fallback, unigram, word_piece
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from flyweight.errors import OptionError, TeacherError
-from flyweight.shrink.retoken import cut_description
+from flyweight.shrink.retoken import cut_description, rebuild_tokenizer
 from flyweight.shrink.subwords import BYTES, subwords_of
 from flyweight.shrink.token_ids import named_ids, renumber_config
 from flyweight.shrink.vocabulary import count_tokens, plan_vocabulary, template_texts
@@ -24,38 +24,26 @@ TOKENS = st.lists(st.text("abc", min_size=2, max_size=5), min_size=1, max_size=2
 
 
 @st.composite
-def bpe_models(draw: st.DrawFn) -> models.BPE:
-    """Any tokens, of which any are merged in any order: far wilder than what training gives."""
-    vocab = [*"abcd", *draw(TOKENS)]
+def bpe_models(draw: st.DrawFn, letters: str = "abcd", **settings: Any) -> models.BPE:
+    """Tokens made of tokens, merged in any order: far wilder than what training gives."""
+    vocab = list(letters)
+    for _ in range(draw(st.integers(2, 20))):
+        made = draw(st.sampled_from(vocab)) + draw(st.sampled_from(vocab))
+        vocab += [made] * (made not in vocab and len(made) <= 8)
     splits = [
         (token[:cut], token[cut:])
         for token in vocab
         for cut in range(1, len(token))
         if token[:cut] in vocab and token[cut:] in vocab
     ]
-    merges = draw(st.permutations(splits))[: draw(st.integers(0, len(splits)))]
-    ids = {token: i for i, token in enumerate(draw(st.permutations(vocab)))}
-    return models.BPE(ids, merges, ignore_merges=draw(st.booleans()))
-
-
-@st.composite
-def fallback_models(draw: st.DrawFn) -> models.BPE:
-    """Like Gemma's: characters outside ASCII may go, and their bytes are written instead."""
-    swap = str.maketrans("bcd", "öžß")
-    vocab = [*"aöž", *(token.translate(swap) for token in draw(TOKENS))]
-    splits = [
-        (token[:cut], token[cut:])
-        for token in vocab
-        for cut in range(1, len(token))
-        if token[:cut] in vocab and token[cut:] in vocab
-    ]
+    merges = draw(st.permutations(splits))
     ids = {token: i for i, token in enumerate([*BYTES, *draw(st.permutations(vocab))])}
-    return models.BPE(ids, draw(st.permutations(splits)), byte_fallback=True)
+    return models.BPE(ids, merges[draw(st.integers(0, 2)) :], **settings)
 
 
 @st.composite
 def word_piece_models(draw: st.DrawFn) -> models.WordPiece:
-    """Every character of a token has a row of its own, as trained vocabularies have them; d none."""
+    """Every character of a token has a row of its own, as in trained vocabularies; d none."""
     starts, inner = draw(TOKENS), draw(TOKENS)
     vocab = ["[UNK]", *"abc", *starts, *(f"##{token}" for token in [*"abc", *inner])]
     return models.WordPiece({token: i for i, token in enumerate(vocab)}, unk_token="[UNK]")
@@ -63,16 +51,17 @@ def word_piece_models(draw: st.DrawFn) -> models.WordPiece:
 
 @st.composite
 def unigram_models(draw: st.DrawFn) -> models.Unigram:
-    """Few different scores, so that many paths are equally good."""
-    tokens = [*"abc", *draw(TOKENS)]
-    scores = draw(st.lists(st.integers(-4, -1), min_size=len(tokens), max_size=len(tokens)))
-    pieces = [("<unk>", 0.0), *zip(tokens, map(float, scores), strict=True)]
-    return models.Unigram(pieces, 0)
+    """Coarse scores, so that many paths are equally good; d is read only within other pieces."""
+    tokens = [*"abc", *draw(st.lists(st.text("abcd", min_size=2, max_size=5), unique=True))]
+    scores = draw(st.lists(st.integers(-6, -1), min_size=len(tokens), max_size=len(tokens)))
+    pieces = [(token, 5.0 * score) for token, score in zip(tokens, scores, strict=True)]
+    return models.Unigram([*pieces, ("<unk>", 0.0)], len(pieces))
 
 
 MODELS = {
     "BPE": bpe_models(),
-    "BPE with bytes": fallback_models(),
+    "BPE that skips merges": bpe_models(ignore_merges=True),
+    "BPE with bytes": bpe_models("aöžß", byte_fallback=True),  # characters may go, but ASCII's
     "WordPiece": word_piece_models(),
     "Unigram": unigram_models(),
 }
@@ -120,6 +109,15 @@ def test_a_word_that_was_unknown_may_be_read_where_a_character_has_no_row() -> N
     assert new.encode("abc").tokens == ["a", "##bc"]
 
 
+def test_the_lowest_score_stays_since_unknown_pieces_are_scored_by_it() -> None:
+    pieces = [("q", -14.0), ("a", -1.0), ("qa", -1.0), ("ab", -14.0), ("zz", -30.0), ("<unk>", 0.0)]
+    old = Tokenizer(models.Unigram(pieces, 5))
+    assert old.encode("qab").tokens == ["q", "ab"], "-28; qa and an unknown b come to -1 - 40"
+    without = Tokenizer(models.Unigram([*pieces[:4], pieces[5]], 4))
+    assert without.encode("qab").tokens == ["qa", "b"], "-1 - 24"
+    assert 4 in subwords_of(json.loads(old.to_str())).always()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_data_s_tokens_and_what_always_stays_stay(kind: str) -> None:
     tokenizer = KINDS[kind]()
@@ -146,7 +144,7 @@ def test_fewer_rows_keep_what_is_used_most() -> None:
     stayed = {i: n for i, n in counts.items() if i in kept - set(range(260))}
     assert max(gone.values()) <= max(stayed.values())
     twice = plan_vocabulary(tokenizer, counts, least=2)
-    assert len(few) < len(whole) and len(twice) < len(whole)
+    assert len(twice) < len(whole)
 
 
 def test_what_cannot_be_planned_is_refused() -> None:
@@ -168,7 +166,7 @@ def test_what_cannot_be_planned_is_refused() -> None:
 
 
 def test_any_text_can_still_be_encoded() -> None:
-    """Of the characters that are no bytes, a vocabulary with bytes to fall back to keeps ASCII's."""
+    """Of characters beyond ASCII the bytes are enough, where there are bytes to fall back to."""
     texts = ["Ärger\twith 東京 🙂", "\x00 naïve ½", TEXTS[3]]
     for make in (byte_level, fallback):
         tokenizer = make()
@@ -180,10 +178,14 @@ def test_any_text_can_still_be_encoded() -> None:
             old_ids = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
             new_ids = new.encode(text, add_special_tokens=False).ids
             assert new.decode(new_ids) == tokenizer.decode(old_ids) == text
-    known = word_piece()
-    keep = set(plan_vocabulary(known, []).keep.tolist())
-    singles = {i for token, i in known.get_vocab().items() if len(token.removeprefix("##")) == 1}
-    assert singles <= keep
+    for make in (word_piece, unigram):
+        known = make()
+        keep = plan_vocabulary(known, []).keep
+        new = rebuild_tokenizer(known, keep)
+        for text in [*TEXTS, "zuzaz", *(text[::-1] for text in TEXTS)]:
+            was, now = (each(text)["input_ids"] for each in (known, new))
+            assert was.count(known.unk_token_id) == now.count(new.unk_token_id)
+            assert len(now) >= len(was)
 
 
 def test_what_the_chat_template_may_write_stays() -> None:

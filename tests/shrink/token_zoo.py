@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -100,7 +101,14 @@ def word_piece(texts: Sequence[str] = TEXTS, size: int = 200) -> Any:
         vocab_size=size, special_tokens=special, show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    vocab = {
+        token: len(tokenizer.get_vocab()) - 1 - i for token, i in tokenizer.get_vocab().items()
+    }
+    tokenizer.model = models.WordPiece(vocab, unk_token="[UNK]")  # special tokens come last
+    tokenizer = _anew(tokenizer, special)
+    tokenizer.post_processor = processors.BertProcessing(
+        ("[SEP]", vocab["[SEP]"]), ("[CLS]", vocab["[CLS]"])
+    )
     names = dict(zip(("pad", "unk", "cls", "sep", "mask"), special, strict=True))
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, **{f"{name}_token": token for name, token in names.items()}
@@ -116,17 +124,19 @@ def unigram(texts: Sequence[str] = TEXTS, size: int = 200, byte_fallback: bool =
         vocab_size=size, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    if byte_fallback:
-        pieces = [(piece, score) for piece, score in _pieces(tokenizer)]
-        pieces[4:4] = [(name, 0.0) for name in BYTES]
-        tokenizer.model = models.Unigram(pieces, 0, byte_fallback=True)
-    return fast(tokenizer)
+    pieces = json.loads(tokenizer.to_str())["model"]["vocab"]
+    pieces[4:4] = [(name, 0.0) for name in BYTES] if byte_fallback else []
+    backwards = [(piece, score) for piece, score in reversed(pieces)]  # special tokens come last
+    tokenizer.model = models.Unigram(backwards, len(pieces) - 1, byte_fallback=byte_fallback)
+    return fast(_anew(tokenizer, SPECIAL))
 
 
-def _pieces(tokenizer: Any) -> list[tuple[str, float]]:
-    import json
-
-    return [(piece, score) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
+def _anew(tokenizer: Any, special: Sequence[str]) -> Any:
+    """With the ids that its special tokens now have in its model."""
+    described = json.loads(tokenizer.to_str()) | {"added_tokens": []}
+    made = Tokenizer.from_str(json.dumps(described))
+    made.add_special_tokens(list(special))
+    return made
 
 
 def fast(tokenizer: Any) -> Any:

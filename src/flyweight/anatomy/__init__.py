@@ -15,6 +15,7 @@ from flyweight.anatomy.olmo2 import OLMO2
 from flyweight.anatomy.phi3 import PHI3
 from flyweight.anatomy.qwen import QWEN2, QWEN3
 from flyweight.anatomy.shape import AXES, Shape
+from flyweight.anatomy.stablelm import STABLELM
 from flyweight.errors import UnsupportedFamily
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _FAMILIES = [
     GEMMA3,
     PHI3,
     OLMO2,
+    STABLELM,
     MIXTRAL,
     QWEN3_MOE,
     BERT,

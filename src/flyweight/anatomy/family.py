@@ -18,6 +18,7 @@ from typing import Any
 
 from flyweight.anatomy.gguf import GgufMap
 from flyweight.anatomy.shape import AXES, Shape
+from flyweight.errors import UnsupportedFamily
 
 Term = tuple[str, ...]  # the axes that it runs over, outermost first
 Dimension = tuple[Term, ...]  # terms laid end to end
@@ -117,6 +118,8 @@ class Family:
         kept = range(shape.layers) if layers is None else layers
         values = config.to_dict()
         for size, name in self.sizes.items():
+            if size == "head_dim" and self.hidden_is_heads:
+                continue
             if shape.size(size) != old.size(size) or values.get(name) is not None:
                 values[name] = shape.size(size)
         if not self.hidden_is_heads and shape.head_dim * shape.heads != shape.hidden:
@@ -135,6 +138,16 @@ class Family:
         if any(norm.centred for norm in self.norms.values()):
             return before  # kept channels have their own mean and deviation, see shrink/scales.py
         return before * self.shape_of(config).hidden / shape.hidden
+
+    def is_exported(self, config: Any, shape: Shape) -> bool:
+        """Whether a network of this shape can be written to GGUF; True where no network can."""
+        if self.gguf is None:
+            return True
+        try:
+            self.gguf.metadata(self.config_for(config, shape))
+        except UnsupportedFamily:
+            return False
+        return True
 
     def is_tied(self, config: Any) -> bool:
         """Whether the output embedding is the input embedding."""

@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from flyweight.anatomy.family import Norm
+from flyweight.anatomy.gguf import GEMMA2 as GEMMA2_GGUF
+from flyweight.anatomy.gguf import GEMMA3 as GEMMA3_GGUF
 from flyweight.anatomy.llama import (
     ATTENTION,
     ATTENTION_BIAS,
@@ -43,7 +45,7 @@ GEMMA2 = replace(
     scales_attention=False,
     scales_embedding=True,
     logits=soft_cap,
-    gguf=None,
+    gguf=GEMMA2_GGUF,
 )
 
 GEMMA3 = replace(
@@ -52,4 +54,5 @@ GEMMA3 = replace(
     model_types=("gemma3_text",),
     parameters=dict(GEMMA2.parameters) | HEAD_NORMS,
     norms=dict(GEMMA2.norms) | head_norms(ONE_MORE),
+    gguf=GEMMA3_GGUF,
 )

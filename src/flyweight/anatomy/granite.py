@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from flyweight.anatomy.gguf import GRANITE as GRANITE_GGUF
 from flyweight.anatomy.llama import LLAMA
 
 GRANITE = replace(
@@ -15,5 +16,5 @@ GRANITE = replace(
     model_types=("granite",),
     scales_attention=False,
     logits=lambda config, logits: logits / config.logits_scaling,
-    gguf=None,
+    gguf=GRANITE_GGUF,
 )

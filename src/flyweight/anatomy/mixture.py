@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from flyweight.anatomy.gguf import MIXTRAL as MIXTRAL_GGUF
+from flyweight.anatomy.gguf import QWEN3_MOE as QWEN3_MOE_GGUF
 from flyweight.anatomy.llama import (
     ATTENTION,
     BLOCK,
@@ -41,7 +43,7 @@ MIXTRAL = replace(
     least=ROUTED,
     defaults=DEFAULTS,
     cuttable=(*CUTTABLE, "experts"),
-    gguf=None,
+    gguf=MIXTRAL_GGUF,
 )
 
 WITHOUT_MLP = {name: told for name, told in QWEN3.parameters.items() if ".mlp." not in name}
@@ -59,5 +61,5 @@ QWEN3_MOE = replace(
     least=ROUTED,
     sizes=SIZES | {"mlp": "moe_intermediate_size", "experts": "num_local_experts"},
     cuttable=(*CUTTABLE, "experts"),
-    gguf=None,
+    gguf=QWEN3_MOE_GGUF,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from flyweight.anatomy.family import Norm
+from flyweight.anatomy.gguf import OLMO2 as OLMO2_GGUF
 from flyweight.anatomy.llama import (
     ATTENTION,
     ATTENTION_BIAS,
@@ -33,5 +34,5 @@ OLMO2 = replace(
     parameters=EMBEDDINGS | ATTENTION | ATTENTION_BIAS | WIDE_NORMS | POST_NORMS | MLP,
     present=told_by(ATTENTION_BIAS, "attention_bias"),
     norms=norms_of(POST_NORMS, Norm()) | head_norms(Norm()) | {"model.norm": Norm()},
-    gguf=None,
+    gguf=OLMO2_GGUF,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from flyweight.anatomy.gguf import PHI3 as PHI3_GGUF
 from flyweight.anatomy.llama import BLOCK, EMBEDDINGS, LLAMA, PRE_NORMS
 
 
@@ -30,5 +31,5 @@ PHI3 = replace(
     },
     present={},
     rotary=turning,
-    gguf=None,
+    gguf=PHI3_GGUF,
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from flyweight.anatomy.family import Norm
+from flyweight.anatomy.gguf import QWEN2 as QWEN2_GGUF
+from flyweight.anatomy.gguf import QWEN3 as QWEN3_GGUF
 from flyweight.anatomy.llama import (
     ATTENTION,
     ATTENTION_BIAS,
@@ -38,7 +40,7 @@ QWEN2 = replace(
     model_types=("qwen2",),
     parameters=EMBEDDINGS | PRE_NORMS | ATTENTION | QKV_BIAS | MLP,
     present={},
-    gguf=None,
+    gguf=QWEN2_GGUF,
 )
 
 QWEN3 = replace(
@@ -48,5 +50,5 @@ QWEN3 = replace(
     parameters=EMBEDDINGS | PRE_NORMS | ATTENTION | ATTENTION_BIAS | HEAD_NORMS | MLP,
     present=told_by(ATTENTION_BIAS, "attention_bias"),
     norms=dict(LLAMA.norms) | head_norms(Norm()),
-    gguf=None,
+    gguf=QWEN3_GGUF,
 )

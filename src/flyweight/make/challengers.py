@@ -16,6 +16,7 @@ from flyweight.make.job import Job
 from flyweight.make.students import Candidate, passes
 from flyweight.make.trials import Lesson, learn, learned_model, measure_widths
 from flyweight.progress import say
+from flyweight.shrink.cut import cut_config
 
 PLATEAU_GAIN = 0.01  # of the dev error: twice the steps that bring less than this are the plateau
 
@@ -120,7 +121,8 @@ def _scratch(job: Job, chosen: Candidate, rate: float, steps: int) -> Lesson:
 
 def untrained(job: Job, chosen: Candidate) -> Any:
     """A network of the chosen shape as its architecture draws it, from the job's seed."""
-    config = job.teacher.family.config_for(job.teacher.config, chosen.shape)
+    keep = job.importance.keep(job.teacher.shape, chosen.shape)
+    config = cut_config(job.teacher.family, job.teacher.config, keep)
     with torch.random.fork_rng():
         torch.manual_seed(job.options.seed)
         model = type(job.model)(config).float()

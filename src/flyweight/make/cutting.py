@@ -49,6 +49,7 @@ class Wish:
 def cut_for_task(teacher: str, out: Path, task_file: Path, wish: Wish) -> Path:
     """Cut the teacher as wished into a model folder at `out`; see `prune`."""
     source = open_checkpoint(teacher)
+    source.check_declared()
     _check(source, wish)
     check_place(out)
     task = read_task(task_file)
@@ -116,10 +117,10 @@ class _Cutter:
         return replace(importance.keep(old, shape), tied=wish.tied)
 
     def vocabulary(self) -> Vocabulary:
-        """The tokens that the task uses, in train and dev."""
+        """The tokens that the train items use; dev then tells what others lose."""
         configs = [self.model.config, getattr(self.model, "generation_config", None)]
         named = named_ids(*[config for config in configs if config is not None])
-        used = self._sequences([*self.task.train, *self.task.dev])
+        used = self._sequences(self.task.train)
         rows = self.source.shape.vocabulary
         return plan_vocabulary(self.tokenizer, used, rows=rows, named=named)
 

@@ -199,7 +199,7 @@ class Job:
                 folder, measure_importance(self.model, self.teacher.family, sequences)
             )
 
-        inputs = self.origin | {"sequences": CALIBRATION}
+        inputs = self.origin | {"sequences": CALIBRATION, "format": results.IMPORTANCE_FORMAT}
         work = self._forward_work("score", min(CALIBRATION, len(self.data.train)))
         return results.load_importance(self.store.stage("score", inputs, make, work=work))
 

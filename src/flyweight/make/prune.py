@@ -40,7 +40,7 @@ def prune(
         head_dim: Dimensions of a head; half of them, a third, ...
         experts: Experts of a mixture, in each block.
         tied: Use the input embedding as the output embedding too.
-        used_tokens: Keep only the tokens that the task uses, and what those are made from.
+        used_tokens: Keep only the tokens that the train items use, and what those are made from.
 
     Raises:
         FlyweightError: Bad input, or a shape that cannot be cut out of the teacher.

@@ -50,6 +50,8 @@ def prepare_job(options: Options, machine: str) -> Plan:
     scoring = scorer(options.score)
     check_place(options.out)
     teacher = open_checkpoint(options.teacher)
+    teacher.check_declared()
+    teacher.gguf_map.metadata(teacher.config)  # refused now, not after hours
     task = read_task(options.task)
     effort = EFFORTS[options.effort]
     steps = options.steps or default_steps(len(task.train), effort)

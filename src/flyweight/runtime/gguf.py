@@ -1,8 +1,9 @@
 """A checkpoint as one GGUF file at 16, 8 or 4 bits, written tensor by tensor.
 
 16 bits is F16, 8 is Q8_0, 4 is Q4_0 (blocks of 32 weights with one F16 scale). Vectors (norms,
-biases) are F32, as llama.cpp wants them. In the 4-bit file the embedding and output matrices are
-Q8_0: they are read once a token but hurt most when coarse, and llama.cpp's own files do likewise.
+biases) are F32, as llama.cpp wants them, and so is what chooses among experts. In the 4-bit file
+the embedding and output matrices are Q8_0: they are read once a token but hurt most when coarse,
+and llama.cpp's own files do likewise.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from gguf.quants import quant_shape_to_byte_shape, quantize
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from flyweight.anatomy.gguf import GgufMap
+from flyweight.anatomy.gguf import GgufMap, Part
 from flyweight.errors import EngineError, FolderError, NoSpace, OptionError, TeacherError
 from flyweight.runtime.tokenizer_gguf import tokenizer_metadata
 
@@ -49,11 +50,20 @@ class GgufReport:
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """One tensor to come: where it is read, how it is called and stored."""
+class _Piece:
+    """Where a tensor, or one expert's share of it, is read."""
 
-    parameter: str  # "" for a computed one
-    source: Path | None
+    parameter: str
+    source: Path
+    part: Part
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One tensor to come: the pieces that it is made of, how it is called and stored."""
+
+    pieces: list[_Piece]  # one for each expert, in their order; none for a computed tensor
     name: str
     shape: tuple[int, ...]
     kind: GGMLQuantizationType
@@ -74,10 +84,10 @@ def write_gguf(checkpoint: Path, destination: Path, bits: int, gguf_map: GgufMap
     if bits not in _KINDS:
         raise OptionError(f"bits {bits} is not one of 16, 8, 4")
     config = _config(checkpoint)
+    keys = {f"{gguf_map.architecture}.{key}": v for key, v in gguf_map.metadata(config).items()}
     computed = gguf_map.computed(config)
     plans = _plan(checkpoint, config, bits, gguf_map)
-    extra = [_Plan("", None, name, tuple(t.shape), _F32) for name, t in computed.items()]
-    keys = {f"{gguf_map.architecture}.{key}": v for key, v in gguf_map.metadata(config).items()}
+    extra = [_Plan([], name, tuple(tensor.shape), _F32) for name, tensor in computed.items()]
     keys |= {"general.file_type": int(_FILE_TYPES[bits]), "general.quantization_version": 2}
     keys |= tokenizer_metadata(checkpoint, config.vocab_size)
 
@@ -122,7 +132,7 @@ def _config(checkpoint: Path) -> Any:
 
 def kind_of(name: str, shape: Sequence[int], bits: int, gguf_map: GgufMap) -> GGMLQuantizationType:
     """How a tensor of this GGUF name and shape is stored at `bits`: vectors always in 32 bits."""
-    if len(shape) == 1:
+    if len(shape) == 1 or name.endswith(gguf_map.at_full_precision):
         return _F32
     if shape[-1] % BLOCK:
         return _F16
@@ -131,13 +141,29 @@ def kind_of(name: str, shape: Sequence[int], bits: int, gguf_map: GgufMap) -> GG
 
 def _plan(checkpoint: Path, config: Any, bits: int, gguf_map: GgufMap) -> list[_Plan]:
     """Every tensor of the checkpoint that goes into the file, without reading any."""
-    plans = []
+    pieces: dict[str, list[_Piece]] = {}
     for parameter, source, shape in _parameters(checkpoint):
-        name = gguf_map.name(parameter, config)
-        if name is None:
-            continue
-        plans.append(_Plan(parameter, source, name, shape, kind_of(name, shape, bits, gguf_map)))
+        for part in gguf_map.parts(parameter, config):
+            piece = _Piece(parameter, source, part, part.shape(shape))
+            pieces.setdefault(part.tensor, []).append(piece)
+    plans = []
+    for name, found in pieces.items():
+        shape = found[0].shape
+        if found[0].part.expert is not None:
+            found.sort(key=lambda piece: piece.part.expert or 0)
+            _check_experts(checkpoint, found, config.num_local_experts)
+            shape = (len(found), *shape)
+        plans.append(_Plan(found, name, shape, kind_of(name, shape, bits, gguf_map)))
     return plans
+
+
+def _check_experts(checkpoint: Path, found: list[_Piece], experts: int) -> None:
+    numbers = [piece.part.expert for piece in found]
+    if numbers != list(range(experts)) or len({piece.shape for piece in found}) != 1:
+        raise TeacherError(
+            f"{checkpoint}: {experts} experts of one size are expected, but such as "
+            f"{found[0].parameter} there are {len(found)}. Download or save the model again."
+        )
 
 
 def _parameters(checkpoint: Path) -> Iterator[tuple[str, Path, tuple[int, ...]]]:
@@ -183,9 +209,14 @@ def _write(
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for plan in plans:
-            weight = _read(plan) if plan.source else computed[plan.name]
-            weight = gguf_map.transform(plan.parameter, weight, config)
-            writer.write_tensor_data(_encode(weight, plan))
+            if plan.pieces:
+                parts = [
+                    _encode(gguf_map.transform(piece.part, _read(piece), config), piece, plan.kind)
+                    for piece in plan.pieces
+                ]
+            else:
+                parts = [computed[plan.name].numpy()]
+            writer.write_tensor_data(parts[0] if len(parts) == 1 else np.stack(parts))
     finally:
         writer.close()
 
@@ -204,22 +235,21 @@ def _add(writer: GGUFWriter, key: str, value: Any) -> None:
         writer.add_array(key, value)
 
 
-def _read(plan: _Plan) -> Tensor:
-    assert plan.source is not None
-    with safe_open(plan.source, framework="pt") as tensors:
-        return tensors.get_tensor(plan.parameter).to(torch.float32)
+def _read(piece: _Piece) -> Tensor:
+    with safe_open(piece.source, framework="pt") as tensors:
+        return piece.part.take(tensors.get_tensor(piece.parameter)).to(torch.float32)
 
 
-def _encode(weight: Tensor, plan: _Plan) -> np.ndarray:
-    """The bytes of one tensor; refuses weights that the type cannot hold."""
+def _encode(weight: Tensor, piece: _Piece, kind: GGMLQuantizationType) -> np.ndarray:
+    """The bytes of one piece; refuses weights that the type cannot hold."""
     array = np.ascontiguousarray(weight.numpy())
-    limit = np.finfo(np.float16).max if plan.kind != _F32 else np.finfo(np.float32).max
+    limit = np.finfo(np.float16).max if kind != _F32 else np.finfo(np.float32).max
     if not (np.abs(array) <= limit).all():
         raise EngineError(
-            f"{plan.parameter}: holds values beyond {limit:.0f} or none at all (NaN); "
+            f"{piece.parameter}: holds values beyond {limit:.0f} or none at all (NaN); "
             "the training diverged, or this checkpoint needs a wider type than GGUF's 16 bits"
         )
-    return quantize(array, plan.kind)
+    return quantize(array, kind)
 
 
 __all__ = ["BLOCK", "GgufReport", "kind_of", "replace_file", "write_gguf"]

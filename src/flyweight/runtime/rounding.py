@@ -10,6 +10,7 @@ import torch
 from gguf.quants import dequantize, quantize
 
 from flyweight.anatomy.gguf import GgufMap
+from flyweight.anatomy.gguf.map import OUTPUT, by_row
 from flyweight.runtime.gguf import kind_of
 
 
@@ -22,10 +23,14 @@ def rounded(model: Any, bits: int, gguf_map: GgufMap) -> Any:
     """
     student = copy.deepcopy(model)
     for parameter, weight in student.named_parameters():
-        name = gguf_map.name(parameter, model.config)
-        if name is None:
-            continue
-        kind = kind_of(name, weight.shape, bits, gguf_map)
-        stored = quantize(np.ascontiguousarray(weight.float().numpy()), kind)
-        weight.copy_(torch.from_numpy(dequantize(stored, kind)))
+        for part in gguf_map.parts(parameter, model.config):
+            if part.tensor == OUTPUT and model.config.tie_word_embeddings:
+                continue  # a copy of the input embedding
+            rows = part.take(weight)  # a view
+            offset, factor = gguf_map.change(part.template, model.config)
+            factor = by_row(factor, rows)
+            kind = kind_of(part.tensor, rows.shape, bits, gguf_map)
+            written = ((rows.float() + offset) * factor).numpy()
+            stored = quantize(np.ascontiguousarray(written), kind)
+            rows.copy_(torch.from_numpy(dequantize(stored, kind)) / factor - offset)
     return student

@@ -31,11 +31,21 @@ def check_shape(family: Family, config: Any, new: Shape) -> None:
     _check_heads(family, old, new)
     if new.head_dim != old.head_dim:
         _check_width(family, config, old, new)
+    _check_config(family, config, new)
     if new.experts and (new.hidden % GROUPED or new.mlp % GROUPED):
         raise OptionError(
             f"--hidden {new.hidden} and --mlp {new.mlp}: a mixture of experts needs multiples of "
             f"{GROUPED}."
         )
+
+
+def _check_config(family: Family, config: Any, new: Shape) -> None:
+    """Transformers' configs have rules of their own, such as the length of RoPE's factors."""
+    try:
+        family.config_for(config, new)
+    except Exception as error:  # of several kinds, as the config's class has it
+        reason = " ".join(str(error).split())[:200]
+        raise OptionError(f"{new}: transformers has no such {family.name}: {reason}") from error
 
 
 def _check_heads(family: Family, old: Shape, new: Shape) -> None:

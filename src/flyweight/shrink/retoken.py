@@ -21,8 +21,8 @@ STEPS = ("normalizer", "pre_tokenizer", "post_processor", "decoder", "model")
 def rebuild_tokenizer(tokenizer: Any, keep: Tensor, *, rows: int | None = None) -> Any:
     """The tokenizer with the tokens of `keep` [V] alone, old ids in ascending order; new: places.
 
-    Class, special and added tokens, chat template, normaliser, pre-tokenizer and decoder stay. Added
-    tokens beyond the embedding's `rows` (all have one where None) stay beyond them. Raises
+    Class, special and added tokens, chat template, normaliser, pre-tokenizer and decoder stay.
+    Added tokens beyond the embedding's `rows` (all have one where None) stay beyond them. Raises
     OptionError where `keep` lacks what always stays, TeacherError where the files of the new
     tokenizer are read as something else.
     """
@@ -79,8 +79,8 @@ def _check_rebuilt(
     found = {token: i for token, i in rebuilt.get_vocab().items() if i < len(place)}
     if found != due:
         raise TeacherError(
-            f"{name}: ids of the teacher's tokenizer have gaps or are used twice, so its vocabulary "
-            "cannot be cut. Leave the vocabulary whole."
+            f"{name}: two tokens of the teacher's tokenizer share an id, or its ids have gaps, so "
+            "its vocabulary cannot be cut. Leave the vocabulary whole."
         )
     read = describe(rebuilt)
     for step in STEPS:

@@ -54,13 +54,14 @@ def grid(
 
     All combinations of a few layer counts, widths, MLP widths, KV group and expert counts, with
     `heads` also of query heads in a group; widths are multiples of 32, so that every row can be
-    quantised.
+    quantised. Shapes that llama.cpp has no graph for are left out.
     """
     whole = family.count(teacher, config)
     candidates = []
     for shape in _shapes(family, teacher, config, heads):
         count = family.count(shape, config)
-        if fits(shape) and abs(count / whole / keep - 1) <= slack:
+        near = abs(count / whole / keep - 1) <= slack
+        if near and fits(shape) and family.is_exported(config, shape):
             candidates.append(Candidate(shape, count, count / whole))
     return candidates
 

@@ -136,7 +136,7 @@ class Unigram:
         self.pieces: list[tuple[str, float]] = model["vocab"]
 
     def always(self) -> set[int]:
-        """Every character, bytes to fall back to, the unknown piece, a piece of the lowest score."""
+        """Characters, bytes to fall back to, the unknown piece, a piece of the lowest score."""
         stays = {i for i, (piece, _) in enumerate(self.pieces) if len(piece) == 1}
         if self.model.get("byte_fallback"):
             names = set(BYTES)

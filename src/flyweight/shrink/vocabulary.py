@@ -1,4 +1,4 @@
-"""Which rows of the vocabulary stay: those that the data use, and those that they cannot go without.
+"""Which rows of the vocabulary stay: those that the data use, and those that they are made from.
 
 Rows without a token (padding at the end of many embeddings) always go. The number that stays is not
 rounded: rows are quantised along the hidden channels, so that any number of them fits.
@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jinja2 import Environment, TemplateError, nodes
@@ -70,8 +70,8 @@ def plan_vocabulary(
         least: tokens used less often go.
         most: rows at the most; the most used tokens stay.
 
-    Raises TeacherError for a tokenizer that cannot be cut; OptionError where `used` or `named` holds
-    an id that the teacher does not have, or `most` leaves no room for what always stays.
+    Raises TeacherError for a tokenizer that cannot be cut; OptionError where `used` or `named`
+    holds an id that the teacher does not have, or `most` leaves no room for what always stays.
     """
     described = describe(tokenizer)
     subwords = subwords_of(described)
@@ -88,15 +88,17 @@ def plan_vocabulary(
     start = len(kept)
     for token, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         if count >= least and token not in kept:
-            wanted = subwords.needs(token) | kept
-            kept = wanted if len(wanted) <= room else kept
+            missing = subwords.needs(token) - kept
+            if len(kept) + len(missing) <= room:
+                kept |= missing
     return Vocabulary(torch.tensor(sorted(kept), dtype=torch.int64), size, start)
 
 
 def count_tokens(used: Mapping[int, int] | Iterable[Sequence[int]]) -> Counter[int]:
     """How often each id is used, from sequences of ids or such counts themselves."""
     if isinstance(used, Mapping):
-        return Counter({int(i): int(count) for i, count in used.items() if count > 0})
+        counts = cast("Mapping[int, int]", used)
+        return Counter({int(i): count for i, count in counts.items() if count > 0})
     return Counter(int(i) for sequence in used for i in sequence)
 
 
