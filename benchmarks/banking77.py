@@ -37,6 +37,7 @@ from flyweight.tasks.statistics import mean_interval
 
 SHARED = Path(os.environ.get("FLYWEIGHT_SHARED", Path(__file__).parents[2] / "shared"))
 TEACHER = Path(__file__).parents[1] / "src" / "flyweight" / "demo" / "teacher"
+DEV = 500  # items of train.csv that are held out
 PROMPT_WEIGHT = 0.05  # of a question's tokens while the teacher learns: a little of the language
 
 
@@ -111,7 +112,7 @@ def main() -> None:
     parser.add_argument("--teach", type=int, default=2_000, help="steps of fine-tuning")
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate of fine-tuning")
     parser.add_argument("--steps", type=int, help="of distillation; make's own choice if not given")
-    parser.add_argument("--dev", type=int, default=500)
+    parser.add_argument("--dev", type=int, default=DEV)
     parser.add_argument("--test", type=int, default=3_080)
     parser.add_argument("--bar", type=float, default=0.95)
     parser.add_argument("--effort", default="quick")
