@@ -97,7 +97,16 @@ def main() -> None:
     )  # fmt: skip
     plan = prepare_job(options, "this")
     table = Table(title=f"Smallest that passes {told.bar:.0%} on dev, {told.task.stem}")
-    for heading in ("method", "trained", "work", "seconds", "choice", "bytes", "kept at least", "passes"):
+    for heading in (
+        "method",
+        "trained",
+        "work",
+        "seconds",
+        "choice",
+        "bytes",
+        "kept at least",
+        "passes",
+    ):
         table.add_column(heading, justify="left" if heading in ("method", "choice") else "right")
 
     def show(method: str, job: Job, contenders: list[Contender]) -> None:

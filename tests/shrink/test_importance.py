@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,15 +94,32 @@ def found(model: Any) -> Importance:
 @torch.inference_mode()
 def test_every_score_equals_the_one_by_hand(model: Any, found: Importance) -> None:
     seen = by_hand(copy.deepcopy(model).double(), PROMPTS)
-    heads = root_mean_square(seen["heads"]).view(LAYERS, GROUPS, HEADS, WIDTH).norm(dim=-1)
+    blocks = model.model.layers
+    down = torch.stack([block.mlp.down_proj.weight.norm(dim=0) for block in blocks])
+    out = torch.stack([block.self_attn.o_proj.weight.norm(dim=0) for block in blocks])
+    values = root_mean_square(seen["heads"]).flatten(1) * out
+    heads = values.view(LAYERS, GROUPS, HEADS, WIDTH).norm(dim=-1)
     for measured, wanted in [
         (found.hidden, root_mean_square(seen["hidden"]).mean(0)),
-        (found.mlp, root_mean_square(seen["mlp"])),
+        (found.mlp, root_mean_square(seen["mlp"]) * down),
         (found.group_heads, heads),
         (found.kv_groups, heads.pow(2).sum(-1).sqrt()),
         (found.layers, seen["influence"].mean(0)),
     ]:
         torch.testing.assert_close(measured.double(), wanted, rtol=1e-4, atol=0)
+
+
+@torch.inference_mode()
+def test_a_channel_s_score_is_the_length_of_what_it_adds_to_the_stream(
+    model: Any, found: Importance
+) -> None:
+    """The middle of the last block, channel by channel: what goes when only it is left."""
+    seen = by_hand(copy.deepcopy(model).double(), PROMPTS)["mlp"][:, -1]  # [all tokens, M]
+    weight = model.model.layers[-1].mlp.down_proj.weight.double()
+    for channel in (0, 41, 95):
+        added = seen[:, channel, None] * weight[:, channel]  # [all tokens, D]
+        wanted = added.pow(2).sum(-1).mean().sqrt()
+        torch.testing.assert_close(found.mlp[-1, channel].double(), wanted, rtol=1e-4, atol=0)
 
 
 @torch.inference_mode()
@@ -166,6 +185,50 @@ def test_the_most_important_parts_stay() -> None:
             values = scores.values[layer, group][wanted].pow(2).sum(0)
             assert keep.value_dim[place, inner].tolist() == best(values, 2)
     assert keep.head_dim.tolist() == [0, 2]  # the first of two RoPE pairs
+
+
+def test_the_most_important_experts_stay_each_with_channels_of_its_own() -> None:
+    old = Shape(
+        layers=3, hidden=4, mlp=9, heads=2, kv_groups=2, head_dim=4, vocabulary=7, experts=5
+    )
+    new = old.with_sizes(layers=2, mlp=4, experts=3)
+    generator = torch.Generator().manual_seed(4)
+    scores = Importance(
+        layers=torch.rand(3, generator=generator),
+        hidden=torch.rand(4, generator=generator),
+        mlp=torch.rand(3, 5, 9, generator=generator),
+        values=torch.rand(3, 2, 1, 4, generator=generator),
+        turning=4,
+        experts=torch.rand(3, 5, generator=generator),
+    )
+    keep = scores.keep(old, new)
+    assert keep.shape == new
+    for place, layer in enumerate(best(scores.layers, 2)):
+        experts = best(scores.experts[layer], 3)
+        assert keep.experts[place].tolist() == experts
+        for inner, expert in enumerate(experts):
+            assert keep.mlp[place, inner].tolist() == best(scores.mlp[layer, expert], 4)
+
+
+def test_scores_are_saved_and_loaded(model: Any, found: Importance, tmp_path: Path) -> None:
+    taylor = measure_importance(model, family_of(model.config), PROMPTS, taylor=True)
+    assert taylor.taylor is not None
+    for scores in (found, taylor, replace(found, pinned=(0, 2))):
+        scores.save(tmp_path / "scores")
+        same(Importance.load(tmp_path / "scores"), scores)
+
+
+def same(one: Importance | None, other: Importance | None) -> None:
+    """Both hold the same bits."""
+    assert (one is None) == (other is None)
+    if one is None or other is None:
+        return
+    for field in fields(one):
+        ours, theirs = getattr(one, field.name), getattr(other, field.name)
+        if field.name == "taylor":
+            same(ours, theirs)
+        else:
+            assert torch.equal(ours, theirs) if isinstance(ours, Tensor) else ours == theirs
 
 
 def test_top_is_in_ascending_order() -> None:

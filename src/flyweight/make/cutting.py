@@ -8,21 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from flyweight.anatomy import Shape
-from flyweight.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
+from flyweight.checkpoint import Checkpoint, open_checkpoint
 from flyweight.distill.teacher import answer_rows, record_teacher
 from flyweight.errors import OptionError
-from flyweight.folder import check_place, new_folder
+from flyweight.folder import check_place
 from flyweight.make.quote import CALIBRATION, RANKING
 from flyweight.make.rank import rank_shapes
 from flyweight.progress import say
 from flyweight.shrink.calibrate import measure_importance
 from flyweight.shrink.check import check_shape, check_share
 from flyweight.shrink.coverage import coverage
-from flyweight.shrink.cut import cut_model
+from flyweight.shrink.cut import cut_config
 from flyweight.shrink.importance import Importance
 from flyweight.shrink.keep import Keep, keep_all
 from flyweight.shrink.retoken import rebuild_tokenizer
-from flyweight.shrink.token_ids import named_ids, renumber_config
+from flyweight.shrink.stream import cut_folder
+from flyweight.shrink.token_ids import named_ids
 from flyweight.shrink.vocabulary import Vocabulary, plan_vocabulary
 from flyweight.tasks.encode import encode_items, prompt_ids
 from flyweight.tasks.items import Item, Task
@@ -54,24 +55,18 @@ def cut_for_task(teacher: str, out: Path, task_file: Path, wish: Wish) -> Path:
     check_place(out)
     task = read_task(task_file)
     cutter = _Cutter(source, source.tokenizer(), source.model(), task)
-    keep = cutter.keep(wish)
-    tokenizer = cutter.tokenizer
+    keep, tokenizer = cutter.keep(wish), None
     vocabulary = cutter.vocabulary() if wish.used_tokens else None
     if vocabulary is not None:
         keep = replace(keep, vocabulary=vocabulary.keep)
-        tokenizer = rebuild_tokenizer(tokenizer, vocabulary.keep, rows=vocabulary.rows)
-    student = cut_model(cutter.model, source.family, keep)
-    if vocabulary is not None:
-        _renumber(student, vocabulary)
-    with new_folder(out) as folder:
-        save_checkpoint(student, tokenizer, folder)
-    count = source.family.count(keep.shape, student.config)
+        tokenizer = rebuild_tokenizer(cutter.tokenizer, vocabulary.keep, rows=vocabulary.rows)
+    cut_folder(source.path, out, source.family, keep, tokenizer=tokenizer)
+    count = source.family.count(keep.shape, cut_config(source.family, source.config, keep))
     say(f"{out}: {keep.shape}, {count:,} of {source.parameters:,} parameters")
     if vocabulary is not None:
         texts = [message["content"] for item in task.dev for message in item.messages]
-        say(
-            f"{vocabulary}. Of dev: {coverage(cutter.tokenizer, tokenizer, vocabulary.keep, texts)}"
-        )
+        lost = coverage(cutter.tokenizer, tokenizer, vocabulary.keep, texts)
+        say(f"{vocabulary}. Of dev: {lost}")
     return out
 
 
@@ -153,10 +148,3 @@ class _Cutter:
                 f"no shape of the grid keeps about {share:.0%}. Give another --keep, or the sizes."
             )
         return ranked[0].shape
-
-
-def _renumber(student: Any, vocabulary: Vocabulary) -> None:
-    """Give the tokens that configs name their new ids."""
-    student.config = renumber_config(student.config, vocabulary.keep)
-    if getattr(student, "generation_config", None) is not None:
-        student.generation_config = renumber_config(student.generation_config, vocabulary.keep)

@@ -1,143 +1,169 @@
-"""Measuring importance: one forward pass over the user's own prompts, read by hooks.
+"""Measuring importance: one pass over the user's own prompts, read by hooks.
 
-The modules are read off the family's declaration: what feeds a weight's columns is its axis.
+The pass streams: only sums are kept, and those on disk on request, so that a corpus may be larger
+than memory and a pass may be killed.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flyweight.anatomy import Family, Shape
-from flyweight.anatomy.family import Dimension, Term, parse_dimensions
-from flyweight.progress import track
+from flyweight.anatomy import Family
+from flyweight.errors import TaskError
+from flyweight.progress import bar
+from flyweight.shrink.batches import MOST, WINDOW, Batch, Prompt, Stream
 from flyweight.shrink.importance import Importance
+from flyweight.shrink.readings import Reading, readings_of, routed
+from flyweight.shrink.scores import scores
+from flyweight.shrink.sums import Saves, Sums, model_sha256
+from flyweight.shrink.taylor import Gates, differentiable, loss_of
 
-VALUES: Term = ("kv_groups", "group_heads", "value_dim")
-HIDDEN: Dimension = (("hidden",),)
-MLP: Dimension = (("mlp",),)
+FORMAT = 1  # of the sums that are kept
+
+
+def measure_importance(
+    model: Any,
+    family: Family,
+    prompts: Iterable[Prompt],
+    batch_size: int = 32,
+    *,
+    tokens: int | None = None,
+    taylor: bool = False,
+    keep: Path | None = None,
+) -> Importance:
+    """Importance from one pass over `prompts`, read as they come and at most `tokens` of them.
+
+    Prompts are token ids, or training rows whose weights say what the loss of `taylor` counts: with
+    it first-order scores are added (taylor.py), for a backward pass. With a folder `keep` the sums
+    are saved there now and then; a second call with the same model, prompts and settings goes on
+    from them to the same bits. Raises FolderError if they are of others, TaskError without a token.
+    """
+    stream = Stream(prompts, batch_size, tokens)
+    saves = _saves(keep, model, batch_size, tokens, taylor)
+    sums = saves.load()
+    meter = _Meter(model, family, sums, taylor)
+    total = len(prompts) if isinstance(prompts, Sized) and tokens is None else None
+    done, place = sums.batches, 0
+    with bar("Measuring importance", total) as running, meter.reading():
+        for place, batch in enumerate(stream, 1):
+            if place > done:
+                meter.take(batch)
+                saves.save(sums, stream.sha256)
+            elif place == done:
+                saves.check(stream.sha256)
+            running.advance(len(batch.ids))
+    if place < done:
+        saves.check(stream.sha256)
+    if not sums.tokens:
+        raise TaskError("there is no token to measure importance on. Give prompts that hold some.")
+    if place > done:
+        saves.save(sums, stream.sha256, now=True)
+    return scores(model, family, meter.readings, sums)
+
+
+def _saves(
+    keep: Path | None, model: Any, batch_size: int, tokens: int | None, taylor: bool
+) -> Saves:
+    if keep is None:
+        return Saves(None, {})
+    settings = (FORMAT, torch.__version__, WINDOW, MOST, batch_size, tokens, taylor)
+    return Saves(keep, {"model": model_sha256(model), "settings": settings})
 
 
 class _Meter:
-    """Sums over all tokens that count, by module name."""
+    """A model's hooks, and the sums that they add to."""
 
-    def __init__(self) -> None:
-        self.squares: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
-        self.influence: dict[str, float] = defaultdict(float)
-        self.tokens = 0
-        self.mask: Tensor | None = None  # [B, T] of the batch in hand
+    def __init__(self, model: Any, family: Family, sums: Sums, taylor: bool) -> None:
+        self.model, self.family, self.sums = model, family, sums
+        self.readings = readings_of(family, model.config)
+        self.shape = family.shape_of(model.config)
+        self.counts = torch.zeros(0, dtype=torch.bool)  # [B, T] of the batch in hand
+        self.gates = Gates(sums, self.shape) if taylor else None
 
-    def add(self, name: str, activation: Tensor) -> None:
-        """Add activations [B, T, C] of module `name`."""
-        self.squares[name] = self.squares[name] + self._counted(activation).square().sum(0)
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """The model with hooks on everything that is read."""
+        hooks = [
+            self.model.get_submodule(reading.module).register_forward_hook(self._hook(reading))
+            for reading in self.readings
+        ]
+        try:
+            if self.gates is None:
+                with torch.inference_mode():
+                    yield
+            else:
+                with differentiable(self.model):
+                    yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
-    def add_block(self, name: str, before: Tensor, after: Tensor) -> None:
-        """Add a block's input and output [B, T, D]."""
-        similar = F.cosine_similarity(self._counted(before), self._counted(after), dim=-1)
-        self.influence[name] += float((1 - similar).sum())
+    def take(self, batch: Batch) -> None:
+        """Add one batch."""
+        self.counts = batch.counts.to(self.model.device)
+        if self.gates is None:
+            whole = self.model.base_model if self.family.causal else self.model  # needs no head
+            ids = batch.ids.to(self.model.device)
+            whole(input_ids=ids, **self.family.inputs(self.counts))
+        else:
+            self.gates.counts = self.counts
+            loss_of(self.model, self.family, batch).backward()
+        self.sums.batches += 1
+        self.sums.sequences += len(batch.ids)
+        self.sums.tokens += int(batch.counts.sum())
 
-    def _counted(self, activation: Tensor) -> Tensor:
-        """[N, C] of the tokens that count."""
-        return activation[self.mask].float().flatten(0, -2)
+    def _hook(self, reading: Reading) -> Any:
+        read = {"experts": self._read_experts, "layers": self._read_block}.get(reading.axis)
 
-    def rms(self, name: str) -> Tensor:
-        return (self.squares[name] / self.tokens).sqrt()
+        def on_forward(module: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
+            said = output[0] if isinstance(output, tuple) else output
+            if read is not None:
+                read(reading, module, inputs, said)
+            else:
+                self._read_channels(reading, said if reading.axis == "hidden" else inputs[0])
 
+        return on_forward
 
-@dataclass(frozen=True)
-class _Reading:
-    """A module whose activations are read: its name, and the declared name and dimension."""
+    def _read_channels(self, reading: Reading, activation: Tensor) -> None:
+        """Add activations [B, T, C], or pooled ones [B, C], which stand for all their tokens."""
+        said = activation.detach().float()
+        if said.dim() == 2:
+            squares = said.square() * self.counts.sum(1, keepdim=True)
+        else:
+            squares = said[self.counts].square()  # [N, C]
+        self.sums.add(f"square.{reading.module}", squares.sum(0))
+        if self.gates is not None:
+            self.gates.on_channels(reading, activation)
 
-    name: str
-    template: str
-    dimension: Dimension
+    def _read_block(
+        self, reading: Reading, _: Any, inputs: tuple[Tensor, ...], after: Tensor
+    ) -> None:
+        """Add what a block makes of its input, both [B, T, D]."""
+        before = inputs[0]
+        ends = (before.detach()[self.counts].float(), after.detach()[self.counts].float())
+        self.sums.add(f"influence.{reading.module}", (1 - F.cosine_similarity(*ends, -1)).sum())
+        if self.gates is not None:
+            self.gates.on_block(reading, before.detach(), after)
 
-
-def _readings(family: Family, config: Any, layers: int) -> Iterator[_Reading]:
-    """Modules whose activations tell importance.
-
-    Read off the declaration: what feeds a weight's columns is its axis; a norm has its own.
-    """
-    for template, spelling in family.parameters.items():
-        dimensions = parse_dimensions(spelling)
-        module = template.removesuffix(".weight")
-        if module == template:
-            continue
-        feeds = dimensions[-1] == MLP or dimensions[-1] == (VALUES,)
-        over_hidden = module in family.norms and dimensions[0] == HIDDEN
-        if over_hidden or (len(dimensions) == 2 and feeds):
-            for layer in range(layers if "{layer}" in module else 1):
-                if family.has(template, config, layer):
-                    yield _Reading(module.format(layer=layer), module, dimensions[-1])
-
-
-@torch.inference_mode()
-def measure_importance(
-    model: Any, family: Family, prompts: Sequence[Sequence[int]], batch_size: int = 32
-) -> Importance:
-    """Importance from one pass over `prompts` (token ids)."""
-    shape = family.shape_of(model.config)
-    readings = list(_readings(family, model.config, shape.layers))
-    meter = _Meter()
-    hooks = _attach(model, family, shape.layers, readings, meter)
-    by_length = sorted(prompts, key=len)
-    batches = [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
-    try:
-        for batch in track(batches, "Measuring importance"):
-            longest = max(map(len, batch))
-            ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in batch])
-            lengths = torch.tensor([len(row) for row in batch])
-            meter.mask = torch.arange(longest) < lengths[:, None]
-            meter.tokens += int(lengths.sum())
-            model.base_model(input_ids=ids, **family.inputs(meter.mask))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return _collect(meter, readings, shape, family, model.config)
-
-
-def _attach(
-    model: Any, family: Family, layers: int, readings: Sequence[_Reading], meter: _Meter
-) -> list[Any]:
-    hooks = []
-    for reading in readings:
-        of_norm = reading.template in family.norms
-
-        def on_forward(_, inputs, output, name=reading.name, of_norm=of_norm):
-            meter.add(name, output if of_norm else inputs[0])
-
-        hooks.append(model.get_submodule(reading.name).register_forward_hook(on_forward))
-    for layer in range(layers):
-        name = f"{family.blocks}.{layer}"
-
-        def on_block(_, inputs, output, name=name):
-            after = output[0] if isinstance(output, tuple) else output
-            meter.add_block(name, inputs[0], after)
-
-        hooks.append(model.get_submodule(name).register_forward_hook(on_block))
-    return hooks
-
-
-def _collect(
-    meter: _Meter, readings: Sequence[_Reading], shape: Shape, family: Family, config: Any
-) -> Importance:
-    def stacked(dimension: Dimension) -> Tensor:
-        found = [each.name for each in readings if each.dimension == dimension]
-        return torch.stack([meter.rms(name) for name in found])
-
-    influence = [meter.influence[f"{family.blocks}.{i}"] for i in range(shape.layers)]
-    heads = (shape.layers, shape.kv_groups, shape.group_heads, shape.head_dim)
-    return Importance(
-        layers=torch.tensor(influence) / meter.tokens,
-        hidden=stacked(HIDDEN).mean(0),
-        mlp=stacked(MLP),
-        values=stacked((VALUES,)).view(heads),
-        turning=family.turning(config),
-        pinned=family.pinned,
-    )
+    def _read_experts(
+        self, reading: Reading, module: Any, inputs: tuple[Tensor, ...], said: Tensor
+    ) -> None:
+        """Add what each expert's channels say [E, M], and what it adds to the stream [E]."""
+        inner = torch.zeros(self.shape.experts, self.shape.mlp, dtype=torch.float64)
+        added = torch.zeros(self.shape.experts, dtype=torch.float64)
+        with torch.no_grad():
+            for each in routed(module, reading, *inputs, self.counts.flatten()):
+                shared = each.inner.float() * each.shares.float()[:, None]
+                inner[each.expert] = shared.square().sum(0)
+                added[each.expert] = F.linear(shared, each.outward.float()).norm(dim=-1).sum()
+        self.sums.add(f"square.{reading.module}", inner)
+        self.sums.add(f"added.{reading.module}", added)
+        if self.gates is not None:
+            self.gates.on_experts(reading, module, inputs, said)

@@ -14,12 +14,13 @@ from flyweight.anatomy.family import Dimension, Place
 from flyweight.errors import UnsupportedFamily
 from flyweight.shrink.keep import Keep, is_fixed
 from flyweight.shrink.scales import scales_of
+from flyweight.shrink.stored import StoredTensor
 
 EXPERTS: Dimension = (("experts",),)
 
 
 def slice_tensor(
-    tensor: Tensor,
+    tensor: Tensor | StoredTensor,
     dimensions: tuple[Dimension, ...],
     keep: Keep,
     layer: int | None,
@@ -72,12 +73,16 @@ def new_name(family: Family, place: Place, keep: Keep) -> tuple[str, int | None,
 
 
 def cut_tensors(
-    state: Mapping[str, Tensor], family: Family, config: Any, keep: Keep
+    state: Mapping[str, Tensor] | Mapping[str, StoredTensor],
+    family: Family,
+    config: Any,
+    keep: Keep,
 ) -> Iterator[tuple[str, Tensor]]:
     """The cut network's tensors, one at a time, under their new names.
 
     `config` is the old network's. The parts are scaled so that cutting what is zero changes
-    nothing (shrink/scales.py).
+    nothing (shrink/scales.py). Of stored tensors only what stays is read; no part is held here
+    once it is handed out.
     """
     scales = scales_of(family, config, keep)
     for name in state:
@@ -86,8 +91,8 @@ def cut_tensors(
         if renamed is None:
             continue
         called, layer, expert = renamed
-        part = slice_tensor(state[name], place.dimensions, keep, layer, expert)
-        yield called, scales.apply(part, place)
+        which = (place.dimensions, keep, layer, expert)
+        yield called, scales.apply(slice_tensor(state[name], *which), place)
 
 
 def cut_config(family: Family, config: Any, keep: Keep) -> Any:
@@ -104,8 +109,13 @@ def cut_model(model: Any, family: Family, keep: Keep) -> Any:
     if tied and family.head is not None:
         state.pop(family.head, None)
     with no_init_weights():
-        student = type(model)(config).to(model.dtype)
-    student.load_state_dict(dict(cut_tensors(state, family, model.config, keep)), strict=not tied)
+        student = type(model)(config)
+    old = {tensor.data_ptr() for tensor in state.values()}
+    parts = {
+        name: part.clone() if part.data_ptr() in old else part
+        for name, part in cut_tensors(state, family, model.config, keep)
+    }
+    student.load_state_dict(parts, strict=not tied, assign=True)  # not copied once more
     student.tie_weights()
     if model.can_generate():
         student.generation_config = model.generation_config

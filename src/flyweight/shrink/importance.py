@@ -19,32 +19,38 @@ from flyweight.anatomy import Shape
 from flyweight.shrink.keep import Keep
 
 _SCORES = ("layers", "hidden", "mlp", "values")
+_PERHAPS = ("experts", "heads", "groups")
+_TAYLOR = "taylor."  # what the names of first-order scores begin with in a file
 
 
 @dataclass(frozen=True)
 class Importance:
-    """Scores, higher is more important.
+    """Scores, higher is more important; `taylor` holds the first-order ones, where asked for.
 
-    L, G, H, d, D, M: layers, KV groups, query heads in a group, dimensions of a head, hidden and
-    MLP channels.
+    L, G, H, d, D, M, E: layers, KV groups, query heads in a group, dimensions of a head, hidden and
+    MLP channels, experts. Said of activations; what first-order scores are tells taylor.py.
     """
 
     layers: Tensor  # [L] block influence: 1 - cosine(input, output), mean over tokens
     hidden: Tensor  # [D] L2 of the normalised residual stream, mean over norms
-    mlp: Tensor  # [L, M] L2 of the channel's activation
-    values: Tensor  # [L, G, H, d] L2 of the head's output
+    mlp: Tensor  # [L, M], of a mixture [L, E, M]: L2 of what the channel adds to the stream
+    values: Tensor  # [L, G, H, d] L2 of what a dimension of the head adds to the stream
     turning: int  # dimensions of a head that RoPE turns
     pinned: tuple[int, ...] = ()  # blocks that must stay
+    experts: Tensor | None = None  # [L, E] L2 of what the expert adds, mean over all tokens
+    heads: Tensor | None = None  # [L, G, H]; None: taken from `values`
+    groups: Tensor | None = None  # [L, G]; None: taken from `heads`
+    taylor: Importance | None = None
 
     @property
     def group_heads(self) -> Tensor:
-        """[L, G, H]: the L2 norm over the dimensions of a head."""
-        return self.values.norm(dim=-1)
+        """[L, G, H]: of whole heads; the L2 norm over their dimensions if nothing else is known."""
+        return self.values.norm(dim=-1) if self.heads is None else self.heads
 
     @property
     def kv_groups(self) -> Tensor:
-        """[L, G]: the L2 norm over the heads of a group."""
-        return self.group_heads.norm(dim=-1)
+        """[L, G]: of whole groups; the L2 norm over their heads if nothing else is known."""
+        return self.group_heads.norm(dim=-1) if self.groups is None else self.groups
 
     def keep(self, old: Shape, new: Shape) -> Keep:
         """The most important parts of `old` that make a network of shape `new`."""
@@ -58,31 +64,48 @@ class Importance:
             head_dim = rotary_pairs(old.head_dim, self.turning, old.head_dim // new.head_dim)
             values = picked(picked(self.values[layers], groups).flatten(0, 1), heads.flatten(0, 1))
             value_dim = top(values.norm(dim=-2), new.head_dim).unflatten(0, groups.shape)
+        mlp, experts = self.mlp[layers], None
+        if self.experts is not None:
+            experts = top(self.experts[layers], new.experts)  # [l, e]
+            mlp = picked(mlp, experts)
         return Keep(
             layers=layers,
             hidden=top(self.hidden, new.hidden),
-            mlp=top(self.mlp[layers], new.mlp),
+            mlp=top(mlp, new.mlp),
             kv_groups=groups,
             group_heads=heads,
             old=old,
             head_dim=head_dim,
             value_dim=value_dim,
+            experts=experts,
         )
 
     def save(self, path: Path) -> None:
         """Write it as safetensors."""
         told = json.dumps({"turning": self.turning, "pinned": self.pinned})
-        save_file(
-            {name: getattr(self, name).contiguous() for name in _SCORES}, path, {"told": told}
-        )
+        save_file(self._tensors(), path, {"told": told})
+
+    def _tensors(self, prefix: str = "") -> dict[str, Tensor]:
+        found = {name: getattr(self, name) for name in (*_SCORES, *_PERHAPS)}
+        found = {
+            prefix + name: each.contiguous() for name, each in found.items() if each is not None
+        }
+        return found | ({} if self.taylor is None else self.taylor._tensors(_TAYLOR))
 
     @classmethod
     def load(cls, path: Path) -> Importance:
         """What `save` wrote."""
         with safe_open(path, framework="pt") as file:
             told = json.loads(file.metadata()["told"])
-            scores = {name: file.get_tensor(name) for name in _SCORES}
-        return cls(**scores, turning=told["turning"], pinned=tuple(told["pinned"]))
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        rest = {"turning": told["turning"], "pinned": tuple(told["pinned"])}
+        first_order = {
+            name.removeprefix(_TAYLOR): each
+            for name, each in found.items()
+            if name.startswith(_TAYLOR)
+        }
+        scores = {name: each for name, each in found.items() if not name.startswith(_TAYLOR)}
+        return cls(**scores, **rest, taylor=cls(**first_order, **rest) if first_order else None)
 
 
 def top(scores: Tensor, count: int) -> Tensor:

@@ -25,6 +25,7 @@ from flyweight.anatomy import Family, Shape
 from flyweight.anatomy.family import Dimension, Place, Term, parse_dimensions
 from flyweight.shrink.keep import Keep
 
+BLOCK_ROWS = 1024
 QUERY: Term = ("kv_groups", "group_heads", "head_dim")
 
 
@@ -52,11 +53,11 @@ class Scales:
             return part
         rows = torch.cat(
             [
-                torch.full((_size((term,), self.new),), factor)
+                torch.full((size_of((term,), self.new),), factor)
                 for term, factor in zip(place.dimensions[0], factors, strict=True)
             ]
         )
-        return (part.float() * rows.view(-1, *[1] * (part.dim() - 1))).to(part.dtype)
+        return _times(part, rows)
 
     def _of_norm(self, module: str, place: Place) -> float:
         """The factor of a norm's weight."""
@@ -99,11 +100,21 @@ class Scales:
 
     def _ratio(self, dimension: Dimension) -> float:
         """The new length of a dimension over the old one."""
-        return _size(dimension, self.new) / _size(dimension, self.keep.old)
+        return size_of(dimension, self.new) / size_of(dimension, self.keep.old)
 
 
-def _size(dimension: Dimension, shape: Shape) -> int:
+def size_of(dimension: Dimension, shape: Shape) -> int:
+    """The length of a dimension that runs over axes alone."""
     return sum(math.prod(shape.size(axis) for axis in term) for term in dimension)
+
+
+def _times(part: Tensor, rows: Tensor) -> Tensor:
+    """Each row of a part times its factor, in fp32; same type. Block by block, to hold no copy."""
+    scaled = torch.empty_like(part)
+    blocks = (each.split(BLOCK_ROWS) for each in (scaled, part, rows))
+    for out, block, factors in zip(*blocks, strict=True):
+        out.copy_(block.float() * factors.view(-1, *[1] * (part.dim() - 1)))
+    return scaled
 
 
 def scales_of(family: Family, config: Any, keep: Keep) -> Scales:
