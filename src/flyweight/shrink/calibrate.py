@@ -158,8 +158,9 @@ class _Meter:
         """Add what each expert's channels say [E, M], and what it adds to the stream [E]."""
         inner = torch.zeros(self.shape.experts, self.shape.mlp, dtype=torch.float64)
         added = torch.zeros(self.shape.experts, dtype=torch.float64)
+        hidden, chosen, weights = inputs
         with torch.no_grad():
-            for each in routed(module, reading, *inputs, self.counts.flatten()):
+            for each in routed(module, reading, hidden, chosen, weights, self.counts.flatten()):
                 shared = each.inner.float() * each.shares.float()[:, None]
                 inner[each.expert] = shared.square().sum(0)
                 added[each.expert] = F.linear(shared, each.outward.float()).norm(dim=-1).sum()

@@ -59,7 +59,7 @@ class _Collected:
         shape = self.shape
         heads = (shape.layers, shape.kv_groups, shape.group_heads, shape.value_dim)
         found["values"] = values.view(heads)
-        rounded = {
+        rounded: dict[str, Any] = {
             name: each.float() if isinstance(each, Tensor) else each for name, each in found.items()
         }
         return Importance(

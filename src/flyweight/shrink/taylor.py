@@ -97,13 +97,13 @@ class Gates:
         self, reading: Reading, module: Any, inputs: tuple[Tensor, ...], said: Tensor
     ) -> None:
         """Wait for the gradient of what a fused module of experts says [B x T, D]."""
-        detached = [each.detach() for each in inputs]
+        hidden, chosen, weights = (each.detach() for each in inputs)
 
         def on_gradient(gradient: Tensor) -> None:
             rows, length = self.counts.shape
             experts = (rows, self.shape.experts, self.shape.mlp)
             moved = torch.zeros(experts, device=gradient.device)
-            for each in routed(module, reading, *detached, self.counts.flatten()):
+            for each in routed(module, reading, hidden, chosen, weights, self.counts.flatten()):
                 back = gradient[each.tokens].float() @ each.outward.float()  # [n, M]
                 by_token = each.inner.float() * each.shares.float()[:, None] * back
                 moved[:, each.expert].index_add_(0, each.tokens // length, by_token)
