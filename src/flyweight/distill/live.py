@@ -1,0 +1,170 @@
+"""Objectives with the teacher in the same process: on the batch's answers, or on the student's own.
+
+Like those of losses.py, each is a callable (model, batch) -> loss. The teacher's logits are never
+kept: it is run on the batch, and judged chunk by chunk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flyweight.distill.alignment import Alignment, align
+from flyweight.distill.chunked import CHUNK_BYTES, chunked_loss
+from flyweight.distill.divergences import Blend
+from flyweight.distill.head import head_of
+from flyweight.distill.judges import Live
+from flyweight.errors import OptionError
+
+Batch = dict[str, Tensor]
+MIXED = Blend(0.7)
+
+
+def wanted_hidden(model: Any, batch: Batch) -> Tensor:
+    """Final hidden states [N, D] at the positions before a token with a weight.
+
+    Attention needs no padding mask: it is causal and the padding stands on the right.
+    """
+    hidden = model.base_model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state
+    return hidden[:, :-1][batch["weights"][:, 1:] != 0]  # position t predicts token t + 1
+
+
+def wanted_tokens(batch: Batch) -> tuple[Tensor, Tensor]:
+    """The tokens that are to be predicted [N], and their weights over the batch's total [N]."""
+    weights = batch["weights"][:, 1:]
+    wanted = weights != 0
+    total = batch.get("total")
+    share = weights[wanted] / (weights.sum() if total is None else total)
+    return batch["input_ids"][:, 1:][wanted], share
+
+
+@dataclass(frozen=True)
+class LiveDistillation:
+    """A blend of divergence and cross-entropy against a teacher that is run on each batch.
+
+    `alignment` where the heads' rows differ (`align`; TeacherError without it); `to_teacher` int64
+    [student's rows], the teacher's ids of the student's tokens, where its vocabulary was cut.
+    """
+
+    teacher: Any
+    blend: Blend = MIXED
+    alignment: Alignment | None = None
+    to_teacher: Tensor | None = None
+    budget: int = CHUNK_BYTES
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        targets, weights = wanted_tokens(batch)
+        with torch.no_grad():
+            said = wanted_hidden(self.teacher, self._in_its_ids(batch))
+        mine, yours = head_of(model), head_of(self.teacher)
+        alignment = self.alignment or align(len(mine.weight), len(yours.weight))
+        judge = Live(self.blend, said, yours, targets, alignment)
+        return chunked_loss(wanted_hidden(model, batch), mine, weights, judge, self.budget)
+
+    def _in_its_ids(self, batch: Batch) -> Batch:
+        if self.to_teacher is None:
+            return batch
+        ids = batch["input_ids"]
+        return batch | {"input_ids": self.to_teacher.to(ids.device)[ids].clamp_min(0)}
+
+
+@dataclass(frozen=True)
+class OnPolicy:
+    """The student answers the batch's prompts itself, and the teacher judges what it wrote.
+
+    On-policy distillation (Agarwal et al. 2024, arXiv 2306.13649). A `share` of the batches is
+    learned this way with the blend of `judge`, the rest on their own answers. The blend should be
+    the reverse KL or a divergence near it (beta 1), without cross-entropy: what the student wrote
+    is no truth.
+    """
+
+    judge: LiveDistillation
+    share: float = 0.5
+    longest: int = 128  # tokens that it writes
+    heat: float = 1.0  # of its sampling; 0: the likeliest token
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.share <= 1 and self.longest >= 1 and self.heat >= 0):
+            raise OptionError("on-policy: share is from 0 to 1, longest above 0, heat not below 0.")
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        if torch.rand(()) >= self.share:
+            return self.judge(model, batch)
+        written = write(model, batch, self.longest, self.heat)
+        return self.judge(model, written)
+
+
+def write(model: Any, batch: Batch, longest: int, heat: float) -> Batch:
+    """A batch of the same prompts with the model's own answers, each token of them at weight 1.
+
+    A prompt's length is in `batch["prompt_lengths"]` int64 [B], or else it ends where the weights
+    first reach 1 (`teacher.answer_rows`). Draws from torch's global generator, whose state
+    checkpoints hold. The answer ends with the config's end token or after `longest` tokens.
+    """
+    lengths = batch.get("prompt_lengths")
+    if lengths is None:
+        lengths = (batch["weights"] >= 1).to(torch.uint8).argmax(1)
+    if (lengths == 0).any():
+        raise OptionError(
+            "on-policy: a row of the batch has no prompt before an answer of weight 1."
+        )
+    prompts, mask = _left_padded(batch["input_ids"], lengths)
+    sampling = {"do_sample": True, "temperature": heat, "top_k": 0, "top_p": 1.0}
+    training, used = model.training, model.config.use_cache
+    model.eval()
+    try:
+        with torch.no_grad():
+            said = model.generate(
+                prompts,
+                attention_mask=mask,
+                max_new_tokens=longest,
+                pad_token_id=0,
+                use_cache=True,
+                **(sampling if heat > 0 else {"do_sample": False}),
+            )
+    finally:
+        model.train(training)
+        model.config.use_cache = used
+        torch.clear_autocast_cache()  # its copies of the weights were made without a graph
+    return _joined(batch["input_ids"], lengths, said[:, prompts.shape[1] :], _ends(model))
+
+
+def _left_padded(ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Prompts int64 [B, P] that end together, and which of their tokens are no padding."""
+    width = int(lengths.max())
+    places = torch.arange(width, device=ids.device) - (width - lengths[:, None])  # [B, P]
+    return ids.gather(1, places.clamp_min(0)) * (places >= 0), (places >= 0).long()
+
+
+def _joined(ids: Tensor, lengths: Tensor, said: Tensor, ends: Tensor) -> Batch:
+    """Prompts and answers [B, A] as right-padded rows; an answer counts up to its end token."""
+    ended = torch.isin(said, ends.to(said.device))
+    counts = ended.cumsum(1) - ended.long() == 0  # the end token too
+    rows = ids.new_zeros(len(ids), int(lengths.max()) + said.shape[1])
+    rows[:, : int(lengths.max())] = ids[:, : int(lengths.max())]
+    weights = torch.zeros(rows.shape, device=ids.device)
+    places = lengths[:, None] + torch.arange(said.shape[1], device=ids.device)
+    rows.scatter_(1, places, said * counts)
+    weights.scatter_(1, places, counts.to(weights.dtype))
+    beyond = torch.arange(rows.shape[1], device=ids.device) >= lengths[:, None]
+    rows = torch.where(beyond & (weights == 0), 0, rows)
+    return {"input_ids": rows, "weights": weights}
+
+
+def _ends(model: Any) -> Tensor:
+    end = model.generation_config.eos_token_id
+    if end is None:
+        end = model.config.eos_token_id
+    return torch.tensor([] if end is None else [end] if isinstance(end, int) else list(end))
+
+
+__all__ = [
+    "LiveDistillation",
+    "OnPolicy",
+    "wanted_hidden",
+    "wanted_tokens",
+    "write",
+]
