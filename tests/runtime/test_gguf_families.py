@@ -22,7 +22,6 @@ from gguf.quants import dequantize
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from conftest import tiny_tokenizer
 from flyweight.anatomy import family_of
 from flyweight.anatomy.gguf import LLAMA, GgufMap
 from flyweight.checkpoint import open_checkpoint, save_checkpoint
@@ -31,6 +30,7 @@ from flyweight.runtime.gguf import write_gguf
 from flyweight.runtime.llama import LlamaEngine
 from flyweight.runtime.parity import compare
 from flyweight.runtime.rounding import rounded
+from tiny import tiny_tokenizer
 from zoo import DECODERS, ZOO, build
 
 VOCABULARY = 304  # the tiny tokenizer's, padded
