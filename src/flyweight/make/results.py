@@ -21,7 +21,7 @@ from flyweight.runtime.parity import Difference, ParityReport
 from flyweight.shrink.importance import Importance
 
 PARITY = "parity.json"
-IMPORTANCE_FORMAT = 2  # what a stage of another format holds is worked out anew
+IMPORTANCE_FORMAT = 3  # what a stage of another format holds is worked out anew
 _RESULT, _RANKING = "result.json", "ranking.json"
 _IMPORTANCE, _ROWS = "importance.safetensors", "rows.safetensors"
 

@@ -1,7 +1,8 @@
 """Importance of everything that can be cut, from what the user's own prompts activate.
 
-Minitron's measure (arXiv:2407.14679): the mean L2 norm of activations, one forward pass, no
-gradients. Blocks are ranked by block influence (ShortGPT, arXiv:2403.03853).
+One forward pass, no gradients: hidden channels by the L2 norm of activations (Minitron,
+arXiv:2407.14679), MLP channels and values by that times the norm of the weight's column that reads
+them (Wanda's product, arXiv:2306.11695), blocks by block influence (ShortGPT, arXiv:2403.03853).
 """
 
 from __future__ import annotations
