@@ -62,12 +62,17 @@ def check_place(out: Path) -> None:
             )
 
 
-def check_space(place: Path, wanted: int) -> None:
-    """NoSpace unless the disk under `place` has `wanted` bytes free."""
+def free_bytes(place: Path) -> int:
+    """Bytes that are free on the disk under `place`, which need not be there yet."""
     here = place.absolute()
     while not here.exists():
         here = here.parent
-    free = shutil.disk_usage(here).free
+    return shutil.disk_usage(here).free
+
+
+def check_space(place: Path, wanted: int) -> None:
+    """NoSpace unless the disk under `place` has `wanted` bytes free."""
+    free = free_bytes(place)
     if free < wanted:
         raise NoSpace(
             f"the disk under {place} has {free / 1e6:,.0f} MB free, {wanted / 1e6:,.0f} MB are "

@@ -36,7 +36,7 @@ def test_rows_weigh_answers_and_prompts() -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 4, 32])
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float32, 2**-11), (torch.bfloat16, 2**-5)], ids=str
+    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2**-5)], ids=str
 )
 @torch.inference_mode()
 def test_every_recorded_value_is_the_models_own(
@@ -46,7 +46,7 @@ def test_every_recorded_value_is_the_models_own(
     tolerance: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """To half precision where the processor computes in single, else to bfloat16's."""
+    """To packed.py's steps where the processor computes in single, else to bfloat16's as well."""
     monkeypatch.setattr(trainer, "fast_dtype", lambda device: dtype)
     model = small_model(seed=5, initializer_range=0.1)
     rows = answer_rows(examples(), 0.0)
@@ -59,9 +59,10 @@ def test_every_recorded_value_is_the_models_own(
         wanted = full[example.prompt_length - 1 : -1]  # position t predicts token t + 1
         values, places = row["top"].double(), row["indices"].long()
         assert values.shape == places.shape == (len(example.answer), 20)
-        assert row["top"].dtype == torch.float16
-        for own in (wanted.gather(-1, places), wanted.topk(20, dim=-1).values):
-            torch.testing.assert_close(values, own, rtol=tolerance, atol=tolerance / 8)
+        likeliest = wanted.topk(20, dim=-1).values
+        step = (likeliest[:, :1] - likeliest[:, -1:]) / 255
+        for own in (wanted.gather(-1, places), likeliest):
+            assert ((values - own).abs() <= step + tolerance * (own.abs() + 1 / 8)).all()
 
 
 def test_a_small_vocabulary_is_recorded_whole(small_model: Build) -> None:

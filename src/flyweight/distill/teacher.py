@@ -1,21 +1,28 @@
-"""What the teacher says about each answer, run once and kept: every candidate learns from it."""
+"""What the teacher says about each token: as training rows, in memory (on disk: cache.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from flyweight.distill.losses import wanted_logits
+from flyweight.distill.chunked import top_from_hidden
+from flyweight.distill.divergences import Top
+from flyweight.distill.head import head_of
+from flyweight.distill.live import wanted_hidden
+from flyweight.distill.packed import SAID, Columns, pack, unpack
 from flyweight.distill.trainer import Row, collate, fast_math
-from flyweight.progress import track
+from flyweight.errors import TaskError, TeacherError
+from flyweight.progress import bar
 from flyweight.tasks.encode import Example
 
 TOP_K = 64
-LOGITS_AT_ONCE = 2**28  # numbers, 1 GiB in fp32
+BATCH = 32
+TOKENS_AT_ONCE = 2**14  # of a batch, padding included; a longer row stands alone
 PROMPT_WEIGHT = 0.2  # of a prompt token: without it a small task is learned by heart (see LOG.md)
+TITLE = "Recording the teacher"
 
 
 def answer_rows(examples: Sequence[Example], prompt_weight: float = PROMPT_WEIGHT) -> list[Row]:
@@ -28,30 +35,142 @@ def answer_rows(examples: Sequence[Example], prompt_weight: float = PROMPT_WEIGH
     return rows
 
 
-@torch.inference_mode()
-def record_teacher(
-    teacher: Any, rows: Sequence[Row], top_k: int = TOP_K, batch_size: int = 32
-) -> list[Row]:
-    """The rows with the teacher's `top` log-probabilities and `indices` (both [N, k]) added.
+class SaidRow(dict[str, Any]):
+    """A training row with the teacher's word on its N wanted tokens, unpacked when asked for.
 
-    Half precision suffices: an error of 2^-11 relative in a log-probability is far below the
-    noise of a training step. Takes about 6 bytes x k a token.
+    `top` float32 [N, k], log-probabilities of the tokens `indices` int32 [N, k], and `tail`
+    float32 [N], the log of the others' mass.
     """
-    longest = max(len(row["input_ids"]) for row in rows)
-    fitting = LOGITS_AT_ONCE // (longest * teacher.config.vocab_size)
-    batch_size = max(1, min(batch_size, fitting))
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
-    recorded: list[Row] = [{} for _ in rows]
-    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    for places in track(batches, "Recording the teacher"):
-        batch_rows = [rows[i] for i in places]
-        batch = collate(batch_rows)
+
+    def __init__(self, row: Row, columns: Mapping[str, np.ndarray], tokens: slice) -> None:
+        super().__init__(row)
+        self._columns, self._tokens = columns, tokens
+
+    def __missing__(self, key: str) -> Any:
+        if key not in SAID:
+            raise KeyError(key)
+        return unpack(self._columns, self._tokens, key)
+
+    def __contains__(self, key: object) -> bool:
+        return key in SAID or super().__contains__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        try:
+            return self[key]  # a dict's own get does not ask __missing__
+        except KeyError:
+            return default
+
+
+def wanted(row: Row) -> int:
+    """How many tokens of a row are to be predicted."""
+    return int(np.count_nonzero(np.asarray(row["weights"])[1:]))
+
+
+def record_teacher(
+    teacher: Any, rows: Sequence[Row], top_k: int = TOP_K, batch_size: int = BATCH
+) -> list[Row]:
+    """The rows with the teacher's `top`, `indices` and `tail` added (`SaidRow`)."""
+    vocabulary = len(head_of(teacher).weight)
+    with bar(TITLE, sum(wanted(row) > 0 for row in rows)) as running:
+
+        def said() -> Iterator[tuple[list[int], Columns]]:
+            for places, top in listen(teacher, rows, top_k, batch_size=batch_size):
+                yield places, pack(top, vocabulary)
+                running.advance(len(places))
+
+        return said_rows(rows, laid_out(rows, said()))
+
+
+@torch.inference_mode()
+def listen(
+    teacher: Any,
+    rows: Sequence[Row],
+    k: int,
+    *,
+    temperature: float = 1.0,
+    batch_size: int = BATCH,
+) -> Iterator[tuple[list[int], Top]]:
+    """What the teacher says of the wanted tokens of each batch: the rows' places, and its top k.
+
+    Batches are of rows of like length, in an order that the rows decide. The logits are computed
+    chunk by chunk. A row without a wanted token is left out. Raises TeacherError for logits that
+    are no numbers.
+    """
+    head = head_of(teacher)
+    for places in _batches(
+        [len(row["input_ids"]) if wanted(row) else 0 for row in rows], batch_size
+    ):
+        batch = collate([_plain(rows[place]) for place in places])
+        batch = {name: each.to(teacher.device) for name, each in batch.items()}
         with fast_math(batch["input_ids"]):
-            logits, _, _ = wanted_logits(teacher, batch)
-        top = logits.log_softmax(-1).topk(min(top_k, logits.shape[-1]), dim=-1)
-        counts = [int((row["weights"][1:] != 0).sum()) for row in batch_rows]
-        values, indices = top.values.half().split(counts), top.indices.int().split(counts)
-        for row, place in enumerate(places):
-            said = {"top": values[row].clone(), "indices": indices[row].clone()}
-            recorded[place] = rows[place] | said
-    return recorded
+            top = top_from_hidden(wanted_hidden(teacher, batch), head, k, temperature)
+        assert top.tail is not None
+        if not bool(top.log_p[:, 0].isfinite().all() & top.tail.isfinite().all()):
+            raise TeacherError(
+                "the teacher's logits are no numbers (NaN or infinite). Download or save it again."
+            )
+        yield places, Top(top.log_p.cpu(), top.indices.cpu(), top.tail.cpu())
+
+
+def _plain(row: Row) -> Row:
+    return {"input_ids": row["input_ids"], "weights": row["weights"]}
+
+
+def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Places of the rows, none of them empty, the short ones first."""
+    taken: list[int] = []
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
+        longest = lengths[place]
+        if not longest:
+            continue
+        if taken and (len(taken) == batch_size or (len(taken) + 1) * longest > TOKENS_AT_ONCE):
+            yield taken
+            taken = []
+        taken.append(place)
+    if taken:
+        yield taken
+
+
+def laid_out(rows: Sequence[Row], said: Iterable[tuple[list[int], Columns]]) -> Columns:
+    """What was said batch by batch as columns in the order of the rows."""
+    counts = [wanted(row) for row in rows]
+    starts = [end - count for end, count in zip(np.cumsum(counts), counts, strict=True)]
+    columns: Columns = {}
+    for places, part in said:
+        first = 0
+        for place in places:
+            count, start = counts[place], starts[place]
+            for name, values in part.items():
+                if name not in columns:
+                    columns[name] = np.empty((sum(counts), *values.shape[1:]), values.dtype)
+                columns[name][start : start + count] = values[first : first + count]
+            first += count
+    if not columns:
+        raise TaskError("there is no token to learn. Give items with an answer.")
+    return columns
+
+
+def said_rows(rows: Sequence[Row], columns: Mapping[str, np.ndarray]) -> list[Row]:
+    """Rows whose wanted tokens, end to end, are those of the columns."""
+    found: list[Row] = []
+    start = 0
+    for row in rows:
+        end = start + wanted(row)
+        found.append(SaidRow(row, columns, slice(start, end)))
+        start = end
+    return found
+
+
+__all__ = [
+    "BATCH",
+    "PROMPT_WEIGHT",
+    "TITLE",
+    "TOP_K",
+    "SaidRow",
+    "answer_rows",
+    "laid_out",
+    "listen",
+    "record_teacher",
+    "said_rows",
+    "wanted",
+]

@@ -1,0 +1,123 @@
+"""What a teacher is to be recorded on: the record's name, its shards, and whether there is room."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flyweight.distill import trainer
+from flyweight.distill.packed import bytes_a_token
+from flyweight.distill.shard import HEADER
+from flyweight.distill.teacher import TOP_K, wanted
+from flyweight.distill.trainer import Row
+from flyweight.errors import NoSpace, OptionError, TaskError, TeacherError
+from flyweight.folder import free_bytes
+
+FORMAT = 1
+SHARD_TOKENS = 2**14  # of a shard, at least: what a kill can cost
+MOST_SHARDS = 128  # of a record, roughly: each is an open file while it is used
+ENTRY = 128  # bytes, at most, of a shard's line in the list of all
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a teacher is to be recorded on: its top `k` of `vocabulary` tokens for `rows`.
+
+    `source` (JSON values) says which teacher and tokenizer that is, by their hashes. Raises
+    TaskError, OptionError or TeacherError where that cannot be.
+    """
+
+    rows: Sequence[Row]
+    source: Mapping[str, Any]
+    vocabulary: int
+    k: int = TOP_K
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.k < 1 or not self.temperature > 0:
+            raise OptionError(f"top {self.k} at temperature {self.temperature}: both are above 0.")
+        object.__setattr__(self, "k", min(self.k, self.vocabulary))
+        if not self.tokens:
+            raise TaskError("there is no token to learn. Give items with an answer.")
+        largest = max(int(np.max(row["input_ids"])) for row in self.rows if len(row["input_ids"]))
+        if largest >= self.vocabulary:
+            raise TeacherError(
+                f"the data hold the token {largest}, the teacher has {self.vocabulary} "
+                "embeddings. Use the teacher's own tokenizer."
+            )
+
+    @cached_property
+    def counts(self) -> list[int]:
+        """The wanted tokens of each row."""
+        return [wanted(row) for row in self.rows]
+
+    @cached_property
+    def tokens(self) -> int:
+        """How many tokens are recorded."""
+        return sum(self.counts)
+
+    @cached_property
+    def name(self) -> str:
+        """The record's name: a hash of all that decides what it holds."""
+        told = [FORMAT, dict(self.source), self.vocabulary, self.k, self.temperature]
+        told += [str(trainer.fast_dtype()), rows_sha256(self.rows)]
+        text = json.dumps(told, sort_keys=True)
+        return f"teacher-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+    @cached_property
+    def parts(self) -> list[range]:
+        """The rows of each shard, as their tokens alone decide."""
+        least = max(SHARD_TOKENS, -(-self.tokens // MOST_SHARDS))
+        ends, taken = [0], 0
+        for place, count in enumerate(self.counts, 1):
+            taken += count
+            if taken >= least:
+                ends.append(place)
+                taken = 0
+        if taken:
+            ends.append(len(self.counts))
+        ends[-1] = len(self.counts)  # rows without a token at the end
+        return [range(*pair) for pair in pairwise(ends)]
+
+    def bytes(self, k: int | None = None) -> int:
+        """Bytes of the record on disk, at most; with another `k` on request."""
+        each = bytes_a_token(self.k if k is None else k, self.vocabulary)
+        return self.tokens * each + (HEADER + ENTRY) * (1 + len(self.parts))
+
+
+def check_room(place: Path, wish: Wish, budget: int | None) -> None:
+    """NoSpace, with the k that would fit, where the record is too big."""
+    there = sum(file.stat().st_size for file in place.glob("shard-*"))
+    limits = [(free_bytes(place) + there, f"the disk under {place} has room for")]
+    if budget is not None:
+        limits.append((budget, "the budget is"))
+    most, says = min(limits)
+    if wish.bytes() <= most:
+        return
+    fitting = next((k for k in range(wish.k - 1, 0, -1) if wish.bytes(k) <= most), 0)
+    advice = f"a top {fitting} would fit" if fitting else "fewer items would fit"
+    raise NoSpace(
+        f"what the teacher says of {wish.tokens:,} tokens, its top {wish.k} of each, takes "
+        f"{wish.bytes() / 1e6:,.1f} MB, and {says} {most / 1e6:,.1f} MB: {advice}."
+    )
+
+
+def rows_sha256(rows: Sequence[Row]) -> str:
+    """One hash over the ids and weights of training rows."""
+    digest = hashlib.sha256()
+    for row in rows:
+        ids = np.asarray(row["input_ids"], dtype=np.int32)
+        weights = np.asarray(row["weights"], dtype=np.float32)
+        digest.update(len(ids).to_bytes(8, "little") + ids.tobytes() + weights.tobytes())
+    return digest.hexdigest()
+
+
+__all__ = ["Wish", "check_room", "rows_sha256"]
