@@ -165,7 +165,8 @@ def quote() -> QuoteCard:
         ("distil", 118.0, 143.7), ("scratch", 7.0, 9.6),
     )  # fmt: skip
     return QuoteCard(
-        machine="2 cores, x86_64", source="measured", jobs=4, seconds=190.0, seconds_high=412.0,
+        machine="2 cores, x86_64", source="measured", jobs=4, seconds=190.0,
+        seconds_low=121.0, seconds_high=298.0, seconds_longest=412.0,
         tokens=2_100_000, memory=1_450_000_000, disk=212_000_000,
         stages=[QuotedStage(name=name, quoted=a, actual=b) for name, a, b in stages],
         actual_seconds=211.9, actual_tokens=2_304_000, actual_memory=1_310_000_000,
@@ -184,7 +185,14 @@ def odd_quotes() -> dict[str, QuoteCard]:
         }
     )
     free = quote().model_copy(
-        update={"stages": [], "seconds": 0.0, "tokens": 0, "seconds_high": math.inf}
+        update={
+            "stages": [],
+            "seconds": 0.0,
+            "tokens": 0,
+            "seconds_low": 0.0,
+            "seconds_high": math.inf,
+            "seconds_longest": math.inf,
+        }
     )
     return {"assumed": bare, "stopped": stopped, "free": free}
 

@@ -17,6 +17,11 @@ import flyweight
 from flyweight.card import Card, VerdictCard
 from flyweight.errors import OptionError
 from flyweight.folder import read_card, read_scores
+from flyweight.make.course import works_of
+from flyweight.make.effort import EFFORTS
+from flyweight.make.machine import this_machine
+from flyweight.make.options import check_options
+from flyweight.make.run import prepare_job
 from flyweight.make.store import work_folder
 from flyweight.tasks.read import read_task
 
@@ -284,6 +289,36 @@ def test_forty_chats_in_parquet_cannot_tell_and_say_how_many_would(
     assert card.quote.actual_seconds == pytest.approx(sum(card.recipe.seconds.values()), rel=0.01)
     roles = {row.role for row in card.rows}
     assert roles == {"teacher", "quantised teacher", "from scratch", "candidate"}
+    check_learned(card, str(json_llama), task)
+
+
+def check_learned(card: Card, teacher: str, task: Path) -> None:
+    """What this first job leaves for the next quote: its course, and the stages foreseen for it."""
+    machine = this_machine()
+    [past] = machine.courses
+    fates = ["finished" if share == 1 else "dropped" for share in past.course.trained]
+    assert fates == [each.fate.replace("hopeless", "dropped") for each in card.recovery]
+    options = check_options(
+        teacher, task, task.with_name("other"), 0.95, None, "exact", "bytes", "quick", None, 60, 0
+    )
+    sizes = prepare_job(options, "this").sizes
+    foreseen: dict[str, list[float]] = {}
+    for work in works_of(past.course, sizes, EFFORTS["quick"]):
+        foreseen.setdefault(work.kind, []).append(work.units)
+    taken = {kind: [units for units, _, _ in each] for kind, each in machine.records.items()}
+    for kind in (
+        "teacher",
+        "score",
+        "record",
+        "rank",
+        "distil",
+        "scratch",
+        "pack",
+        "rival",
+        "test",
+    ):
+        assert len(taken[kind]) == len(foreseen[kind]), kind
+        assert sum(taken[kind]) == pytest.approx(sum(foreseen[kind]), rel=0.05), kind
 
 
 def test_a_budget_is_kept_and_uses_what_is_known(json_llama: Path, tmp_path: Path) -> None:

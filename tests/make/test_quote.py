@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 import flyweight
 from flyweight.checkpoint import open_checkpoint
 from flyweight.errors import OptionError
-from flyweight.make.effort import EFFORTS, default_steps
-from flyweight.make.quote import Sizes, course, make_quote, settle, sizes_of
-from flyweight.make.rates import Machine
+from flyweight.make.course import Course, PastCourse, likely_courses, longest_course, works_of
+from flyweight.make.effort import EFFORTS, Effort, default_steps
+from flyweight.make.footprint import disk
+from flyweight.make.machine import Machine
+from flyweight.make.options import check_options
+from flyweight.make.quote import make_quote, missed_by, settle
+from flyweight.make.rates import Work, assumed
 from flyweight.make.show_quote import show_quote
 from flyweight.make.store import work_folder
+from flyweight.make.workload import Sizes, sizes_of
 from flyweight.tasks.read import read_task
+from flyweight.tasks.score import scorer
 
 SIZES = Sizes(
     items={"train": 3000, "dev": 500, "test": 1000},
@@ -26,13 +34,19 @@ SIZES = Sizes(
     answer=17.0,
     unanswered=0,
     teacher=8_400_000,
-    levels=(840_000, 1_680_000, 3_360_000),
-    shapes=80,
+    levels=(840_000, 1_680_000, 2_772_000),
+    shapes=(19, 26, 18),
+    kept=50_000.0,
     vocabulary=2048,
     steps=900,
     generates=True,
+    forced=True,
+    score="exact",
+    bar=0.9,
 )
 QUICK = EFFORTS["quick"]
+ALL = Course((1.0, 1.0, 1.0), (1, 1, 3), 2)  # the two smallest fall short
+SMALLEST = Course((1.0, 1 / 8, 1 / 8), (3, 0, 0), 0)
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +58,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     "bigger",
     [
         {"teacher": 84_000_000},
-        {"steps": 9000},
+        {"steps": 901},
         {"items": {"train": 3000, "dev": 5000, "test": 1000}},
         {"levels": (8_400_000,) * 3},
         {"prompt": 530.0},
@@ -57,7 +71,10 @@ def test_a_bigger_job_is_quoted_higher(bigger: dict[str, Any]) -> None:
     small, big = (make_quote(each, QUICK, machine) for each in (SIZES, replace(SIZES, **bigger)))
     assert big.seconds > small.seconds
     assert big.memory >= small.memory
-    assert small.seconds_high >= small.seconds
+    assert small.seconds_low is not None
+    assert small.seconds_longest is not None
+    assert 0 < small.seconds_low < small.seconds < small.seconds_high
+    assert small.seconds < small.seconds_longest
     assert sum(stage.quoted for stage in small.stages) == pytest.approx(small.seconds)
 
 
@@ -74,11 +91,84 @@ def test_more_effort_costs_more_and_a_faster_machine_less() -> None:
     assert fast == pytest.approx(slow / 10)
 
 
-def test_the_longest_course_trains_every_shape_to_the_end() -> None:
-    works = course(SIZES, QUICK, longest=True)
-    steps = sum(work.units for work in works if work.kind == "distil")
-    assert steps == SIZES.steps * len(SIZES.levels)
-    assert sum(work.kind == "pack" for work in works) == len(SIZES.levels)
+@pytest.mark.parametrize("effort", EFFORTS.values(), ids=EFFORTS)
+def test_every_expected_course_lies_between_one_finished_shape_and_all(effort: Effort) -> None:
+    levels = tuple(
+        round(level * SIZES.teacher) for level in effort.levels for _ in range(effort.width)
+    )
+    sizes = replace(SIZES, levels=levels)
+    expected = likely_courses(sizes, effort, [])
+    assert sum(chance for chance, _ in expected) == pytest.approx(1)
+    whole = sum(
+        w.units for w in works_of(longest_course(sizes), sizes, effort) if w.kind == "distil"
+    )
+    assert whole == pytest.approx(sizes.steps * len(levels))
+    for _, course in expected:
+        steps = sum(w.units for w in works_of(course, sizes, effort) if w.kind == "distil")
+        assert sizes.steps <= steps <= whole
+        assert steps == pytest.approx(sizes.steps * sum(course.trained))
+
+
+def past(course: Course, bar: float = SIZES.bar, **asked: Any) -> PastCourse:
+    return PastCourse(asked.get("score", "exact"), bar, asked.get("steps", SIZES.steps), course)
+
+
+def test_the_courses_of_past_jobs_tell_what_to_expect() -> None:
+    known = [past(SMALLEST, bar=0.5) for _ in range(4)] + [past(ALL, bar=0.95) for _ in range(4)]
+
+    def chance(course: Course, bar: float) -> float:
+        found = likely_courses(replace(SIZES, bar=bar), QUICK, known)
+        return sum(weight for weight, each in found if each == course)
+
+    assert chance(SMALLEST, 0.5) > 0.7 > 0.3 > chance(SMALLEST, 0.95)
+    assert chance(ALL, 0.95) > 0.7
+    other_effort = [past(Course((1.0,) * 12, (3,) * 12, 0))] * 9
+    assert likely_courses(SIZES, QUICK, other_effort) == likely_courses(SIZES, QUICK, [])
+
+
+def seconds_of(course: Course, sizes: Sizes, slower: float, noise: float, seed: int):
+    """What the stages of a job take on a machine `slower` than assumed, each with some noise."""
+    generator = np.random.default_rng(seed)
+    return [
+        (work, sum(assumed(work)) * slower * float(np.exp(generator.normal(0, noise))))
+        for work in works_of(course, sizes, QUICK)
+    ]
+
+
+@pytest.mark.parametrize("slower", [0.2, 1.0, 6.0])
+def test_after_three_jobs_the_next_is_quoted_within_a_quarter(slower: float) -> None:
+    """Jobs of different sizes that take the same course, on a machine unlike the assumed one."""
+    generator, machine, ratios = np.random.default_rng(1), Machine("m"), []
+    for number in range(10):
+        items = {"train": int(generator.integers(300, 3000)), "dev": 200, "test": 300}
+        sizes = replace(SIZES, steps=int(generator.integers(100, 900)), items=items)
+        done = seconds_of(ALL, sizes, slower, noise=0.15, seed=number)
+        quote, taken = make_quote(sizes, QUICK, machine), sum(seconds for _, seconds in done)
+        ratios.append(quote.seconds / taken)
+        miss = math.log(taken / quote.seconds)
+        machine.learn(done, past(ALL, steps=sizes.steps), miss)
+    assert all(abs(ratio - 1) < 0.25 for ratio in ratios[3:])
+    last = make_quote(SIZES, QUICK, machine)
+    first = make_quote(SIZES, QUICK, Machine("m"))
+    assert last.seconds_high / last.seconds < first.seconds_high / first.seconds
+
+
+def test_the_range_is_as_wide_as_past_quotes_missed_by() -> None:
+    widths = []
+    for miss in (0.05, 0.4, 1.0):
+        quote = make_quote(SIZES, QUICK, Machine("m", jobs=16, misses=[miss, -miss] * 8))
+        widths.append(math.log(quote.seconds_high / quote.seconds))
+        assert quote.seconds_low == pytest.approx(quote.seconds**2 / quote.seconds_high)
+    assert widths == sorted(widths)
+    assert widths[1] == pytest.approx(1.28 * 0.4, rel=0.25)  # a normal's 80 %
+
+
+def test_disk_counts_every_training_and_every_packed_file() -> None:
+    assert disk(SIZES, ALL) - disk(SIZES, SMALLEST) == pytest.approx(
+        (4 + 1.1 + 0.7) * (1_680_000 + 2_772_000)  # two more are packed
+        + (4 + 1.1 + 0.7 + 12.5) * (2_772_000 - 840_000),  # and a bigger rival trained and packed
+        rel=0.01,
+    )
 
 
 def test_settled_it_shows_both_and_what_was_not_foreseen(tmp_path: Path) -> None:
@@ -92,6 +182,9 @@ def test_settled_it_shows_both_and_what_was_not_foreseen(tmp_path: Path) -> None
     assert (settled.actual_seconds, settled.actual_tokens) == (12.0, 5000)
     assert settled.actual_disk == 1234
     assert settled.seconds == quote.seconds
+    assert missed_by(settled) is None  # an assumption tells nothing of quotes that are learned
+    learned = settled.model_copy(update={"source": "measured"})
+    assert missed_by(learned) == pytest.approx(math.log(12 / quote.seconds))
 
 
 @pytest.fixture
@@ -102,14 +195,19 @@ def task(tmp_path: Path) -> Path:
     return path
 
 
-def test_sizes_are_those_of_the_task(tiny_llama: Path, task: Path) -> None:
+def test_sizes_are_those_of_the_task(tiny_llama: Path, task: Path, tmp_path: Path) -> None:
     source, items = open_checkpoint(tiny_llama), read_task(task)
     tokenizer = source.tokenizer()
-    sizes = sizes_of(items, source, tokenizer, QUICK, 50, True)
+    options = check_options(
+        str(tiny_llama), task, tmp_path, 0.8, None, "exact", "bytes", "quick", None, 50, 0
+    )
+    sizes = sizes_of(items, source, tokenizer, options, 50, scorer("exact"))
     assert sizes.items == {name: len(part) for name, part in items.splits.items()}
     assert sizes.teacher == source.parameters
     wanted = [len(tokenizer(item.answer)["input_ids"]) + 1 for item in items.train[:200]]
     assert sizes.answer == pytest.approx(sum(wanted) / len(wanted), rel=0.05)
+    assert (sizes.score, sizes.bar) == ("exact", 0.8)
+    assert len(sizes.shapes) == len(QUICK.levels)
 
 
 def test_a_dry_run_quotes_and_writes_nothing(
@@ -121,6 +219,7 @@ def test_a_dry_run_quotes_and_writes_nothing(
     said = capsys.readouterr().out
     assert "Quote for" in said
     assert "assumed" in said
+    assert "80 % between" in said
     assert not out.exists()
     assert not work_folder(out).exists()
     assert sorted(tmp_path.iterdir()) == before
@@ -139,3 +238,22 @@ def test_warnings_are_shown_as_they_are() -> None:
     said = console.export_text()
     assert "dev [red] has few groups" in said
     assert "[m]" in said
+    assert "kWh" not in said
+
+
+def test_energy_is_shown_once_it_is_known() -> None:
+    console = Console(width=120, record=True)
+    quote = make_quote(SIZES, QUICK, Machine("m"))
+    show_quote(quote.model_copy(update={"energy_kwh": 0.034, "co2_kg": 0.012}), (), console)
+    assert "0.034 kWh, 0.012 kg of CO2" in console.export_text()
+
+
+def test_no_work_costs_less_than_nothing() -> None:
+    """Even after records that fit no rate at all."""
+    generator, machine = np.random.default_rng(0), Machine("m")
+    machine.learn(
+        [(Work("distil", 10 ** generator.uniform(0, 4), 10 ** generator.uniform(0, 14)),
+          10 ** generator.uniform(-3, 3)) for _ in range(30)]
+    )  # fmt: skip
+    quote = make_quote(SIZES, QUICK, machine)
+    assert all(stage.quoted >= 0 for stage in quote.stages)

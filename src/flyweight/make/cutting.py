@@ -12,8 +12,8 @@ from flyweight.checkpoint import Checkpoint, open_checkpoint
 from flyweight.distill.teacher import answer_rows, record_teacher
 from flyweight.errors import OptionError
 from flyweight.folder import check_place
-from flyweight.make.quote import CALIBRATION, RANKING
 from flyweight.make.rank import rank_shapes
+from flyweight.make.workload import CALIBRATION, RANKING
 from flyweight.progress import say
 from flyweight.shrink.calibrate import measure_importance
 from flyweight.shrink.check import check_shape, check_share

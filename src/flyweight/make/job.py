@@ -6,7 +6,6 @@ run that asks the same.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,22 +15,24 @@ import numpy as np
 import torch
 
 from flyweight.checkpoint import Checkpoint, open_checkpoint, round_weights, save_checkpoint
+from flyweight.distill.cache import record
 from flyweight.distill.resume import Reading
-from flyweight.distill.teacher import PROMPT_WEIGHT, TOP_K, answer_rows, record_teacher
+from flyweight.distill.teacher import PROMPT_WEIGHT, answer_rows
 from flyweight.distill.trainer import Row
+from flyweight.distill.wish import Wish
 from flyweight.errors import TaskError
 from flyweight.folder import GGUF_NAMES, sha256_of
-from flyweight.make import quote, results
+from flyweight.make import results, workload
 from flyweight.make.bench import Bench, Result
 from flyweight.make.data import Data, prepare
 from flyweight.make.effort import EFFORTS, Effort
 from flyweight.make.options import Options
 from flyweight.make.probe import share_reader
-from flyweight.make.quote import CALIBRATION, RANKING, Sizes
 from flyweight.make.rank import RankedShape, rank_shapes
 from flyweight.make.rates import Work
 from flyweight.make.store import Store
 from flyweight.make.students import compare
+from flyweight.make.workload import CALIBRATION, RANKING, Sizes
 from flyweight.progress import bar, say
 from flyweight.runtime.measure import measure
 from flyweight.runtime.pack import pack_checkpoint
@@ -117,7 +118,7 @@ class Job:
         names = ("teacher", "tokenizer", "config", "threads")
         return self.store.stage(
             "teacher", {name: self.origin[name] for name in names}, make,
-            work=quote.teacher_work(self.teacher.parameters),
+            work=workload.teacher_work(self.teacher.parameters),
         )  # fmt: skip
 
     @cached_property
@@ -143,7 +144,7 @@ class Job:
             answers = [self.tokenizer.decode(ids) for ids in said.answers]
             results.write_json(folder / "answers.json", answers)
 
-        work = quote.measure_work("answers", len(prompts), self.sizes, self.teacher.parameters)
+        work = workload.measure_work("answers", len(prompts), self.sizes, self.teacher.parameters)
         inputs = self.origin | {"max_tokens": max_tokens}
         folder = self.store.stage("answers", inputs, make, work=work)
         return results.read_json(folder / "answers.json")
@@ -171,7 +172,7 @@ class Job:
         inputs = self.origin | {
             "gguf": self.hash(gguf), "split": split, "max_tokens": self.data.max_tokens,
         }  # fmt: skip
-        work = quote.measure_work(kind, len(part), self.sizes, parameters)
+        work = workload.measure_work(kind, len(part), self.sizes, parameters)
         return results.load_result(self.store.stage(kind, inputs, make, work=work))
 
     @cached_property
@@ -206,32 +207,43 @@ class Job:
     @cached_property
     def train_rows(self) -> list[Row]:
         """The train items with what the teacher said about each token."""
-        return results.load_rows(*self._recorded(self.data.train.examples, PROMPT_WEIGHT))
+        return self._recorded(self.data.train.examples, PROMPT_WEIGHT)
 
     @cached_property
     def _dev_rows(self) -> list[Row]:
-        return results.load_rows(*self._recorded(self.data.dev.examples[:RANKING], 0.0))
+        return self._recorded(self.data.dev.examples[:RANKING], 0.0)
 
     def count_all(self) -> None:
         """Look up the stages that a second run has no need to read: they took time as well."""
-        _ = self.importance
-        self._recorded(self.data.train.examples, PROMPT_WEIGHT)
-        self._recorded(self.data.dev.examples[:RANKING], 0.0)
+        _ = self.importance, self.train_rows, self._dev_rows
 
-    def _recorded(
-        self, examples: Sequence[Example], prompt_weight: float
-    ) -> tuple[Path, list[Row]]:
-        rows = answer_rows(examples, prompt_weight)
+    def _recorded(self, examples: Sequence[Example], prompt_weight: float) -> list[Row]:
+        """Rows with what the teacher said, read from disk when they are used.
 
-        def make(folder: Path) -> None:
-            results.save_rows(folder, record_teacher(self.model, rows))
+        The stage grows: what a kill leaves of it is gone on from.
+        """
+        names = ("teacher", "tokenizer", "config", "threads")
+        source = {name: self.origin[name] for name in names}
+        wish = Wish(answer_rows(examples, prompt_weight), source, self.teacher.shape.vocabulary)
+        folder = self.store.grown("record", {"name": wish.name})
 
-        inputs = self.origin | {"ids": _hash_of_rows(rows), "top_k": TOP_K}
-        work = self._forward_work("record", len(rows))
-        return self.store.stage("record", inputs, make, work=work), rows
+        def load() -> Any:
+            self.store.journal.began("record", folder.name)
+            return self.model
+
+        found = record(folder, wish, load)
+        work = None
+        if found.written:
+            work = self._forward_work("record", len(examples) * found.written // len(found.shards))
+            self.store.journal.ended("record", folder.name, found.seconds)
+            say(f"What the teacher says: {found}")
+        else:
+            self.store.journal.found("record", folder.name)
+        self.store.spent("record", folder, found.seconds, work=work, now=found.now)
+        return found.rows()
 
     def _forward_work(self, kind: str, items: int) -> Work:
-        return Work(kind, items, quote.forward(self.teacher.parameters, items, self.sizes))
+        return workload.read_work(kind, items, self.teacher.parameters, self.sizes)
 
     def ranked(self, level: float) -> list[RankedShape]:
         """The grid's shapes at one size, the nearest to the teacher first."""
@@ -246,7 +258,7 @@ class Job:
             )  # fmt: skip
 
         inputs = self.origin | {"level": level, "heads": self.effort.heads, "dev": RANKING}
-        work = quote.rank_work(self.teacher, self.effort, level, self.sizes)
+        work = workload.rank_work(self.teacher, self.effort, level, self.sizes)
         folder = self.store.stage("rank", inputs, make, f"{level:g}", work=work)
         return results.load_ranking(folder)
 
@@ -276,7 +288,7 @@ class Job:
             report = pack_checkpoint(folder, WIDTHS, self.teacher.gguf_map, self._parity_prompts())
             results.save_parity(folder, report.parity)
 
-        work = quote.pack_work(kind, parameters)
+        work = workload.pack_work(kind, parameters, self.sizes)
         return self.store.stage(kind, inputs, make, label, work=work)
 
     def _parity_prompts(self) -> list[list[int]] | None:
@@ -298,13 +310,6 @@ class Job:
     @cached_property
     def _hashes(self) -> dict[Path, str]:
         return {}
-
-
-def _hash_of_rows(rows: list[Row]) -> str:
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(row["input_ids"].tobytes() + b"|" + row["weights"].tobytes())
-    return digest.hexdigest()
 
 
 def _listed(widths: tuple[int, ...]) -> str:

@@ -179,9 +179,7 @@ def _quote(card: Card) -> dict[str, Any]:
     if quote is None:
         return {}
     stages = [value for each in quote.stages for value in (each.quoted, each.actual or 0.0)]
-    ahead = quote.seconds < quote.seconds_high < float("inf")
     return {
-        "longest_seconds": quote.seconds_high if ahead else None,
         "longest": max(stages, default=0.0) or 1.0,
         "totals": [
             ("Time", quote.seconds, quote.actual_seconds, words.seconds),

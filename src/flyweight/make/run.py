@@ -12,17 +12,21 @@ from flyweight.checkpoint import Checkpoint, open_checkpoint
 from flyweight.errors import FolderError, OptionError, TaskError, TeacherError
 from flyweight.folder import bytes_in, check_place, check_space, disk_errors
 from flyweight.make.challengers import find_rivals
+from flyweight.make.course import Course, PastCourse
 from flyweight.make.effort import BATCH, EFFORTS, default_steps
+from flyweight.make.footprint import LIBRARIES, disk, working_memory
 from flyweight.make.handover import Outcome, hand_over
 from flyweight.make.job import Job
 from flyweight.make.judge import try_on_test
+from flyweight.make.machine import find_machine, remember
 from flyweight.make.options import Options
-from flyweight.make.quote import Sizes, disk, make_quote, memory, settle, sizes_of
-from flyweight.make.rates import SIZES, Work, find_machine, remember
+from flyweight.make.quote import make_quote, missed_by, settle
+from flyweight.make.rates import Work
 from flyweight.make.search import search
 from flyweight.make.show import show_result
 from flyweight.make.store import Store, open_store, work_folder
-from flyweight.make.students import choose
+from flyweight.make.students import Candidate, Found, choose
+from flyweight.make.workload import Sizes, sizes_of
 from flyweight.progress import say
 from flyweight.tasks.enough import check_evidence
 from flyweight.tasks.items import Task
@@ -55,7 +59,7 @@ def prepare_job(options: Options, machine: str) -> Plan:
     task = read_task(options.task)
     effort = EFFORTS[options.effort]
     steps = options.steps or default_steps(len(task.train), effort)
-    sizes = sizes_of(task, teacher, teacher.tokenizer(), effort, steps, scoring.needs_generation)
+    sizes = sizes_of(task, teacher, teacher.tokenizer(), options, steps, scoring)
     quote = make_quote(sizes, effort, find_machine(machine))
     warnings = check_evidence(task, options.bar, scoring)
     return Plan(options, teacher, task, scoring, sizes, quote, warnings)
@@ -88,15 +92,14 @@ def run_job(plan: Plan) -> Card:
             raise
         verdict = card.verdict
         store.journal.write("handed over", verdict=verdict.word, sentence=verdict.sentence)
-        _remember(store)
     show_result(card, out)
     return card
 
 
-def _remember(store: Store) -> None:
-    """Keep what the stages took, for the next quote; a job does not fail by that."""
+def _remember(store: Store, course: PastCourse | None = None, miss: float | None = None) -> None:
+    """Keep what was taken, for the next quote; a job does not fail by that."""
     try:
-        remember(store.fresh)
+        remember(store.fresh, course, miss)
     except FolderError as error:
         say(f"The next quote will not know of this job: {error}")
 
@@ -110,8 +113,29 @@ def _run(plan: Plan, store: Store) -> Card:
     job.count_all()
     tokens = round(sum(job.steps_taken.values()) * BATCH * plan.sizes.tokens)
     quote = settle(plan.quote, store.seconds, tokens, store.root)
-    if store.fresh:  # what a job that only looks things up needs says nothing of others
-        foretold = {"memory": memory(plan.sizes), "disk": disk(plan.sizes)}
-        taken = {"memory": quote.actual_memory or 0, "disk": quote.actual_disk or 0}
-        store.fresh += [(Work(kind, foretold[kind], 0.0), taken[kind]) for kind in SIZES]
-    return hand_over(job, Outcome(found, chosen, rivals, trial, quote))
+    card = hand_over(job, Outcome(found, chosen, rivals, trial, quote))
+    _remember_all(plan, store, quote, course_of(found, chosen))
+    return card
+
+
+def _remember_all(plan: Plan, store: Store, quote: QuoteCard, course: Course) -> None:
+    """Keep how a whole job went; one that only looks things up says nothing of others."""
+    sizes = plan.sizes
+    if store.fresh:
+        store.fresh += [
+            (Work("memory", working_memory(sizes), 0.0), (quote.actual_memory or 0.0) - LIBRARIES),
+            (Work("disk", disk(sizes, course), 0.0), float(quote.actual_disk or 0)),
+        ]
+    past = PastCourse(sizes.score, sizes.bar, sizes.steps, course)
+    _remember(store, past, missed_by(quote))
+
+
+def course_of(found: Found, chosen: Candidate) -> Course:
+    """What became of the contenders of a search."""
+    return Course(
+        trained=tuple(min(1.0, each.step / each.full_steps) for each in found.contenders),
+        widths=tuple(len(each.candidates) for each in found.contenders),
+        chosen=next(
+            place for place, each in enumerate(found.contenders) if chosen in each.candidates
+        ),
+    )

@@ -41,15 +41,26 @@ def quote_table(quote: QuoteCard) -> Table:
     return table
 
 
+def _totals(quote: QuoteCard) -> str:
+    """How sure the time is, and what is needed beside it."""
+    needs = [
+        f"{words.quantity(quote.tokens)} tokens",
+        f"{words.size(quote.memory)} of memory",
+        f"{words.size(quote.disk)} of disk",
+    ]
+    if quote.energy_kwh is not None:
+        needs.append(f"{quote.energy_kwh:.2g} kWh")
+    if quote.co2_kg is not None:
+        needs.append(f"{quote.co2_kg:.2g} kg of CO2")
+    said = words.quote_range(quote)
+    return f"{said + '; ' if said else ''}{', '.join(needs)}."
+
+
 def show_quote(quote: QuoteCard, warnings: Sequence[str] = (), console: Console | None = None):
     """Print the quote: time by stage, tokens, memory, disk, and where the rates come from."""
     console = console or Console(highlight=False)
     console.print(quote_table(quote))
-    console.print(
-        f"At most {words.seconds(quote.seconds_high)} if every shape is trained to the end; "
-        f"{words.quantity(quote.tokens)} tokens, {words.size(quote.memory)} of memory, "
-        f"{words.size(quote.disk)} of disk."
-    )
+    console.print(_totals(quote))
     if quote.source == "measured":
         jobs = f"{quote.jobs} job{'s' if quote.jobs > 1 else ''}"
         console.print(f"[dim]Rates: measured on {jobs} of this machine.[/dim]")

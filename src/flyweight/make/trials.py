@@ -19,10 +19,9 @@ from flyweight.folder import GGUF_NAMES
 from flyweight.make.effort import BATCH, KL, LEARNING_RATE
 from flyweight.make.job import WIDTHS, Job
 from flyweight.make.probe import probe_steps
-from flyweight.make.quote import forward, train_work
-from flyweight.make.rates import Work
 from flyweight.make.results import read_json, write_json
 from flyweight.make.students import Candidate, Contender, within_budget
+from flyweight.make.workload import read_work, train_work
 from flyweight.progress import say
 from flyweight.runtime.forced import greedy_matches
 from flyweight.shrink.cut import cut_model
@@ -173,7 +172,6 @@ def _falls_short(job: Job, folder: Path, bits: int, parameters: int) -> bool:
         write_json(place / "right.json", right.astype(float).tolist())
 
     inputs = job.origin | {"gguf": job.hash(folder / GGUF_NAMES[bits])}
-    items = len(job.data.dev)
-    work = Work("check", items, forward(parameters, items, job.sizes))
+    work = read_work("check", len(job.data.dev), parameters, job.sizes)
     right = read_json(job.store.stage("check", inputs, make, work=work) / "right.json")
     return job.ratio(np.array(right)).high < job.options.bar

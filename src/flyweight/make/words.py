@@ -191,6 +191,21 @@ def quote_line(quote: QuoteCard) -> str:
     return said if quote.actual_seconds is None else f"{said}, took {seconds(quote.actual_seconds)}"
 
 
+def quote_range(quote: QuoteCard) -> str:
+    """How sure the quote was, "80 % between 1 min 40 s and 5 min 10 s, at the longest 7 min 0 s".
+
+    Empty where it said nothing. Cards of old give the longest alone, as `seconds_high`.
+    """
+    said, longest = [], quote.seconds_longest
+    if quote.seconds_low is None:
+        longest = quote.seconds_high
+    elif math.isfinite(quote.seconds_high):
+        said.append(f"80 % between {seconds(quote.seconds_low)} and {seconds(quote.seconds_high)}")
+    if longest is not None and quote.seconds < longest < math.inf:
+        said.append(f"at the longest {seconds(longest)}")
+    return ", ".join(said)
+
+
 def quote_rates(quote: QuoteCard) -> str:
     """Where the rates of a quote come from."""
     if quote.source == "assumed":

@@ -1,0 +1,39 @@
+"""The memory and disk that a job needs at its peak."""
+
+from __future__ import annotations
+
+from flyweight.distill.packed import bytes_a_token
+from flyweight.distill.teacher import TOP_K
+from flyweight.make.course import Course
+from flyweight.make.effort import BATCH
+from flyweight.make.workload import Sizes
+
+LIBRARIES = 650_000_000  # Python, torch, transformers
+LONGEST = 1.5  # the tokens of a batch's longest row beside the mean's: all are padded to it
+PACKED = 2 + 2 + 1.1 + 0.7  # bytes a parameter: checkpoint and three files
+CHECKPOINT = 12.5  # bytes a parameter of a training's last checkpoint: weights and optimiser
+
+
+def working_memory(sizes: Sizes) -> float:
+    """Peak bytes beside LIBRARIES: the teacher in fp32, records, the biggest student in training.
+
+    An allocator holds more than that, how much more depends on the machine: past jobs tell.
+    """
+    tokens = BATCH * LONGEST * sizes.tokens
+    student = 20.0 * max(sizes.levels) + 4.0 * tokens * sizes.kept
+    logits = 4.0 * 4 * tokens * sizes.vocabulary
+    return 8.0 * sizes.teacher + 2 * _records(sizes) + student + logits
+
+
+def disk(sizes: Sizes, course: Course) -> float:
+    """Bytes of the stages: packed files, the last checkpoint of every training, records."""
+    trained = [size for size, share in zip(sizes.levels, course.trained, strict=True) if share]
+    packed = [size for size, widths in zip(sizes.levels, course.widths, strict=True) if widths]
+    rival = sizes.levels[course.chosen]
+    files = PACKED * (sizes.teacher + sum(packed) + rival)
+    return files + CHECKPOINT * (sum(trained) + rival) + _records(sizes) + 1_000_000
+
+
+def _records(sizes: Sizes) -> float:
+    """Bytes of what the teacher said about the train items."""
+    return sizes.items["train"] * sizes.tokens * bytes_a_token(TOP_K, sizes.vocabulary)

@@ -1,0 +1,169 @@
+"""What is known of a machine: what past stages took, how jobs went, how far quotes missed.
+
+The records lie in the user's state folder (FLYWEIGHT_STATE overrides), one file a machine; a copied
+file is a named machine elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+
+from flyweight.errors import OptionError
+from flyweight.folder import disk_errors
+from flyweight.make.course import PastCourse
+from flyweight.make.rates import ASSUMED, Rates, Record, Work
+
+FORMAT = 2  # of the file; what was written in another way is left out
+KEPT = 60  # stages of each kind
+JOBS_KEPT = 24
+SIZES = ("memory", "disk")  # foretold in bytes, and so recorded: bytes for seconds
+# Elsewhere, roughly: how many times as fast as that core the processor is, and how many
+# times as fast as that processor an accelerator trains (by peak bf16 throughput).
+NAMED = {"laptop": (3.0, 1.0), "a100-80": (4.0, 100.0), "h100": (4.0, 220.0)}
+
+
+@dataclass
+class Machine:
+    """A machine's name, and for each kind of stage what past ones were and took."""
+
+    name: str
+    jobs: int = 0
+    speed: float = 1.0  # beside the assumption, where nothing is recorded
+    accelerator: float = 1.0  # how much faster operations of training are than that
+    records: dict[str, list[Record]] = field(default_factory=dict)
+    courses: list[PastCourse] = field(default_factory=list)
+    misses: list[float] = field(default_factory=list)  # log of taken over quoted seconds, by job
+
+    def rates(self) -> Rates:
+        """How long stages take here."""
+        return Rates(self.records, self.speed, self.accelerator)
+
+    def factor(self, kind: str) -> float:
+        """What past jobs took of memory or disk, for each byte that was foretold; 1 without any."""
+        records = [each for each in self.records.get(kind, []) if each[0] > 0 and each[2] > 0]
+        logs = [math.log(taken / foretold) for foretold, _, taken in records[-5:]]
+        return math.exp(float(np.median(logs))) if logs else 1.0
+
+    def learn(
+        self,
+        done: Sequence[tuple[Work, float]],
+        course: PastCourse | None = None,
+        miss: float | None = None,
+    ) -> None:
+        """Take up what the stages of one more job took, and how the whole of it went, if known."""
+        for work, seconds in done:
+            kept = [*self.records.get(work.kind, []), (work.units, work.flops, seconds)]
+            self.records[work.kind] = kept[-KEPT:]
+        self.jobs += bool(done)
+        if course is not None:
+            self.courses = [*self.courses, course][-JOBS_KEPT:]
+        if miss is not None:
+            self.misses = [*self.misses, miss][-JOBS_KEPT:]
+
+
+def this_machine() -> Machine:
+    """This machine with its records, or without any on a first run."""
+    path = _file(_own_name())
+    return _read(path, _own_name()) if path.exists() else Machine(_own_name(), speed=_cores())
+
+
+def find_machine(name: str) -> Machine:
+    """The machine of `--machine`: this, one of NAMED, or a file of records from elsewhere."""
+    if name == "this":
+        return this_machine()
+    if name in NAMED:
+        speed, accelerator = NAMED[name]
+        return Machine(name, speed=2 * speed, accelerator=accelerator)
+    path = Path(name)
+    if path.is_file():
+        return _read(path, path.stem)
+    raise OptionError(
+        f"--machine {name}: no such machine. Give this, {', '.join(NAMED)}, or a file copied from "
+        f"{_file(_own_name()).parent} of another machine."
+    )
+
+
+def remember(
+    done: Sequence[tuple[Work, float]],
+    course: PastCourse | None = None,
+    miss: float | None = None,
+) -> None:
+    """Add a job to this machine's records (see `Machine.learn`); nothing done, nothing written."""
+    if not done:
+        return
+    machine = this_machine()
+    machine.learn(done, course, miss)
+    path = _file(machine.name)
+    told = {
+        "format": FORMAT,
+        "jobs": machine.jobs,
+        "speed": machine.speed,
+        "records": machine.records,
+        "courses": [each.as_dict() for each in machine.courses],
+        "misses": machine.misses,
+    }
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(f".{os.getpid()}")
+        scratch.write_text(json.dumps(told), encoding="utf-8")
+        scratch.replace(path)
+
+
+def _read(path: Path, name: str) -> Machine:
+    """A file of records; of another format, a machine of which only the name is known."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        if told.get("format", 1) != FORMAT:
+            return Machine(name, speed=_cores())
+        speed = float(told["speed"])
+        if not (speed > 0 and math.isfinite(speed)):
+            raise ValueError(speed)
+        return Machine(
+            name,
+            int(told["jobs"]),
+            speed,
+            records=_records(told["records"]),
+            courses=[PastCourse.from_dict(each) for each in told["courses"]],
+            misses=[float(each) for each in told["misses"]],
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise OptionError(f"{path}: not a machine's records ({error}). Remove it.") from error
+
+
+def _records(told: dict[str, Any]) -> dict[str, list[Record]]:
+    """The records of the kinds that there are."""
+    return {
+        kind: [(float(units), float(flops), float(taken)) for units, flops, taken in each]
+        for kind, each in told.items()
+        if kind in ASSUMED or kind in SIZES
+    }
+
+
+def _file(name: str) -> Path:
+    root = os.environ.get("FLYWEIGHT_STATE") or platformdirs.user_state_dir("flyweight")
+    return Path(root) / "machines" / f"{name}.json"
+
+
+def _own_name() -> str:
+    from flyweight.make.device import processor
+
+    return re.sub(r"[^a-z0-9]+", "-", f"{processor()} x{_cores()}".lower()).strip("-")[:80]
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+__all__ = ["NAMED", "SIZES", "Machine", "find_machine", "remember", "this_machine"]

@@ -1,0 +1,164 @@
+"""How big a job is, and how much each of its stages has to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from flyweight.checkpoint import Checkpoint
+from flyweight.make.bench import LIKELIHOOD_PROMPTS
+from flyweight.make.data import FREE_TOKENS, PLAIN_TOKENS
+from flyweight.make.effort import BATCH, EFFORTS, Effort
+from flyweight.make.options import Options
+from flyweight.make.probe import FRACTIONS, SAMPLE
+from flyweight.make.rates import Work
+from flyweight.runtime.pack import NEUTRAL, PARITY_PROMPTS, PARITY_TOKENS
+from flyweight.shrink.shapes import Candidate, grid
+from flyweight.tasks.encode import answer_ids, prompt_ids
+from flyweight.tasks.items import Item, Task
+from flyweight.tasks.score import Scorer
+
+LOOKED_AT = 200  # items of a split whose length is measured
+CALIBRATION = 256  # train items that tell importance
+RANKING = 128  # dev items that rank the grid
+NEUTRAL_TOKENS = 20  # of a neutral prompt, roughly
+WORKSPACE = 16  # numbers a token and a hidden channel that a layer keeps for the backward pass
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How big a job is: items by split, mean tokens of a prompt and an answer, the networks."""
+
+    items: dict[str, int]
+    prompt: float
+    answer: float
+    unanswered: int
+    teacher: int
+    levels: tuple[int, ...]  # parameters of the contenders, one entry each, the smallest first
+    shapes: tuple[int, ...]  # that are ranked, level by level
+    kept: float  # numbers a token that the biggest contender keeps for the backward pass
+    vocabulary: int
+    steps: int
+    generates: bool
+    forced: bool  # a bit width can be checked without answering
+    score: str
+    bar: float
+
+    @property
+    def tokens(self) -> float:
+        """Mean tokens of an item."""
+        return self.prompt + self.answer
+
+
+def sizes_of(
+    task: Task, teacher: Checkpoint, tokenizer: Any, options: Options, steps: int, scoring: Scorer
+) -> Sizes:
+    """What the quote needs to know; looks at a few hundred items."""
+    effort, generates = EFFORTS[options.effort], scoring.needs_generation
+    looked = [*task.train[:LOOKED_AT], *task.dev[:LOOKED_AT]]
+    lengths = np.array([_lengths(tokenizer, item, generates) for item in looked], dtype=float)
+    prompt, answer = lengths.mean(axis=0)
+    grids = [_grid(teacher, level, effort) for level in effort.levels]
+    levels: list[int] = []
+    for level, found in zip(effort.levels, grids, strict=True):
+        levels += [round(level * teacher.parameters)] * min(effort.width, len(found))
+    parts = task.splits
+    unanswered = sum(item.answer is None for items in parts.values() for item in items)
+    return Sizes(
+        items={name: len(items) for name, items in parts.items()},
+        prompt=float(prompt),
+        answer=float(answer),
+        unanswered=unanswered if generates else 0,
+        teacher=teacher.parameters,
+        levels=tuple(levels) or (teacher.parameters // 4,),
+        shapes=tuple(map(len, grids)),
+        kept=_kept(next((found for found in reversed(grids) if found), []), prompt + answer),
+        vocabulary=teacher.shape.vocabulary,
+        steps=steps,
+        generates=generates,
+        forced=scoring.teacher_forced,
+        score=options.score,
+        bar=options.bar,
+    )
+
+
+def teacher_work(parameters: int) -> Work:
+    """Packing the teacher, which is proven on neutral prompts."""
+    return _proof("teacher", parameters, len(NEUTRAL), NEUTRAL_TOKENS, PARITY_TOKENS)
+
+
+def pack_work(kind: str, parameters: int, sizes: Sizes) -> Work:
+    """Writing a student's three files and proving them, on prompts of dev where it answers any."""
+    if not sizes.generates:
+        return replace(teacher_work(parameters), kind=kind)
+    prompts = min(PARITY_PROMPTS, sizes.items["dev"])
+    return _proof(kind, parameters, prompts, sizes.prompt, min(PARITY_TOKENS, sizes.answer))
+
+
+def _proof(kind: str, parameters: int, prompts: int, read: float, written: float) -> Work:
+    return Work(kind, prompts * written, 2.0 * parameters * prompts * (read + 4 * written))
+
+
+def forward(parameters: int, items: float, sizes: Sizes) -> float:
+    """Operations of reading so many items."""
+    return 2.0 * parameters * items * sizes.tokens
+
+
+def read_work(kind: str, items: int, parameters: int, sizes: Sizes) -> Work:
+    """Reading so many items in torch."""
+    return Work(kind, items, forward(parameters, items, sizes))
+
+
+def rank_work(teacher: Checkpoint, effort: Effort, level: float, sizes: Sizes) -> Work:
+    """Cutting and reading every shape of a level."""
+    return ranking_work(len(_grid(teacher, level, effort)), level, sizes)
+
+
+def ranking_work(shapes: int, level: float, sizes: Sizes) -> Work:
+    """The same, of so many shapes."""
+    items = min(RANKING, sizes.items["dev"])
+    return Work("rank", shapes, shapes * forward(round(level * sizes.teacher), items, sizes))
+
+
+def measure_work(kind: str, items: int, sizes: Sizes, parameters: int) -> Work:
+    """Answering so many items in the engine: units are tokens written.
+
+    For likelihood some are answered and all are read in torch.
+    """
+    asked = items if sizes.generates else min(items, LIKELIHOOD_PROMPTS)
+    written = sizes.answer if sizes.generates else PLAIN_TOKENS
+    flops = 2.0 * parameters * asked * (sizes.prompt + 4 * written)
+    if not sizes.generates:
+        flops += forward(parameters, items, sizes)
+    return Work(kind, asked * written, flops)
+
+
+def train_work(kind: str, steps: float, parameters: int, sizes: Sizes) -> Work:
+    """So many steps, and the readings on the way."""
+    share = steps / max(1, sizes.steps)
+    readings = len(FRACTIONS) * share * forward(parameters, min(SAMPLE, sizes.items["dev"]), sizes)
+    return Work(kind, steps, 6.0 * parameters * steps * BATCH * sizes.tokens + readings)
+
+
+def _kept(candidates: Sequence[Candidate], tokens: float) -> float:
+    """Numbers a token, layers times what one keeps; of the middle one among candidates."""
+    kept = [
+        made.shape.layers
+        * (WORKSPACE * made.shape.hidden + 5 * made.shape.mlp + 4 * made.shape.heads * tokens)
+        for made in candidates
+    ]
+    return float(np.median(kept)) if kept else 0.0
+
+
+def _lengths(tokenizer: Any, item: Item, generates: bool) -> tuple[int, int]:
+    prompt = len(prompt_ids(tokenizer, item.messages))
+    if item.answer is not None:
+        return prompt, len(answer_ids(tokenizer, item.answer))
+    return prompt, FREE_TOKENS // 4 if generates else 0
+
+
+def _grid(teacher: Checkpoint, level: float, effort: Effort) -> list[Candidate]:
+    return grid(teacher.family, teacher.shape, teacher.config, level, heads=effort.heads)
