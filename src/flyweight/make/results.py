@@ -1,4 +1,4 @@
-"""Results of stages as files: measurements, importance, recorded rows, parity, shapes."""
+"""Results of stages as files: measurements, importance, parity, shapes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from safetensors.torch import load_file, save_file
 
 from flyweight.anatomy import Shape
-from flyweight.distill.trainer import Row
 from flyweight.make.bench import Result
 from flyweight.make.rank import RankedShape
 from flyweight.runtime.measure import Measurement
@@ -23,7 +20,7 @@ from flyweight.shrink.importance import Importance
 PARITY = "parity.json"
 IMPORTANCE_FORMAT = 3  # what a stage of another format holds is worked out anew
 _RESULT, _RANKING = "result.json", "ranking.json"
-_IMPORTANCE, _ROWS = "importance.safetensors", "rows.safetensors"
+_IMPORTANCE = "importance.safetensors"
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -56,24 +53,6 @@ def save_importance(folder: Path, importance: Importance) -> None:
 
 def load_importance(folder: Path) -> Importance:
     return Importance.load(folder / _IMPORTANCE)
-
-
-def save_rows(folder: Path, rows: Sequence[Row]) -> None:
-    """What the teacher said about each wanted token, laid end to end; ids are not kept."""
-    counts = torch.tensor([len(row["top"]) for row in rows])
-    tensors = {key: torch.cat([row[key] for row in rows]) for key in ("top", "indices")}
-    save_file(tensors | {"counts": counts}, folder / _ROWS)
-
-
-def load_rows(folder: Path, rows: Sequence[Row]) -> list[Row]:
-    """`rows` (the same that were recorded) with `top` and `indices` added."""
-    told = load_file(folder / _ROWS)
-    counts = told.pop("counts").tolist()
-    parts = {key: value.split(counts) for key, value in told.items()}
-    return [
-        row | {"top": top, "indices": indices}
-        for row, top, indices in zip(rows, parts["top"], parts["indices"], strict=True)
-    ]
 
 
 def save_parity(folder: Path, report: ParityReport) -> None:
