@@ -2,7 +2,7 @@
 
 How many shapes are trained to their end, and at how many widths each is measured, is known only
 afterwards, and it decides most of the cost. So past courses of this machine's jobs are kept; those
-of jobs like the new one tell what to expect, beside three guesses that stand for what was never
+of jobs like the new one tell what to expect, beside a few guesses that stand for what was never
 seen.
 """
 
@@ -95,11 +95,17 @@ def likely_courses(
 
 
 def guessed_courses(sizes: Sizes, effort: Effort) -> list[Course]:
-    """One, two or three shapes spread over the sizes are finished; the biggest of them passes."""
+    """The smallest shape is finished alone, or one, two or three spread over the sizes.
+
+    The biggest that is finished passes.
+    """
     count, halved = len(sizes.levels), _halved(len(sizes.levels), effort)
-    courses = []
+    finishing = [{0}]
     for finished in range(1, min(3, count) + 1):
-        places = {math.ceil(count * (i + 0.5) / finished) - 1 for i in range(finished)}
+        spread = (math.ceil(count * (i + 0.5) / finished) - 1 for i in range(finished))
+        finishing.append(set(spread))
+    courses = []
+    for places in finishing:
         trained = tuple(1.0 if i in places else share for i, share in enumerate(halved))
         last = max(places)
         failing = 1 if sizes.forced else WIDTHS

@@ -6,7 +6,7 @@ from flyweight.distill.packed import bytes_a_token
 from flyweight.distill.teacher import TOP_K
 from flyweight.make.course import Course
 from flyweight.make.effort import BATCH
-from flyweight.make.workload import Sizes
+from flyweight.make.workload import RANKING, Sizes
 
 LIBRARIES = 650_000_000  # Python, torch, transformers
 LONGEST = 1.5  # the tokens of a batch's longest row beside the mean's: all are padded to it
@@ -22,7 +22,7 @@ def working_memory(sizes: Sizes) -> float:
     tokens = BATCH * LONGEST * sizes.tokens
     student = 20.0 * max(sizes.levels) + 4.0 * tokens * sizes.kept
     logits = 4.0 * 4 * tokens * sizes.vocabulary
-    return 8.0 * sizes.teacher + 2 * _records(sizes) + student + logits
+    return 8.0 * sizes.teacher + _records(sizes) + student + logits
 
 
 def disk(sizes: Sizes, course: Course) -> float:
@@ -35,5 +35,6 @@ def disk(sizes: Sizes, course: Course) -> float:
 
 
 def _records(sizes: Sizes) -> float:
-    """Bytes of what the teacher said about the train items."""
-    return sizes.items["train"] * sizes.tokens * bytes_a_token(TOP_K, sizes.vocabulary)
+    """Bytes of what the teacher said about the train items and some of dev."""
+    items = sizes.items["train"] + min(RANKING, sizes.items["dev"])
+    return items * sizes.tokens * bytes_a_token(TOP_K, sizes.vocabulary)
