@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tiny import tiny_tokenizer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What teachers say is kept apart from the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLYWEIGHT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def save_tiny_llama(folder: Path, **changes: Any) -> Path:

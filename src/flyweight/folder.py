@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from flyweight.card import Card, FileEntry, ItemScores, Part
-from flyweight.errors import FolderError, NoSpace
+from flyweight.errors import FolderError, NoSpace, OptionError
 
 CARD = "card.json"
 SCORES = "scores.json"
@@ -78,6 +78,15 @@ def check_space(place: Path, wanted: int) -> None:
             f"the disk under {place} has {free / 1e6:,.0f} MB free, {wanted / 1e6:,.0f} MB are "
             "needed. Free some room or choose another folder."
         )
+
+
+def bytes_of(size: str, option: str) -> int:
+    """The bytes of "800kB", "2 MB" or "1.5GB" (powers of ten; "MiB" of two). OptionError else."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)[bB]?\s*", size)
+    if not found or float(found[1]) == 0:
+        raise OptionError(f"{option} is {size!r}: give a size such as 800kB, 2MB or 1.5GB.")
+    step = 1024 if found[3] else 1000
+    return int(float(found[1]) * step ** " kmgt".index(found[2].lower() or " "))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ written again alone, to the same bits.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 from filelock import FileLock, Timeout
 
 from flyweight.distill.head import head_of
@@ -62,6 +64,12 @@ class Record:
             f"{wish.tokens:,} tokens, the top {wish.k} of {wish.vocabulary:,}, "
             f"{size / 1e6:,.1f} MB. {self.reach}"
         )
+
+
+def cache_folder() -> Path:
+    """Where records are kept for the user (FLYWEIGHT_CACHE overrides)."""
+    root = os.environ.get("FLYWEIGHT_CACHE") or platformdirs.user_cache_dir("flyweight")
+    return Path(root) / "teachers"
 
 
 def record(
@@ -182,4 +190,4 @@ def _hear(teacher: Any, rows: Sequence[Row], wish: Wish, running: Bar) -> tuple[
     return laid_out(rows, said()), reach
 
 
-__all__ = ["Record", "record"]
+__all__ = ["Record", "cache_folder", "record"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
 from flyweight.errors import OptionError
+from flyweight.folder import bytes_of
 from flyweight.make.effort import EFFORTS
 
 By = Literal["bytes", "latency", "memory"]
@@ -69,16 +69,7 @@ def check_options(
         score=score,
         by=cast(By, by),
         effort=effort,
-        budget=None if budget is None else bytes_of(budget),
+        budget=None if budget is None else bytes_of(budget, "--budget"),
         steps=steps,
         seed=seed,
     )
-
-
-def bytes_of(size: str) -> int:
-    """The bytes of "800kB", "2 MB" or "1.5GB" (powers of ten; "MiB" of two). OptionError else."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)[bB]?\s*", size)
-    if not found or float(found[1]) == 0:
-        raise OptionError(f"--budget is {size!r}: give a size such as 800kB, 2MB or 1.5GB.")
-    step = 1024 if found[3] else 1000
-    return int(float(found[1]) * step ** " kmgt".index(found[2].lower() or " "))
