@@ -46,7 +46,7 @@ def test_the_oldest_are_forgotten() -> None:
     machine = Machine("m")
     for number in range(2 * KEPT):
         machine.learn([(Work("rank", number, 1.0), 1.0)])
-    assert [units for units, _, _ in machine.records["rank"]] == list(range(KEPT, 2 * KEPT))
+    assert [number for number, _, _ in machine.records["rank"]] == list(range(KEPT, 2 * KEPT))
 
 
 def test_memory_and_disk_are_corrected_by_what_was_taken() -> None:

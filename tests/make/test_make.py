@@ -304,8 +304,8 @@ def check_learned(card: Card, teacher: str, task: Path) -> None:
     sizes = prepare_job(options, "this").sizes
     foreseen: dict[str, list[float]] = {}
     for work in works_of(past.course, sizes, EFFORTS["quick"]):
-        foreseen.setdefault(work.kind, []).append(work.units)
-    taken = {kind: [units for units, _, _ in each] for kind, each in machine.records.items()}
+        foreseen.setdefault(work.kind, []).append(work.tokens)
+    taken = {kind: [tokens for tokens, _, _ in each] for kind, each in machine.records.items()}
     for kind in (
         "teacher",
         "score",

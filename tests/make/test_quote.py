@@ -16,7 +16,7 @@ import flyweight
 from flyweight.checkpoint import open_checkpoint
 from flyweight.errors import OptionError
 from flyweight.make.course import Course, PastCourse, likely_courses, longest_course, works_of
-from flyweight.make.effort import EFFORTS, Effort, default_steps
+from flyweight.make.effort import BATCH, EFFORTS, Effort, default_steps
 from flyweight.make.footprint import disk
 from flyweight.make.machine import Machine
 from flyweight.make.options import check_options
@@ -99,14 +99,18 @@ def test_every_expected_course_lies_between_one_finished_shape_and_all(effort: E
     sizes = replace(SIZES, levels=levels)
     expected = likely_courses(sizes, effort, [])
     assert sum(chance for chance, _ in expected) == pytest.approx(1)
-    whole = sum(
-        w.units for w in works_of(longest_course(sizes), sizes, effort) if w.kind == "distil"
-    )
-    assert whole == pytest.approx(sizes.steps * len(levels))
+    one = sizes.steps * BATCH * sizes.tokens  # tokens of one training
+    whole = distilled(longest_course(sizes), sizes, effort)
+    assert whole == pytest.approx(one * len(levels))
     for _, course in expected:
-        steps = sum(w.units for w in works_of(course, sizes, effort) if w.kind == "distil")
-        assert sizes.steps <= steps <= whole
-        assert steps == pytest.approx(sizes.steps * sum(course.trained))
+        tokens = distilled(course, sizes, effort)
+        assert one <= tokens <= whole
+        assert tokens == pytest.approx(one * sum(course.trained))
+
+
+def distilled(course: Course, sizes: Sizes, effort: Effort) -> float:
+    """Tokens of all distillations of a course."""
+    return sum(work.tokens for work in works_of(course, sizes, effort) if work.kind == "distil")
 
 
 def past(course: Course, bar: float = SIZES.bar, **asked: Any) -> PastCourse:

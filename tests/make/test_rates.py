@@ -9,13 +9,13 @@ from flyweight.make.rates import ASSUMED, RELATIVES, Rates, Record, Work, assume
 
 
 def records(count: int, kind: str, a: float, b: float, noise: float, seed: int = 0) -> list[Record]:
-    """Stages of many sizes on a machine that takes `a` a unit and `b` an operation."""
+    """Stages of many sizes on a machine that takes `a` a token and `b` an operation."""
     generator = np.random.default_rng(seed)
     made = []
     for _ in range(count):
-        units, flops = float(generator.integers(100, 2000)), 10 ** generator.uniform(11, 13)
-        seconds = (a * units + b * flops) * np.exp(generator.normal(0, noise))
-        made.append((units, flops, float(seconds)))
+        tokens, flops = float(generator.integers(10**5, 10**7)), 10 ** generator.uniform(11, 13)
+        seconds = (a * tokens + b * flops) * np.exp(generator.normal(0, noise))
+        made.append((tokens, flops, float(seconds)))
     return made
 
 
@@ -41,10 +41,10 @@ def test_a_stage_that_was_held_up_says_little() -> None:
 
 
 def test_without_records_the_assumption_speaks() -> None:
-    work = Work("rank", 10, 1e12)
+    work = Work("rank", 10_000, 1e12)
     start, a, b = ASSUMED["rank"]
-    assert Rates({}).seconds(work) == pytest.approx(start + 10 * a + 1e12 * b)
-    assert Rates({}, speed=4).seconds(work) == pytest.approx((start + 10 * a + 1e12 * b) / 4)
+    assert Rates({}).seconds(work) == pytest.approx(start + 1e4 * a + 1e12 * b)
+    assert Rates({}, speed=4).seconds(work) == pytest.approx((start + 1e4 * a + 1e12 * b) / 4)
     training = Work("distil", 0, 1e15)
     faster = Rates({}).seconds(training) / Rates({}, accelerator=100).seconds(training)
     assert faster == pytest.approx(100, rel=0.1)
@@ -75,10 +75,10 @@ def test_more_work_takes_longer_and_never_less_than_nothing(seed: int) -> None:
     ]
     rates = Rates({"distil": wild})
     for _ in range(50):
-        units, flops = 10 ** generator.uniform((0, 0), (4, 14))
-        less = rates.seconds(Work("distil", units, flops))
-        assert 0 < less < rates.seconds(Work("distil", 2 * units, 2 * flops))
-        assert less <= rates.seconds(Work("distil", units + 1, flops))
+        tokens, flops = 10 ** generator.uniform((0, 0), (4, 14))
+        less = rates.seconds(Work("distil", tokens, flops))
+        assert 0 < less < rates.seconds(Work("distil", 2 * tokens, 2 * flops))
+        assert less <= rates.seconds(Work("distil", tokens + 1, flops))
 
 
 def test_misses_count_the_more_the_newer_they_are() -> None:

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from flyweight.make.effort import MOST_DOUBLINGS, Effort
-from flyweight.make.rates import Work
+from flyweight.make.rates import TRAINING, Work
 from flyweight.make.workload import (
     CALIBRATION,
     RANKING,
@@ -154,9 +154,9 @@ def works_of(course: Course, sizes: Sizes, effort: Effort, *, longest: bool = Fa
     return works + [measure_work("test", test, sizes, each) for each in (chosen, big)]
 
 
-def trained_steps(works: Sequence[Work]) -> float:
-    """Steps of all trainings, the rival's among them."""
-    return sum(work.units for work in works if work.kind in ("distil", "scratch"))
+def trained_tokens(works: Sequence[Work]) -> float:
+    """Tokens of all trainings, the rival's among them."""
+    return sum(work.tokens for work in works if work.kind in TRAINING)
 
 
 def _trainings(parameters: int, share: float, sizes: Sizes, effort: Effort) -> list[Work]:

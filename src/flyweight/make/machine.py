@@ -23,7 +23,7 @@ from flyweight.folder import disk_errors
 from flyweight.make.course import PastCourse
 from flyweight.make.rates import ASSUMED, Rates, Record, Work
 
-FORMAT = 2  # of the file; what was written in another way is left out
+FORMAT = 3  # of the file; what was written in another way is left out
 KEPT = 60  # stages of each kind
 JOBS_KEPT = 24
 SIZES = ("memory", "disk")  # foretold in bytes, and so recorded: bytes for seconds
@@ -62,7 +62,7 @@ class Machine:
     ) -> None:
         """Take up what the stages of one more job took, and how the whole of it went, if known."""
         for work, seconds in done:
-            kept = [*self.records.get(work.kind, []), (work.units, work.flops, seconds)]
+            kept = [*self.records.get(work.kind, []), (work.tokens, work.flops, seconds)]
             self.records[work.kind] = kept[-KEPT:]
         self.jobs += bool(done)
         if course is not None:
@@ -143,7 +143,7 @@ def _read(path: Path, name: str) -> Machine:
 def _records(told: dict[str, Any]) -> dict[str, list[Record]]:
     """The records of the kinds that there are."""
     return {
-        kind: [(float(units), float(flops), float(taken)) for units, flops, taken in each]
+        kind: [(float(tokens), float(flops), float(taken)) for tokens, flops, taken in each]
         for kind, each in told.items()
         if kind in ASSUMED or kind in SIZES
     }

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from flyweight.card import QuoteCard, QuotedStage
 from flyweight.folder import bytes_in
-from flyweight.make.course import likely_courses, longest_course, trained_steps, works_of
-from flyweight.make.effort import BATCH, Effort
+from flyweight.make.course import likely_courses, longest_course, trained_tokens, works_of
+from flyweight.make.effort import Effort
 from flyweight.make.footprint import LIBRARIES, disk, working_memory
 from flyweight.make.machine import Machine
 from flyweight.make.rates import Rates, Work, spread
@@ -31,7 +31,7 @@ def make_quote(sizes: Sizes, effort: Effort, machine: Machine) -> QuoteCard:
         works = works_of(course, sizes, effort)
         for kind, seconds in _by_kind(works, rates).items():
             stages[kind] = stages.get(kind, 0.0) + chance * seconds
-        tokens += chance * trained_steps(works) * BATCH * sizes.tokens
+        tokens += chance * trained_tokens(works)
         files += chance * disk(sizes, course)
     seconds = sum(stages.values())
     source = "measured" if machine.jobs else "assumed"

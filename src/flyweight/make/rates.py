@@ -1,8 +1,8 @@
 """How long a stage takes: an assumption for each kind, bent by what past stages of it took.
 
-A stage takes so many seconds to begin, some for each unit of its own (a step, an item, a shape, a
-token) and some for each floating-point operation. The assumption gives all three; the records tell
-two factors, of what is counted and of the operations. With few records the factors stay near those
+A stage takes so many seconds to begin, some for each token and some for each floating-point
+operation. The assumption gives all three; the records tell two factors, of what is counted (begun,
+tokens) and of the operations. With few records the factors stay near those
 of the kind's relatives, with none at all near those of the whole machine.
 """
 
@@ -15,20 +15,20 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import least_squares
 
-# Seconds to begin, a unit, and an operation; measured with one core of a server of 2023.
+# Seconds to begin, a token, and an operation; measured with one core of a server of 2023.
 ASSUMED = {
     "teacher": (0.2, 1e-4, 5e-11),
-    "answers": (0.5, 3e-5, 1.2e-11),
-    "measure": (0.5, 3e-5, 1.2e-11),
-    "score": (0.1, 0.001, 1.2e-11),
-    "record": (0.05, 2e-4, 7e-12),
-    "rank": (0.1, 0.1, 1.3e-11),
-    "distil": (0.8, 0.1, 1e-11),
-    "scratch": (0.8, 0.1, 1e-11),
+    "answers": (0.35, 2.5e-5, 1.3e-11),
+    "measure": (0.35, 2.5e-5, 1.3e-11),
+    "score": (0.1, 4.8e-5, 1.1e-11),
+    "record": (0.1, 4e-5, 4e-12),
+    "rank": (0.1, 2e-5, 1.3e-11),
+    "distil": (0.8, 2.6e-5, 1.25e-11),
+    "scratch": (0.8, 2.6e-5, 1.25e-11),
     "pack": (0.2, 1e-4, 5e-11),
     "rival": (0.2, 1e-4, 5e-11),
-    "check": (0.1, 2e-4, 7e-12),
-    "test": (0.5, 3e-5, 1.2e-11),
+    "check": (0.1, 4e-5, 4e-12),
+    "test": (0.35, 2.5e-5, 1.3e-11),
 }
 TRAINING = ("distil", "scratch")  # what an accelerator does; the rest is the processor's
 RELATIVES = (
@@ -41,15 +41,15 @@ NOISE = 0.2  # of one stage's seconds, relative
 NEARNESS = 0.6  # how far, relative, a kind's factors lie from those of its relatives
 FADING = 0.97  # what a record still counts when the next one is there
 
-Record = tuple[float, float, float]  # units, operations, seconds
+Record = tuple[float, float, float]  # tokens, operations, seconds
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a stage has to do: `units` of its own and `flops` floating-point operations."""
+    """What a stage has to do: so many tokens read, trained on or written, and operations."""
 
     kind: str
-    units: float
+    tokens: float
     flops: float
 
 
@@ -58,9 +58,9 @@ def assumed(work: Work, speed: float = 1.0, accelerator: float = 1.0) -> tuple[f
 
     `speed` divides both, `accelerator` the operations of training.
     """
-    start, unit, operation = ASSUMED[work.kind]
+    start, token, operation = ASSUMED[work.kind]
     faster = speed * (accelerator if work.kind in TRAINING else 1.0)
-    return (start + unit * work.units) / speed, operation * work.flops / faster
+    return (start + token * work.tokens) / speed, operation * work.flops / faster
 
 
 class Rates:
@@ -75,8 +75,8 @@ class Rates:
             if found:
                 self._told[kind] = np.array(
                     [
-                        (*assumed(Work(kind, units, flops), speed, accelerator), seconds)
-                        for units, flops, seconds in found
+                        (*assumed(Work(kind, tokens, flops), speed, accelerator), seconds)
+                        for tokens, flops, seconds in found
                     ]
                 )
         self._speeds = speed, accelerator

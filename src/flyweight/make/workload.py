@@ -109,7 +109,7 @@ def forward(parameters: int, items: float, sizes: Sizes) -> float:
 
 def read_work(kind: str, items: int, parameters: int, sizes: Sizes) -> Work:
     """Reading so many items in torch."""
-    return Work(kind, items, forward(parameters, items, sizes))
+    return Work(kind, items * sizes.tokens, forward(parameters, items, sizes))
 
 
 def rank_work(teacher: Checkpoint, effort: Effort, level: float, sizes: Sizes) -> Work:
@@ -119,28 +119,28 @@ def rank_work(teacher: Checkpoint, effort: Effort, level: float, sizes: Sizes) -
 
 def ranking_work(shapes: int, level: float, sizes: Sizes) -> Work:
     """The same, of so many shapes."""
-    items = min(RANKING, sizes.items["dev"])
-    return Work("rank", shapes, shapes * forward(round(level * sizes.teacher), items, sizes))
+    items = shapes * min(RANKING, sizes.items["dev"])
+    return read_work("rank", items, round(level * sizes.teacher), sizes)
 
 
 def measure_work(kind: str, items: int, sizes: Sizes, parameters: int) -> Work:
-    """Answering so many items in the engine: units are tokens written.
+    """Answering so many items in the engine; for likelihood some, and reading all in torch.
 
-    For likelihood some are answered and all are read in torch.
+    A token of a prompt takes next to nothing beside its operations.
     """
     asked = items if sizes.generates else min(items, LIKELIHOOD_PROMPTS)
     written = sizes.answer if sizes.generates else PLAIN_TOKENS
-    flops = 2.0 * parameters * asked * (sizes.prompt + 4 * written)
+    tokens, flops = asked * written, 2.0 * parameters * asked * (sizes.prompt + 4 * written)
     if not sizes.generates:
-        flops += forward(parameters, items, sizes)
-    return Work(kind, asked * written, flops)
+        tokens, flops = tokens + items * sizes.tokens, flops + forward(parameters, items, sizes)
+    return Work(kind, tokens, flops)
 
 
 def train_work(kind: str, steps: float, parameters: int, sizes: Sizes) -> Work:
     """So many steps, and the readings on the way."""
-    share = steps / max(1, sizes.steps)
-    readings = len(FRACTIONS) * share * forward(parameters, min(SAMPLE, sizes.items["dev"]), sizes)
-    return Work(kind, steps, 6.0 * parameters * steps * BATCH * sizes.tokens + readings)
+    read = len(FRACTIONS) * steps / max(1, sizes.steps) * min(SAMPLE, sizes.items["dev"])
+    tokens = steps * BATCH * sizes.tokens
+    return Work(kind, tokens, 6.0 * parameters * tokens + forward(parameters, read, sizes))
 
 
 def _kept(candidates: Sequence[Candidate], tokens: float) -> float:
