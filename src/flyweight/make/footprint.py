@@ -9,7 +9,6 @@ from flyweight.make.effort import BATCH
 from flyweight.make.workload import RANKING, Sizes
 
 LIBRARIES = 650_000_000  # Python, torch, transformers
-HELD = 2.3  # by the allocator beside what a training uses: batches of many lengths come and go
 LONGEST = 1.5  # the tokens of a batch's longest row beside the mean's: all are padded to it
 PACKED = 2 + 2 + 1.1 + 0.7  # bytes a parameter: checkpoint and three files
 CHECKPOINT = 12.5  # bytes a parameter of a training's last checkpoint: weights and optimiser
@@ -18,11 +17,13 @@ CHECKPOINT = 12.5  # bytes a parameter of a training's last checkpoint: weights 
 def working_memory(sizes: Sizes) -> float:
     """Peak bytes beside LIBRARIES: the teacher in fp32, records, the biggest student in training.
 
-    How much more than that an allocator holds depends on the machine: past jobs tell.
+    What an allocator holds of batches that are gone grows with their number, to three times what
+    one needs (measured); where it is otherwise, past jobs tell.
     """
+    held = 1 + 2 * sizes.steps / (sizes.steps + 30)
     tokens = BATCH * LONGEST * sizes.tokens
     kept = 4.0 * tokens * (sizes.kept + 4 * sizes.vocabulary)  # layers and logits, in fp32
-    return 8.0 * sizes.teacher + _records(sizes) + 20.0 * max(sizes.levels) + HELD * kept
+    return 8.0 * sizes.teacher + _records(sizes) + 20.0 * max(sizes.levels) + held * kept
 
 
 def disk(sizes: Sizes, course: Course) -> float:
