@@ -158,13 +158,25 @@ def test_after_three_jobs_the_next_is_quoted_within_a_quarter(slower: float) -> 
 
 
 def test_the_range_is_as_wide_as_past_quotes_missed_by() -> None:
-    widths = []
+    widths, known = [], [past(SMALLEST)] * 24
     for miss in (0.05, 0.4, 1.0):
-        quote = make_quote(SIZES, QUICK, Machine("m", jobs=16, misses=[miss, -miss] * 8))
+        machine = Machine("m", jobs=16, courses=known, misses=[miss, -miss] * 8)
+        quote = make_quote(SIZES, QUICK, machine)
         widths.append(math.log(quote.seconds_high / quote.seconds))
         assert quote.seconds_low == pytest.approx(quote.seconds**2 / quote.seconds_high)
     assert widths == sorted(widths)
     assert widths[1] == pytest.approx(1.28 * 0.4, rel=0.25)  # a normal's 80 %
+
+
+def test_the_range_holds_the_courses_that_jobs_took() -> None:
+    machine = Machine("m", jobs=16, courses=[past(SMALLEST), past(ALL)] * 12, misses=[0.01] * 16)
+    quote = make_quote(SIZES, QUICK, machine)
+    totals = [
+        sum(machine.rates().seconds(work) for work in works_of(course, SIZES, QUICK))
+        for course in (SMALLEST, ALL)
+    ]
+    assert quote.seconds_low is not None
+    assert quote.seconds_low < totals[0] < quote.seconds < totals[1] < quote.seconds_high
 
 
 def test_disk_counts_every_training_and_every_packed_file() -> None:

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from flyweight.card import QuoteCard, QuotedStage
 from flyweight.folder import bytes_in
 from flyweight.make.course import likely_courses, longest_course, trained_tokens, works_of
@@ -24,18 +26,23 @@ WITHIN = 1.28  # deviations on either side that hold 80 %
 def make_quote(sizes: Sizes, effort: Effort, machine: Machine) -> QuoteCard:
     """What a job is expected to take on a machine, over the courses that it may take.
 
-    The range is as wide as past quotes on this machine missed by.
+    The range is as wide as past quotes on this machine missed by, or as the courses lie apart.
     """
     rates, stages, tokens, files = machine.rates(), dict[str, float](), 0.0, 0.0
-    for chance, course in likely_courses(sizes, effort, machine.courses):
+    courses = likely_courses(sizes, effort, machine.courses)
+    totals = []
+    for chance, course in courses:
         works = works_of(course, sizes, effort)
-        for kind, seconds in _by_kind(works, rates).items():
+        by_kind = _by_kind(works, rates)
+        totals.append(sum(by_kind.values()))
+        for kind, seconds in by_kind.items():
             stages[kind] = stages.get(kind, 0.0) + chance * seconds
         tokens += chance * trained_tokens(works)
         files += chance * disk(sizes, course)
     seconds = sum(stages.values())
     source = "measured" if machine.jobs else "assumed"
-    wide = math.exp(WITHIN * spread(machine.misses, GUESSED_MISS[source]))
+    apart = _apart([chance for chance, _ in courses], totals)
+    wide = math.exp(WITHIN * max(apart, spread(machine.misses, GUESSED_MISS[source])))
     longest = works_of(longest_course(sizes), sizes, effort, longest=True)
     return QuoteCard(
         machine=machine.name,
@@ -87,6 +94,14 @@ def peak_memory() -> int | None:
         return None
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _apart(chances: Sequence[float], totals: Sequence[float]) -> float:
+    """The standard deviation of the logarithms of totals that have these chances."""
+    logs = np.log(totals)
+    return float(
+        np.sqrt(np.average((logs - np.average(logs, weights=chances)) ** 2, weights=chances))
+    )
 
 
 def _by_kind(works: Sequence[Work], rates: Rates) -> dict[str, float]:
