@@ -48,22 +48,27 @@ class Alignment:
         """
         if self.places is None:
             return top
-        places = self.places.to(top.indices.device)[top.indices]
+        indices = top.indices
+        places = self.places.to(indices.device)[indices]
         lost = places < 0
         first = places.gather(-1, (~lost).to(torch.uint8).argmax(-1, keepdim=True)).clamp_min(0)
-        if top.log_p.shape[-1] >= self.tokens:
-            tail = torch.full_like(top.log_p[:, :1], NEVER)
-        else:
-            tail = (log1mexp(top.log_p.logsumexp(-1)) if top.tail is None else top.tail)[:, None]
-        log_p = top.log_p.masked_fill(lost, NEVER)
-        log_mass = torch.cat([log_p, tail], -1).logsumexp(-1, keepdim=True)
+        real = indices < self.tokens  # padding says nothing
+        said, log_p = (top.log_p.masked_fill(~each, NEVER) for each in (real, ~lost))
+        rest = log1mexp(top.log_p.logsumexp(-1)) if top.tail is None else top.tail
+        # where the record holds every token, or every one that is compared, the rest has none
+        rest, tail = (
+            rest[:, None].masked_fill(each.sum(-1, keepdim=True) == count, NEVER)
+            for each, count in ((real, self.tokens), (~lost, self.compared))
+        )
+        kept = torch.cat([log_p, tail], -1).logsumexp(-1, keepdim=True)
+        every = torch.cat([said, rest], -1).logsumexp(-1, keepdim=True)
         return replace(
             top,
-            log_p=log_p - log_mass,
+            log_p=log_p - kept,
             indices=torch.where(lost, first, places),
-            tail=(tail - log_mass)[:, 0],
+            tail=(tail - kept)[:, 0],
             lost=lost,
-            log_mass=log_mass,
+            log_mass=kept - every,
         )
 
 

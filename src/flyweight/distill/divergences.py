@@ -125,8 +125,8 @@ class Top:
 
     `tail` [n] is the logarithm of the others' mass; None: what is missing to 1. All are at the
     blend's temperature. `lost` bool [n, k] marks tokens that the student does not have, `log_mass`
-    [n, 1] is what mass the others and the tail have, and `log_p` and `tail` are relative to it:
-    made by `Alignment.top`, which says what the indices of lost tokens are.
+    [n, 1] is what share of the tokens' mass the others have, and `log_p` and `tail` are relative to
+    that: made by `Alignment.top`, which says what the indices of lost tokens are.
     """
 
     log_p: Tensor
