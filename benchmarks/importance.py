@@ -32,7 +32,7 @@ import babyllama
 from flyweight.anatomy import AXES, Shape
 from flyweight.anatomy.family import Term, parse_dimensions
 from flyweight.checkpoint import Checkpoint, open_checkpoint
-from flyweight.distill.losses import forward_kl, wanted_logits
+from flyweight.distill.losses import Distillation
 from flyweight.distill.teacher import answer_rows, record_teacher
 from flyweight.distill.trainer import Row, collate
 from flyweight.shrink.batches import Batch
@@ -56,14 +56,11 @@ MEASURES = ("random", RIVAL, "x weights", "Taylor", "LLM-Pruner")
 @torch.inference_mode()
 def divergences(model: Any, rows: Sequence[Row]) -> np.ndarray:
     """float [n, 2]: nats of KL(teacher || model) over each row, and its tokens."""
-    found = []
-    for start in range(0, len(rows), BATCH):
-        batch = collate(rows[start : start + BATCH])
-        logits, _, _ = wanted_logits(model, batch)
-        nats = forward_kl(logits, batch["top"].float(), batch["indices"].long())
-        counts = (batch["weights"][:, 1:] != 0).sum(1)
-        each = nats.split(counts.tolist())
-        found += [(float(part.sum()), len(part)) for part in each]
+    found, measure = [], Distillation(kl=1.0)
+    for row in rows:
+        batch = collate([row])
+        tokens = int((batch["weights"][:, 1:] != 0).sum())
+        found.append((float(measure(model, batch)) * tokens, tokens))
     return np.array(found)
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 import zoo
 from flyweight.distill.alignment import align
 from flyweight.distill.divergences import Blend
-from flyweight.distill.live import LiveDistillation, OnPolicy, wanted_tokens, write
-from flyweight.distill.losses import cross_entropy
+from flyweight.distill.live import LiveDistillation, OnPolicy, write
+from flyweight.distill.losses import cross_entropy, wanted_tokens
 from flyweight.errors import OptionError, TeacherError
 
 Build = Callable[..., Any]
@@ -190,8 +190,11 @@ def test_on_policy_is_the_teachers_judgement_of_what_was_written(
     wanted = ((q.exp() * (q - p)).sum(-1) * weights).sum() / weights.sum()
     found = OnPolicy(judge, share=1.0, longest=5, heat=0)(student, batch)
     assert found.item() == pytest.approx(wanted.item(), rel=1e-4)
-    given = OnPolicy(judge, share=0.0)(student, batch)
-    assert given.item() == pytest.approx(judge(student, batch).item())
+    mixed = LiveDistillation(teacher, Blend(0.3, 1.0))
+    found = OnPolicy(mixed, share=1.0, longest=5, heat=0)(student, batch)
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-4)  # what is written is no truth
+    given = OnPolicy(mixed, share=0.0)(student, batch)
+    assert given.item() == pytest.approx(mixed(student, batch).item())
 
 
 def test_on_policy_training_brings_the_student_to_its_teacher(small_model: Build) -> None:

@@ -1,7 +1,8 @@
-"""Losses against torch's and transformers' own, in double precision where it matters."""
+"""Objectives on a model's own batches, against transformers and full logits in double precision."""
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,202 +14,170 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from flyweight.distill.losses import (
-    Distillation,
-    cross_entropy,
-    forward_kl,
-    log1mexp,
-    mixed_loss,
-    wanted_logits,
-)
+from flyweight.distill.losses import Distillation, cross_entropy
+from flyweight.distill.trainer import Row, collate
 
 Build = Callable[..., Any]
-POSITIONS, VOCABULARY = 7, 40
+TOKENS = 80
+BETAS = [0.0, 0.4, 1.0]
 
 
-def drawn(seed: int, spread: float, other_spread: float | None = None) -> tuple[Tensor, Tensor]:
-    """Logits [N, V] in double precision of a student and of a teacher, however sharp."""
+@pytest.fixture(scope="module")
+def student(small_model: Build) -> Any:
+    return small_model(tied=True, num_hidden_layers=2, hidden_size=32)
+
+
+@pytest.fixture(scope="module")
+def teacher(small_model: Build) -> Any:
+    return small_model(tied=True, seed=1, num_hidden_layers=2)
+
+
+def rows_of(lengths: list[int], prompt: int = 2, seed: int = 0) -> list[Row]:
+    """Random rows, whose first `prompt` tokens carry no weight and the others various ones."""
     generator = torch.Generator().manual_seed(seed)
-    size = (POSITIONS, VOCABULARY)
-    student = torch.randn(size, generator=generator, dtype=torch.float64) * spread
-    teacher = torch.randn(size, generator=generator, dtype=torch.float64)
-    return student, teacher * (spread if other_spread is None else other_spread)
+    rows = []
+    for length in lengths:
+        weights = torch.linspace(0.4, 1.3, length)
+        weights[:prompt] = 0
+        rows.append({
+            "input_ids": torch.randint(3, TOKENS, (length,), generator=generator),
+            "weights": weights,
+        })  # fmt: skip
+    return rows
 
 
-def top_of(teacher: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    top = teacher.log_softmax(-1).topk(k, dim=-1)
-    return top.values, top.indices
+@torch.no_grad()
+def recorded(teacher: Any, rows: list[Row], k: int = TOKENS) -> list[Row]:
+    """The rows with the teacher's top k, in single precision, by transformers and torch alone."""
+    said = []
+    for row in rows:
+        log_p = teacher(row["input_ids"][None]).logits[0, :-1].log_softmax(-1)
+        top = log_p[row["weights"][1:] != 0].topk(k, dim=-1)
+        said.append(row | {"top": top.values, "indices": top.indices})
+    return said
 
 
-def full_kl(student: Tensor, teacher: Tensor) -> Tensor:
-    return F.kl_div(
-        student.log_softmax(-1), teacher.log_softmax(-1), reduction="none", log_target=True
-    ).sum(-1)
+def merged(log_p: Tensor, order: Tensor, k: int) -> Tensor:
+    """Log-probabilities [N, k + 1] where all tokens after the first k of `order` are one event."""
+    log_p = log_p.gather(-1, order)
+    if k == log_p.shape[-1]:
+        return log_p
+    return torch.cat([log_p[:, :k], log_p[:, k:].logsumexp(-1, keepdim=True)], -1)
 
 
-def lumped_kl(student: Tensor, teacher: Tensor, k: int) -> Tensor:
-    """KL between the two after everything outside the teacher's top k has become one token."""
-    order = teacher.argsort(-1, descending=True)
-    merged = []
-    for logits in (student, teacher):
-        sorted_logits = logits.log_softmax(-1).gather(-1, order)
-        tail = sorted_logits[:, k:].logsumexp(-1, keepdim=True)
-        merged.append(torch.cat([sorted_logits[:, :k], tail], -1))
-    return F.kl_div(merged[0], merged[1], reduction="none", log_target=True).sum(-1)
+def divergence(log_q: Tensor, log_p: Tensor, beta: float) -> Tensor:
+    """By torch's own kl_div [N]."""
+
+    def kl(one: Tensor, other: Tensor) -> Tensor:
+        return F.kl_div(other, one, reduction="none", log_target=True).sum(-1)
+
+    if beta in (0, 1):
+        return kl(log_p, log_q) if beta == 0 else kl(log_q, log_p)
+    mixed = torch.logaddexp(log_p + math.log(beta), log_q + math.log(1 - beta))
+    return beta * kl(log_p, mixed) + (1 - beta) * kl(log_q, mixed)
 
 
-@pytest.mark.parametrize("spread", [0.1, 1.0, 6.0])
-def test_with_every_token_it_is_torchs_kl(spread: float) -> None:
-    student, teacher = drawn(1, spread)
-    reference = student.clone().requires_grad_()
-    full_kl(reference, teacher).sum().backward()
-    single = student.float().requires_grad_()
-    found = forward_kl(single, *top_of(teacher.float(), VOCABULARY))
-    found.sum().backward()
-    assert reference.grad is not None
-    assert single.grad is not None
-    torch.testing.assert_close(found.double(), full_kl(student, teacher), rtol=1e-4, atol=1e-7)
-    torch.testing.assert_close(single.grad.double(), reference.grad, rtol=1e-4, atol=1e-6)
+def by_definition(
+    model: Any, teacher: Any, batch: dict[str, Tensor], kl: float, beta: float, k: int = TOKENS
+) -> Tensor:
+    """The weighted mean of the blend, from all logits of both models, in their precision."""
+    ids, weights = batch["input_ids"], batch["weights"][:, 1:]
+    wanted = weights != 0
+    log_q, log_p = (each(ids).logits[:, :-1][wanted].log_softmax(-1) for each in (model, teacher))
+    order = log_p.argsort(-1, descending=True)
+    apart = divergence(merged(log_q, order, k), merged(log_p, order, k), beta)
+    said = F.nll_loss(log_q, ids[:, 1:][wanted], reduction="none")
+    shares = weights[wanted].double() / weights.sum()
+    return ((kl * apart + (1 - kl) * said) * shares).sum()
 
 
-@pytest.mark.parametrize("spreads", [(0.5, 0.5), (3.0, 3.0), (8.0, 1.0), (1.0, 8.0), (12.0, 4.0)])
-@pytest.mark.parametrize("k", [1, 5, VOCABULARY - 1])
-def test_with_the_top_k_the_tail_counts_as_one_token(spreads: tuple[float, float], k: int) -> None:
-    student, teacher = drawn(2, *spreads)
-    reference = student.clone().requires_grad_()
-    lumped_kl(reference, teacher, k).sum().backward()
-    single = student.float().requires_grad_()
-    found = forward_kl(single, *top_of(teacher.float(), k))
-    found.sum().backward()
-    assert reference.grad is not None
-    assert single.grad is not None
-    # the teacher's tail is known only as 1 - mass, in single precision
-    torch.testing.assert_close(found.double(), lumped_kl(student, teacher, k), rtol=1e-4, atol=2e-5)
-    torch.testing.assert_close(single.grad.double(), reference.grad, rtol=1e-4, atol=1e-5)
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.integers(0, 10_000),
-    st.floats(0.01, 15),
-    st.floats(0.01, 15),
-    st.integers(1, VOCABULARY),
-)
-def test_the_top_k_is_a_lower_bound_and_never_negative(
-    seed: int, spread: float, other_spread: float, k: int
-) -> None:
-    student, teacher = drawn(seed, spread, other_spread)
-    full = full_kl(student, teacher)
-    found = forward_kl(student.float(), *top_of(teacher.float(), k)).double()
-    assert (found >= -3e-6).all()
-    assert (found <= full * (1 + 1e-4) + 3e-6).all()
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10_000), st.floats(0.01, 20), st.integers(1, VOCABULARY))
-def test_it_is_zero_between_equals(seed: int, spread: float, k: int) -> None:
-    same = drawn(seed, spread)[0].float().requires_grad_()
-    found = forward_kl(same, *top_of(same.detach(), k))
-    torch.testing.assert_close(found, torch.zeros(POSITIONS), rtol=0, atol=2e-5)
-    found.sum().backward()
-    assert same.grad is not None
-    torch.testing.assert_close(same.grad, torch.zeros_like(same), rtol=0, atol=5e-6)
-
-
-@pytest.mark.parametrize("spreads", [(0.5, 0.5), (3.0, 3.0), (8.0, 1.0), (1.0, 8.0)])
-@pytest.mark.parametrize("k", [3, VOCABULARY])
-@pytest.mark.parametrize("kl", [0.0, 0.3, 1.0])
-def test_the_mixture_and_its_gradient_are_autograds(
-    spreads: tuple[float, float], k: int, kl: float
-) -> None:
-    """Against torch's own two losses in double precision, each position at its own weight."""
-    student, teacher = drawn(3, *spreads)
-    targets = torch.arange(POSITIONS) * 5 % VOCABULARY
-    weights = torch.linspace(0.1, 2.0, POSITIONS, dtype=torch.float64)
-    reference = student.clone().requires_grad_()
-    likelihood = F.cross_entropy(reference, targets, reduction="none")
-    divergence = full_kl(reference, teacher)
-    if k < VOCABULARY:
-        divergence = lumped_kl(reference, teacher, k)
-    wanted = kl * divergence + (1 - kl) * likelihood
-    (wanted * weights).sum().backward()
-    single = student.float().requires_grad_()
-    found = mixed_loss(single, targets, *top_of(teacher.float(), k), kl)
-    (found * weights.float()).sum().backward()
-    assert reference.grad is not None
-    assert single.grad is not None
-    torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=2e-5)
-    torch.testing.assert_close(single.grad.double(), reference.grad, rtol=1e-4, atol=1e-5)
-
-
-def test_log1mexp_is_the_logarithm_of_what_is_left() -> None:
-    for mass in (1e-6, 0.1, 0.5, 0.99):
-        left = log1mexp(torch.tensor(math.log(mass), dtype=torch.float64)).item()
-        assert left == pytest.approx(math.log(1 - mass), rel=1e-9)
-    assert log1mexp(torch.tensor([0.0, 1e-3])).isfinite().all()
-
-
-@pytest.fixture
-def model(small_model: Build) -> Any:
-    return small_model(tied=True, num_hidden_layers=2)
-
-
-def batch_of(lengths: list[int], prompt: int = 2) -> dict[str, Tensor]:
-    """Right-padded rows, whose first `prompt` tokens carry no weight."""
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(3, 80, (len(lengths), max(lengths)), generator=generator)
-    weights = torch.zeros(ids.shape)
-    for row, length in enumerate(lengths):
-        ids[row, length:] = 0
-        weights[row, prompt:length] = 1
-    return {"input_ids": ids, "weights": weights}
-
-
-def test_cross_entropy_is_transformers_own_loss(model: Any) -> None:
-    batch = batch_of([5, 9, 12])
-    labels = batch["input_ids"].masked_fill(batch["weights"] == 0, -100)
-    theirs = model(batch["input_ids"], labels=labels).loss
-    ours = cross_entropy(model, batch)
-    assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
-    expected = torch.autograd.grad(theirs, model.model.norm.weight)[0]
-    found = torch.autograd.grad(ours, model.model.norm.weight)[0]
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
-
-
-def test_weights_weigh(model: Any) -> None:
-    batch = batch_of([4, 8])
-    batch["weights"][0] *= 0.25
-    each = [cross_entropy(model, {k: v[i : i + 1] for k, v in batch.items()}) for i in range(2)]
-    wanted = (0.25 * 2 * each[0] + 6 * each[1]) / (0.25 * 2 + 6)
-    assert cross_entropy(model, batch).item() == pytest.approx(wanted.item(), rel=1e-5)
-
-
-@pytest.mark.parametrize("objective", [cross_entropy, Distillation(0.3)])
-def test_a_given_total_replaces_the_batchs_own(model: Any, objective: Any) -> None:
-    """With the same total, short batches add up to the loss of the whole."""
-    batch = batch_of([4, 8, 10])
-    parts = [{k: v[i : i + 1] for k, v in batch.items()} for i in range(3)]
-    for each in (batch, *parts):
-        logits, _, _ = wanted_logits(model, each)
-        each["top"], each["indices"] = top_of(logits.detach() * 0.5, 6)
-    whole = objective(model, batch)
-    total = batch["weights"].sum()
-    added = sum(objective(model, part | {"total": total}) for part in parts)
-    assert added.item() == pytest.approx(whole.item(), rel=1e-5)
-    halved = objective(model, batch | {"total": total * 2})
-    assert halved.item() == pytest.approx(whole.item() / 2, rel=1e-5)
-
-
-@pytest.mark.parametrize("kl", [0.0, 0.3, 1.0])
-def test_distillation_mixes_its_two_parts(model: Any, small_model: Build, kl: float) -> None:
-    batch = batch_of([5, 9, 12])
-    teacher = small_model(tied=True, seed=1, num_hidden_layers=2)
-    wanted = batch["weights"][:, 1:] != 0
-    batch["top"], batch["indices"] = top_of(teacher(batch["input_ids"]).logits[:, :-1][wanted], 80)
-    student, teacher_logits = (
-        each(batch["input_ids"]).logits[:, :-1][wanted] for each in (model, teacher)
+def agree(found: Tensor, model: Any, wanted: Tensor, exact: Any) -> None:
+    """Loss and every gradient are within 1e-4 of what the model in double precision says."""
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-4)
+    mine, theirs = (
+        torch.autograd.grad(loss, list(each.parameters()), retain_graph=each is exact)
+        for loss, each in ((found, model), (wanted, exact))
     )
-    divergence = full_kl(student.double(), teacher_logits.double()).mean().item()
-    likelihood = cross_entropy(model, batch).item()
-    found = Distillation(kl)(model, batch).item()
-    assert found == pytest.approx(kl * divergence + (1 - kl) * likelihood, rel=1e-4)
+    for one, other in zip(mine, theirs, strict=True):
+        assert (one.double() - other).norm() <= 1e-4 * other.norm()
+
+
+@pytest.mark.parametrize("beta", BETAS)
+@pytest.mark.parametrize("kl", [1.0, 0.7])
+@pytest.mark.parametrize("k", [TOKENS, 12])
+def test_against_a_record(student: Any, teacher: Any, beta: float, kl: float, k: int) -> None:
+    """Batches as the trainer makes them; what is outside the record counts as one token."""
+    batch = collate(recorded(teacher, rows_of([5, 9, 12]), k))
+    exact, said = copy.deepcopy(student).double(), copy.deepcopy(teacher).double()
+    wanted = by_definition(exact, said, batch, kl, beta, k)
+    for budget in (2**28, 4 * TOKENS * 5):
+        agree(Distillation(kl, beta, budget=budget)(student, batch), student, wanted, exact)
+
+
+def test_a_recorded_tail_is_taken_as_it_is(student: Any, teacher: Any) -> None:
+    rows = recorded(teacher, rows_of([5, 9]), 12)
+    told = [row | {"tail": torch.log1p(-row["top"].double().exp().sum(-1)).float()} for row in rows]
+    found, wanted = (Distillation()(student, collate(each)).item() for each in (told, rows))
+    assert found == pytest.approx(wanted, rel=1e-5)
+    other = [row | {"tail": row["tail"] - 1} for row in told]
+    assert abs(Distillation()(student, collate(other)).item() - wanted) > 1e-3
+
+
+def test_the_right_answers(student: Any, teacher: Any) -> None:
+    batch = collate(rows_of([5, 9, 12]))
+    exact, said = copy.deepcopy(student).double(), copy.deepcopy(teacher).double()
+    wanted = by_definition(exact, said, batch, 0.0, 0.0)
+    agree(cross_entropy(student, batch), student, wanted, exact)
+
+
+def test_cross_entropy_is_transformers_own_loss(student: Any) -> None:
+    rows = rows_of([5, 9, 12])
+    for row in rows:
+        row["weights"] = (row["weights"] > 0).float()
+    batch = collate(rows)
+    labels = batch["input_ids"].masked_fill(batch["weights"] == 0, -100)
+    theirs = student(batch["input_ids"], labels=labels).loss
+    assert cross_entropy(student, batch).item() == pytest.approx(theirs.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("beta", BETAS)
+def test_a_record_of_itself_teaches_nothing(student: Any, beta: float) -> None:
+    """To the rounding of its logarithms; against a live teacher to nothing (test_objectives.py)."""
+    batch = collate(recorded(student, rows_of([5, 9])))
+    loss = Distillation(1.0, beta)(student, batch)
+    assert abs(loss.item()) < 1e-6
+    gradients = torch.autograd.grad(loss, list(student.parameters()))
+    assert max(each.abs().max().item() for each in gradients) < 1e-5
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, TOKENS), st.sampled_from(BETAS))
+def test_a_record_bounds_the_divergence_from_below(
+    student: Any, teacher: Any, seed: int, k: int, beta: float
+) -> None:
+    """And padding, the order of rows and how they are batched change nothing."""
+    rows = recorded(teacher, rows_of([6, 4, 9], seed=seed), k)
+    objective = Distillation(1.0, beta)
+    with torch.no_grad():
+        found = objective(student, collate(rows)).item()
+        whole = by_definition(student, teacher, collate(rows), 1.0, beta).item()
+        turned = objective(student, collate(rows[::-1])).item()
+        total = torch.stack([row["weights"][1:].sum() for row in rows]).sum()
+        parts = sum(objective(student, collate([row]) | {"total": total}).item() for row in rows)
+    assert -1e-6 <= found <= whole * (1 + 1e-4) + 1e-6
+    assert turned == pytest.approx(found, rel=1e-4, abs=1e-6)
+    assert parts == pytest.approx(found, rel=1e-4, abs=1e-6)
+
+
+def test_no_grad_gives_the_same_value(student: Any, teacher: Any) -> None:
+    batch = collate(recorded(teacher, rows_of([5, 9]), 12))
+    with torch.inference_mode():
+        found = Distillation()(student, batch).item()
+    assert found == Distillation()(student, batch).item()
+
+
+@pytest.mark.parametrize("bad", [{"kl": 1.5}, {"beta": -0.1}])
+def test_shares_have_limits(student: Any, teacher: Any, bad: dict[str, float]) -> None:
+    batch = collate(recorded(teacher, rows_of([5]), 12))
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        Distillation(**bad)(student, batch)

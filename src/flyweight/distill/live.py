@@ -1,12 +1,12 @@
 """Objectives with the teacher in the same process: on the batch's answers, or on the student's own.
 
 Like those of losses.py, each is a callable (model, batch) -> loss. The teacher's logits are never
-kept: it is run on the batch, and judged chunk by chunk.
+kept: it is run on the batch, and compared chunk by chunk.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,28 +17,10 @@ from flyweight.distill.chunked import CHUNK_BYTES, chunked_loss
 from flyweight.distill.divergences import Blend
 from flyweight.distill.head import head_of
 from flyweight.distill.judges import Live
+from flyweight.distill.losses import Batch, wanted_hidden, wanted_tokens
 from flyweight.errors import OptionError
 
-Batch = dict[str, Tensor]
 MIXED = Blend(0.7)
-
-
-def wanted_hidden(model: Any, batch: Batch) -> Tensor:
-    """Final hidden states [N, D] at the positions before a token with a weight.
-
-    Attention needs no padding mask: it is causal and the padding stands on the right.
-    """
-    hidden = model.base_model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state
-    return hidden[:, :-1][batch["weights"][:, 1:] != 0]  # position t predicts token t + 1
-
-
-def wanted_tokens(batch: Batch) -> tuple[Tensor, Tensor]:
-    """The tokens that are to be predicted [N], and their weights over the batch's total [N]."""
-    weights = batch["weights"][:, 1:]
-    wanted = weights != 0
-    total = batch.get("total")
-    share = weights[wanted] / (weights.sum() if total is None else total)
-    return batch["input_ids"][:, 1:][wanted], share
 
 
 @dataclass(frozen=True)
@@ -58,17 +40,19 @@ class LiveDistillation:
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         targets, weights = wanted_tokens(batch)
         with torch.no_grad():
-            said = wanted_hidden(self.teacher, self._in_its_ids(batch))
+            said = wanted_hidden(self.teacher, in_teachers_ids(batch, self.to_teacher))
         mine, yours = head_of(model), head_of(self.teacher)
         alignment = self.alignment or align(len(mine.weight), len(yours.weight))
         judge = Live(self.blend, said, yours, targets, alignment)
         return chunked_loss(wanted_hidden(model, batch), mine, weights, judge, self.budget)
 
-    def _in_its_ids(self, batch: Batch) -> Batch:
-        if self.to_teacher is None:
-            return batch
-        ids = batch["input_ids"]
-        return batch | {"input_ids": self.to_teacher.to(ids.device)[ids].clamp_min(0)}
+
+def in_teachers_ids(batch: Batch, to_teacher: Tensor | None) -> Batch:
+    """The batch with the teacher's ids of the same tokens; None where they are the same."""
+    if to_teacher is None:
+        return batch
+    ids = batch["input_ids"]
+    return batch | {"input_ids": to_teacher.to(ids.device)[ids].clamp_min(0)}
 
 
 @dataclass(frozen=True)
@@ -76,9 +60,8 @@ class OnPolicy:
     """The student answers the batch's prompts itself, and the teacher judges what it wrote.
 
     On-policy distillation (Agarwal et al. 2024, arXiv 2306.13649). A `share` of the batches is
-    learned this way with the blend of `judge`, the rest on their own answers. The blend should be
-    the reverse KL or a divergence near it (beta 1), without cross-entropy: what the student wrote
-    is no truth.
+    learned this way, the rest on their own answers with the blend of `judge`. On what the student
+    wrote the blend's divergence counts alone, without cross-entropy: that is no truth.
     """
 
     judge: LiveDistillation
@@ -90,11 +73,16 @@ class OnPolicy:
         if not (0 <= self.share <= 1 and self.longest >= 1 and self.heat >= 0):
             raise OptionError("on-policy: share is from 0 to 1, longest above 0, heat not below 0.")
 
+    @property
+    def teacher(self) -> Any:
+        """The model that judges."""
+        return self.judge.teacher
+
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         if torch.rand(()) >= self.share:
             return self.judge(model, batch)
         written = write(model, batch, self.longest, self.heat)
-        return self.judge(model, written)
+        return replace(self.judge, blend=replace(self.judge.blend, share=1.0))(model, written)
 
 
 def write(model: Any, batch: Batch, longest: int, heat: float) -> Batch:
@@ -161,10 +149,4 @@ def _ends(model: Any) -> Tensor:
     return torch.tensor([] if end is None else [end] if isinstance(end, int) else list(end))
 
 
-__all__ = [
-    "LiveDistillation",
-    "OnPolicy",
-    "wanted_hidden",
-    "wanted_tokens",
-    "write",
-]
+__all__ = ["LiveDistillation", "OnPolicy", "in_teachers_ids", "write"]

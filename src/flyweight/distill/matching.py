@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from flyweight.anatomy import family_of
-from flyweight.distill.live import Batch, OnPolicy, wanted_tokens
+from flyweight.distill.live import OnPolicy, in_teachers_ids
+from flyweight.distill.losses import Batch, wanted_tokens
 from flyweight.errors import OptionError
 
 States = dict[int, Tensor]  # the number of blocks passed -> hidden states [B, T, D]
@@ -23,8 +24,9 @@ class HiddenMatching(nn.Module):
     norm is not passed. Each pair has its own matrix from the student's width to the teacher's
     (FitNets, Romero et al. 2015; TinyBERT, Jiao et al. 2020). The distance is the squared error
     over the mean square of the teacher's states: 1 for a guess of zero, 0 for equals; weighted over
-    tokens as their predictions are. The matrices learn with the student: the trainer is handed them
-    by `parameters()`. Raises OptionError for blocks that are not there.
+    tokens as their predictions are. The matrices learn with the student (attached.py). The teacher
+    runs once a batch: where the objective runs it, its states are those; else in its own ids
+    (`to_teacher` as in LiveDistillation). Raises OptionError for blocks that are not there.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class HiddenMatching(nn.Module):
         teacher: Any,
         pairs: Sequence[tuple[int, int]],
         weight: float = 1.0,
+        to_teacher: Tensor | None = None,
     ) -> None:
         super().__init__()
         if isinstance(objective, OnPolicy):
@@ -46,25 +49,38 @@ class HiddenMatching(nn.Module):
                     f"has {shapes[0].layers} blocks, the teacher {shapes[1].layers}."
                 )
         self.objective, self.pairs, self.weight = objective, tuple(pairs), weight
+        self.to_teacher = to_teacher
         self._teacher = [teacher]  # in a list: else it were a part of this module
         widths = shapes[0].hidden, shapes[1].hidden
         self.maps = nn.ModuleList(nn.Linear(*widths, bias=False) for _ in pairs)
         for each in self.maps:
             nn.init.eye_(cast(nn.Linear, each).weight)
 
-    def forward(self, model: Any, batch: Batch) -> Tensor:
-        """The objective's loss plus the distance, with one pass of the student."""
-        with watched(model, [mine for mine, _ in self.pairs]) as states:
-            loss = self.objective(model, batch)
-        return loss + self.weight * self.distance(states, batch)
+    @property
+    def teacher(self) -> Any:
+        """The model whose states are followed."""
+        return self._teacher[0]
 
-    def distance(self, states: States, batch: Batch) -> Tensor:
+    @property
+    def learned(self) -> nn.ModuleList:
+        """The matrices."""
+        return self.maps
+
+    def forward(self, model: Any, batch: Batch) -> Tensor:
+        """The objective's loss plus the distance, with one pass of student and teacher each."""
+        mine, yours = ([pair[side] for pair in self.pairs] for side in (0, 1))
+        with watched(model, mine) as states, watched(self.teacher, yours) as wished:
+            loss = self.objective(model, batch)
+            if not wished:
+                ids = in_teachers_ids(batch, self.to_teacher)["input_ids"]
+                with torch.no_grad():
+                    self.teacher.base_model(input_ids=ids, use_cache=False)
+        return loss + self.weight * self.distance(states, wished, batch)
+
+    def distance(self, states: States, wished: States, batch: Batch) -> Tensor:
         """The weighted mean relative squared error over pairs and tokens."""
         _, share = wanted_tokens(batch)
         wanted = batch["weights"][:, 1:] != 0
-        teacher = self._teacher[0]
-        with torch.no_grad(), watched(teacher, [yours for _, yours in self.pairs]) as wished:
-            teacher.base_model(input_ids=batch["input_ids"], use_cache=False)
         found = share.new_zeros(())
         for (mine, yours), projection in zip(self.pairs, self.maps, strict=True):
             goal = wished[yours][:, :-1][wanted].float()  # [N, teacher's D]
@@ -72,6 +88,14 @@ class HiddenMatching(nn.Module):
             size = goal.square().mean().clamp_min(torch.finfo(goal.dtype).tiny)
             found = found + (gap.square().mean(-1) * share).sum() / size
         return found / len(self.pairs)
+
+
+def even_pairs(student: Any, teacher: Any) -> list[tuple[int, int]]:
+    """After each of the student's blocks, the teacher's block at the same share of the depth."""
+    mine, yours = (
+        family_of(each.config).shape_of(each.config).layers for each in (student, teacher)
+    )
+    return [(passed, max(1, round(passed * yours / mine))) for passed in range(1, mine + 1)]
 
 
 @contextmanager
@@ -103,4 +127,4 @@ def watched(model: Any, passed: Sequence[int]) -> Iterator[States]:
             hook.remove()
 
 
-__all__ = ["HiddenMatching", "watched"]
+__all__ = ["HiddenMatching", "even_pairs", "watched"]

@@ -16,6 +16,7 @@ import transformers
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from flyweight.distill.attached import attached
 from flyweight.distill.losses import Batch, Objective
 from flyweight.distill.resume import (
     READ,
@@ -100,7 +101,10 @@ def _batched(
 
 
 def collate(rows: Sequence[Row]) -> Batch:
-    """Rows as one right-padded batch; the teacher's rows, where present, laid end to end."""
+    """Rows as one right-padded batch; what the teacher said, where present, laid end to end.
+
+    Where rows have a `prompt_length`, the batch has `prompt_lengths` int64 [B].
+    """
     length = max(len(row["input_ids"]) for row in rows)
     ids = torch.zeros(len(rows), length, dtype=torch.long)
     weights = torch.zeros(len(rows), length)
@@ -108,9 +112,11 @@ def collate(rows: Sequence[Row]) -> Batch:
         ids[i, : len(row["input_ids"])] = torch.as_tensor(row["input_ids"])
         weights[i, : len(row["weights"])] = torch.as_tensor(row["weights"])
     batch = {"input_ids": ids, "weights": weights}
-    for key in ("top", "indices"):
+    for key in ("top", "indices", "tail"):
         if key in rows[0]:
             batch[key] = torch.cat([row[key] for row in rows])
+    if "prompt_length" in rows[0]:
+        batch["prompt_lengths"] = torch.tensor([row["prompt_length"] for row in rows])
     return batch
 
 
@@ -142,6 +148,7 @@ def train(
 ) -> Trained:
     """Train `model` in place to the schedule's last step, or to step `until` of it.
 
+    What the objective brings with it (attached.py) is trained and kept in checkpoints as well.
     With `keep` the training leaves checkpoints in that folder and goes on from the newest whole
     one, to the very weights that an uninterrupted run would give; a folder that is there already
     only has its checkpoint read. Raises NoSpace or FolderError when it cannot be written.
@@ -174,24 +181,22 @@ def _run(
     lengths = [len(row["input_ids"]) for row in rows]
     order = batch_order(lengths, schedule.steps, schedule.batch_size, schedule.seed)
     mean_weight = float(np.mean([np.sum(row["weights"][1:]) for row in rows]))
-    attention = model.config._attn_implementation
-    if not torch.cuda.is_available() and max(lengths) <= SHORT:
-        model.set_attn_implementation("eager")
-    model.train()
-    trainer = _ObjectiveTrainer(
-        model=model,
-        args=_arguments(folder, schedule),
-        train_dataset=[rows[i] for i in order],  # type: ignore[arg-type]
-        data_collator=collate,
-        callbacks=[watch],
-    )
-    trainer.objective = objective
-    trainer.total = mean_weight * schedule.batch_size
-    trainer.probe = watch.probe
-    trainer.remove_callback(transformers.PrinterCallback)
-    trainer.train(resume_from_checkpoint=str(done.path) if done else None)
-    model.to("cpu").eval()
-    model.set_attn_implementation(attention)
+    arguments = _arguments(folder, schedule)
+    plain = not torch.cuda.is_available() and max(lengths) <= SHORT
+    with attached(model, objective, arguments.device, plain_attention=plain):
+        model.train()
+        trainer = _ObjectiveTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=[rows[i] for i in order],  # type: ignore[arg-type]
+            data_collator=collate,
+            callbacks=[watch],
+        )
+        trainer.objective = objective
+        trainer.total = mean_weight * schedule.batch_size
+        trainer.probe = watch.probe
+        trainer.remove_callback(transformers.PrinterCallback)
+        trainer.train(resume_from_checkpoint=str(done.path) if done else None)
 
 
 def _arguments(folder: Path, schedule: Schedule) -> TrainingArguments:
