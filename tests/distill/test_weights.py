@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from flyweight.distill.losses import cross_entropy
-from flyweight.distill.weights import TokenWeights
+from flyweight.distill.weights import TokenWeights, find_calls, weighted_rows
 from flyweight.errors import OptionError
+from flyweight.tasks.encode import encode
+from tiny import tiny_tokenizer
 
 
 def test_each_token_has_the_weight_of_what_it_is() -> None:
@@ -33,3 +36,44 @@ def test_the_loss_is_the_weighted_mean_over_tokens(small_model: Callable[..., An
     wanted = (each * weights[0, 1:]).sum() / weights[0, 1:].sum()
     found = cross_entropy(model, {"input_ids": ids, "weights": weights})
     assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("answer", "calls"),
+    [
+        ("the pump is hot", []),
+        ("ok <tool_call>{1}</tool_call> done", ["<tool_call>{1}</tool_call>"]),
+        ("<tool_call>a</tool_call> <tool_call>b</tool_call>",
+         ["<tool_call>a</tool_call>", "<tool_call>b</tool_call>"]),
+        ('[TOOL_CALLS][{"name": "stop"}]', ['[TOOL_CALLS][{"name": "stop"}]']),
+        ('<|tool_call|>{"name":"stop"}', ['<|tool_call|>{"name":"stop"}']),
+        ("now\n<tool_call>\nnever ended", ["<tool_call>\nnever ended"]),
+    ],
+)  # fmt: skip
+def test_tool_calls_are_found_by_their_marks(answer: str, calls: list[str]) -> None:
+    tokenizer = tiny_tokenizer()
+    example = encode(tokenizer, [{"role": "user", "content": "stop it"}], answer)
+    spans = find_calls(tokenizer, answer, example.prompt_length)
+    said = [tokenizer.decode(example.ids[first:end]) for first, end in spans]
+    assert [each.strip() for each in said] == calls
+    [row] = weighted_rows([example], TokenWeights(0.5, 1.0, 3.0), [spans])
+    inside = sum(end - first for first, end in spans)
+    assert (row["weights"] == 3).sum() == inside
+    assert (row["weights"] == 0.5).sum() == row["prompt_length"] == example.prompt_length
+
+
+def test_rows_without_tool_calls_weigh_prompt_and_answer() -> None:
+    example = encode(tiny_tokenizer(), [{"role": "user", "content": "stop it"}], "now")
+    [row] = weighted_rows([example], TokenWeights())
+    assert row["input_ids"] is example.ids
+    assert (row["weights"][: example.prompt_length] == np.float32(0.2)).all()
+    assert (row["weights"][example.prompt_length :] == 1).all()
+
+
+def test_a_tokenizer_without_places_is_refused() -> None:
+    class Slow:
+        is_fast = False
+
+    assert find_calls(Slow(), "no call", 3) == []
+    with pytest.raises(OptionError, match="--tool-weight"):
+        find_calls(Slow(), "<tool_call>a</tool_call>", 3)
