@@ -56,11 +56,11 @@ class Work:
 def assumed(work: Work, speed: float = 1.0, accelerator: float = 1.0) -> tuple[float, float]:
     """Seconds for what is counted, and for the operations, where nothing is known.
 
-    `speed` divides both, `accelerator` the operations of training.
+    `speed` divides all, `accelerator` also what training does with tokens.
     """
     start, token, operation = ASSUMED[work.kind]
     faster = speed * (accelerator if work.kind in TRAINING else 1.0)
-    return (start + token * work.tokens) / speed, operation * work.flops / faster
+    return start / speed + token * work.tokens / faster, operation * work.flops / faster
 
 
 class Rates:
