@@ -11,7 +11,7 @@ import torch
 from flyweight.distill.chunked import top_from_hidden
 from flyweight.distill.divergences import Top
 from flyweight.distill.head import head_of
-from flyweight.distill.live import wanted_hidden
+from flyweight.distill.losses import wanted_hidden
 from flyweight.distill.packed import SAID, Columns, pack, unpack
 from flyweight.distill.trainer import Row, collate, fast_math
 from flyweight.errors import TaskError, TeacherError

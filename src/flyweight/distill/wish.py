@@ -27,7 +27,7 @@ MOST_SHARDS = 128  # of a record, roughly: each is an open file while it is used
 ENTRY = 128  # bytes, at most, of a shard's line in the list of all
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Wish:
     """What a teacher is to be recorded on: its top `k` of `vocabulary` tokens for `rows`.
 
