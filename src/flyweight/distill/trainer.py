@@ -183,7 +183,8 @@ def _run(
     mean_weight = float(np.mean([np.sum(row["weights"][1:]) for row in rows]))
     arguments = _arguments(folder, schedule)
     plain = not torch.cuda.is_available() and max(lengths) <= SHORT
-    with attached(model, objective, arguments.device, plain_attention=plain):
+    device, dtype = arguments.device, fast_dtype(arguments.device.type)
+    with attached(model, objective, device, dtype, plain_attention=plain):
         model.train()
         trainer = _ObjectiveTrainer(
             model=model,
