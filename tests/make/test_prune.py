@@ -17,6 +17,8 @@ from transformers import (
 
 import flyweight
 from flyweight.errors import OptionError, UnsupportedFamily
+from flyweight.tasks.encode import encode_items
+from flyweight.tasks.read import read_task
 from zoo import build
 
 
@@ -58,7 +60,8 @@ def test_exactly_the_shape_that_was_asked_for_is_cut(
 def test_sizes_that_are_not_given_stay_and_so_do_their_weights(
     tiny_llama: Path, task: Path, tmp_path: Path
 ) -> None:
-    cut = load(flyweight.prune(str(tiny_llama), tmp_path / "out", task=task, mlp=64)).state_dict()
+    out = flyweight.prune(str(tiny_llama), tmp_path / "out", task=task, mlp=64, mend=False)
+    cut = load(out).state_dict()
     whole = load(tiny_llama).state_dict()
     for name, weight in whole.items():
         if ".mlp." not in name:
@@ -67,6 +70,34 @@ def test_sizes_that_are_not_given_stay_and_so_do_their_weights(
     kept = [rows.index(row) for row in cut["model.layers.0.mlp.up_proj.weight"].tolist()]
     assert kept == sorted(kept)
     assert len(kept) == 64
+
+
+def divergence(folder: Path, teacher: Path, task: Path) -> float:
+    """Mean KL(teacher || model) in nats over the tokens of the train items."""
+    tokenizer, read = AutoTokenizer.from_pretrained(teacher), read_task(task)
+    models, said = [load(each).float() for each in (teacher, folder)], []
+    for example in encode_items(tokenizer, read.train, read.name, 512):
+        with torch.inference_mode():
+            ids = torch.tensor(example.ids[None]).long()
+            wanted, found = (model(ids).logits[0].log_softmax(-1) for model in models)
+        said.append((wanted.exp() * (wanted - found)).sum(-1))
+    return float(torch.cat(said).mean())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_mending_brings_a_cut_nearer_to_the_teacher(
+    tiny_llama: Path, task: Path, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    teacher = tmp_path / "teacher"
+    load(tiny_llama).to(dtype).save_pretrained(teacher)
+    AutoTokenizer.from_pretrained(tiny_llama).save_pretrained(teacher)
+    found = []
+    for mend in (True, False):
+        out = tmp_path / f"out {mend}"
+        flyweight.prune(str(teacher), out, task=task, mlp=64, heads=2, kv_groups=1, mend=mend)
+        assert load(out).dtype == dtype
+        found.append(divergence(out, teacher, task))
+    assert found[0] < 0.9 * found[1]
 
 
 def test_without_sizes_about_the_share_stays(tiny_llama: Path, task: Path, tmp_path: Path) -> None:

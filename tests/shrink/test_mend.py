@@ -15,7 +15,7 @@ from flyweight.errors import OptionError
 from flyweight.shrink import mend as mending
 from flyweight.shrink.cut import cut_model
 from flyweight.shrink.keep import Keep, keep_all
-from flyweight.shrink.mend import mend
+from flyweight.shrink.mend import mend, mend_all
 from zoo import ZOO, build
 
 GENERATOR = torch.Generator().manual_seed(5)
@@ -175,3 +175,18 @@ def test_half_precision_stays_half_precision() -> None:
     told = mend(student, teacher, family, keep, PROMPTS)
     assert all(weight.dtype == torch.bfloat16 for weight in student.parameters())
     assert all(each.after <= each.before for each in told)
+
+
+def test_students_mended_together_are_those_mended_alone() -> None:
+    """Each takes its own blocks and channels from one run of the teacher."""
+    teacher = build("llama", num_hidden_layers=4)
+    family = family_of(teacher.config)
+    keeps = [cut_of(teacher, cut)[1] for cut in ("mlp", "layers", "narrow")]
+    alone, together = (
+        [cut_model(teacher, family, keep) for keep in keeps] for _ in ("alone", "together")
+    )
+    told = mend_all(list(zip(together, keeps, strict=True)), teacher, family, PROMPTS, 8)
+    for one, other, keep, mended in zip(alone, together, keeps, told, strict=True):
+        assert mend(one, teacher, family, keep, PROMPTS, 8) == mended
+        for name, weight in one.state_dict().items():
+            assert torch.equal(other.state_dict()[name], weight), name

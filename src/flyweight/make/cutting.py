@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from flyweight.shrink.coverage import coverage
 from flyweight.shrink.cut import cut_config
 from flyweight.shrink.importance import Importance
 from flyweight.shrink.keep import Keep, keep_all
+from flyweight.shrink.mend import mend_folder
 from flyweight.shrink.retoken import rebuild_tokenizer
 from flyweight.shrink.stream import cut_folder
 from flyweight.shrink.token_ids import named_ids
@@ -30,16 +31,21 @@ from flyweight.tasks.items import Item, Task
 from flyweight.tasks.read import read_task
 
 DEFAULT_SHARE = 0.25
+MENDING = 1024  # train items that weights are mended by, at most
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked for: a share of the parameters, or sizes, ties and the task's tokens alone."""
+    """What is asked for: a share of the parameters, or sizes, ties and the task's tokens alone.
+
+    `mend` lets the weights that stay take over what they can of those that went.
+    """
 
     share: float | None
     sizes: Mapping[str, int]
     tied: bool
     used_tokens: bool
+    mend: bool = True
 
     def named(self) -> str:
         """The options as they were given."""
@@ -60,7 +66,8 @@ def cut_for_task(teacher: str, out: Path, task_file: Path, wish: Wish) -> Path:
     if vocabulary is not None:
         keep = replace(keep, vocabulary=vocabulary.keep)
         tokenizer = rebuild_tokenizer(cutter.tokenizer, vocabulary.keep, rows=vocabulary.rows)
-    cut_folder(source.path, out, source.family, keep, tokenizer=tokenizer)
+    finish = cutter.mender(keep) if wish.mend else _as_it_is
+    cut_folder(source.path, out, source.family, keep, tokenizer=tokenizer, finish=finish)
     count = source.family.count(keep.shape, cut_config(source.family, source.config, keep))
     say(f"{out}: {keep.shape}, {count:,} of {source.parameters:,} parameters")
     if vocabulary is not None:
@@ -68,6 +75,10 @@ def cut_for_task(teacher: str, out: Path, task_file: Path, wish: Wish) -> Path:
         lost = coverage(cutter.tokenizer, tokenizer, vocabulary.keep, texts)
         say(f"{vocabulary}. Of dev: {lost}")
     return out
+
+
+def _as_it_is(_: Path) -> None:
+    pass
 
 
 def _check(source: Checkpoint, wish: Wish) -> None:
@@ -110,6 +121,17 @@ class _Cutter:
         if not wish.sizes:
             shape = self._nearest(importance, wish.share or DEFAULT_SHARE)
         return replace(importance.keep(old, shape), tied=wish.tied)
+
+    def mender(self, keep: Keep) -> Callable[[Path], None]:
+        """What mends the folder of the cut; nothing where every block stays as it was."""
+        if replace(keep.shape, vocabulary=keep.old.vocabulary) == keep.old:
+            return _as_it_is
+
+        def finish(folder: Path) -> None:
+            prompts = self._sequences(self.task.train[:MENDING])
+            mend_folder(folder, self.model, self.source.family, keep, prompts)
+
+        return finish
 
     def vocabulary(self) -> Vocabulary:
         """The tokens that the train items use; dev then tells what others lose."""

@@ -20,12 +20,14 @@ def prune(
     experts: int | None = None,
     tied: bool = False,
     used_tokens: bool = False,
+    mend: bool = True,
 ) -> Path:
     """Cut a model down to what matters for your prompts, without training it.
 
     With any size given, exactly that shape is cut; otherwise the shape of the grid with about
     `keep` of the parameters that stays nearest to the teacher. With --tied or --used-tokens alone
-    nothing else is cut. Writes a Hugging Face folder.
+    nothing else is cut. The weights that stay are mended: fitted anew, block by block and by least
+    squares, to say what the teacher's say on the train items. Writes a Hugging Face folder.
 
     Args:
         teacher: A Hugging Face model folder, or a hub name.
@@ -41,6 +43,7 @@ def prune(
         experts: Experts of a mixture, in each block.
         tied: Use the input embedding as the output embedding too.
         used_tokens: Keep only the tokens that the train items use, and what those are made from.
+        mend: Mend the weights that stay; without it they are sliced as they are.
 
     Raises:
         FlyweightError: Bad input, or a shape that cannot be cut out of the teacher.
@@ -57,4 +60,4 @@ def prune(
         "experts": experts,
     }
     given = {name: size for name, size in sizes.items() if size is not None}
-    return cut_for_task(teacher, out, task, Wish(keep, given, tied, used_tokens))
+    return cut_for_task(teacher, out, task, Wish(keep, given, tied, used_tokens, mend))

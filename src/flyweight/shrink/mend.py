@@ -14,9 +14,9 @@ reads pruned channels this is the update of ZipLM (arXiv:2302.04089) and OSSCAR 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,11 +24,15 @@ from torch import Tensor, nn
 
 from flyweight.anatomy import Family
 from flyweight.anatomy.family import Place
+from flyweight.checkpoint import open_checkpoint
 from flyweight.errors import OptionError
 from flyweight.progress import track
 from flyweight.shrink.batches import Batch, Prompt, Stream
+from flyweight.shrink.course import Course
+from flyweight.shrink.cut import place_of
 from flyweight.shrink.keep import Keep, is_fixed
 from flyweight.shrink.scales import Scales, scales_of
+from flyweight.shrink.stored import stored_tensors
 
 TOKENS = 2**14  # that weights are fitted to: a few times the widest input of a small model
 RIDGE = 1e-3  # r over the mean square of an input
@@ -47,7 +51,6 @@ class Mended:
     after: float
 
 
-@torch.no_grad()
 def mend(
     student: Any,
     teacher: Any,
@@ -60,25 +63,126 @@ def mend(
 ) -> list[Mended]:
     """Mend in place what `cut_model(teacher, family, keep)` gave; what was mended, in order.
 
-    Reads at most `tokens` of the `prompts`, token ids as those of importance, in as many passes as
-    a block has linear weights with inputs of their own (a Llama: 4) and two more. Holds two hidden
-    states for each token and, of one weight at a time, the square of its inputs. Embeddings, head,
-    norms, biases and experts stay as they are, and so does everything where nothing was lost.
-    Raises OptionError where a prompt holds a token that went.
+    See `mend_all`.
+    """
+    return mend_all([(student, keep)], teacher, family, prompts, batch_size, tokens=tokens)[0]
+
+
+@torch.no_grad()
+def mend_all(
+    cuts: Sequence[tuple[Any, Keep]],
+    teacher: Any,
+    family: Family,
+    prompts: Iterable[Prompt],
+    batch_size: int = 32,
+    *,
+    tokens: int = TOKENS,
+) -> list[list[Mended]]:
+    """Mend in place students that were cut from one teacher, each with what it keeps.
+
+    What was mended of each, in order. Reads at most `tokens` of the `prompts`, token ids as those
+    of importance. The teacher runs twice over them, however many students there are, a student as
+    often as a block has linear weights with inputs of their own (a Llama: 4) and twice more. Holds
+    two hidden states a token for each model, what the teacher's weights say in one block and, of
+    one weight at a time, the square of its inputs. Embeddings, head, norms, biases and experts stay
+    as they are, and so does everything where nothing was lost. Raises OptionError where a prompt
+    holds a token that went.
     """
     batches = list(Stream(prompts, batch_size, tokens))
-    scales = scales_of(family, teacher.config, keep)
-    wanted = _Course(teacher, family, batches)
-    said = _Course(student, family, [_renumbered(batch, keep) for batch in batches])
-    mended: list[Mended] = []
-    for new, old in enumerate(track(keep.layers.tolist(), "Mending")):
-        wanted.go_to(old)
-        weights = _weights(family, student, new, old)
-        for stage in said.stages([weight.said for weight in weights]):
-            together = [weight for weight in weights if weight.said in stage]
-            mended += _fit(together, wanted, said, keep, scales)
-        said.go_to(new + 1)
+    students = [_Student(model, teacher, family, keep, batches) for model, keep in cuts]
+    course = Course(teacher, family, batches)
+    for old in track(range(max(student.last for student in students) + 1), "Mending"):
+        fitted = [student.weights(old) for student in students]
+        names = dict.fromkeys(weight.wanted for weights in fitted for weight in weights)
+        wanted = course.advance(list(names))
+        for student, weights in zip(students, fitted, strict=True):
+            student.fit(weights, wanted)
+    return [student.mended for student in students]
+
+
+def mend_folder(
+    folder: Path, teacher: Any, family: Family, keep: Keep, prompts: Iterable[Prompt]
+) -> list[Mended]:
+    """Mend the checkpoint that `cut_folder` wrote, in its files and in their types; see `mend`."""
+    student = open_checkpoint(folder).model()
+    mended = mend(student, teacher, family, keep, prompts)
+    stored = {place_of(family, name): tensor for name, tensor in stored_tensors(folder).items()}
+    for each in mended:
+        name = f"{each.name}.weight"
+        stored[place_of(family, name)].overwrite(student.get_parameter(name))
     return mended
+
+
+@dataclass(frozen=True)
+class _Weight:
+    """A linear module of the student: its name, that in the teacher, and its weight's place."""
+
+    said: str
+    wanted: str
+    place: Place
+    layer: int  # of the student
+
+
+class _Student:
+    """A student on its way, a block for each block of the teacher that it keeps."""
+
+    def __init__(
+        self, model: Any, teacher: Any, family: Family, keep: Keep, batches: Sequence[Batch]
+    ) -> None:
+        self.model, self.family, self.keep = model, family, keep
+        self.scales = scales_of(family, teacher.config, keep)
+        self.course = Course(model, family, [_renumbered(batch, keep) for batch in batches])
+        self.layers: list[int] = keep.layers.tolist()
+        self.mended: list[Mended] = []
+
+    @property
+    def last(self) -> int:
+        """The last of the teacher's blocks that it keeps."""
+        return self.layers[-1]
+
+    def weights(self, old: int) -> list[_Weight]:
+        """The linear weights of its block that was the teacher's block `old`, if it has one."""
+        if old not in self.layers:
+            return []
+        new, found = self.layers.index(old), []
+        for template in self.family.parameters:
+            module, _, kind = template.rpartition(".")
+            if (
+                kind != "weight"
+                or "{layer}" not in module
+                or not self.family.has(template, self.model.config, new)
+            ):
+                continue
+            said = module.format(layer=new)
+            if isinstance(self.model.get_submodule(said), nn.Linear):
+                place = self.family.spell(f"{said}.weight")
+                found.append(_Weight(said, module.format(layer=old), place, new))
+        return found
+
+    def fit(self, weights: Sequence[_Weight], wanted: dict[str, Tensor]) -> None:
+        """Fit a block's weights to what the teacher's said [N, C] each, and go through it."""
+        if not weights:
+            return
+        for stage in self.course.stages([weight.said for weight in weights]):
+            together = [weight for weight in weights if weight.said in stage]
+            self.mended += self._fit(together, wanted)
+        self.course.advance()
+
+    def _fit(self, weights: Sequence[_Weight], wanted: dict[str, Tensor]) -> list[Mended]:
+        """Fit weights that have one input [N, M] between them."""
+        sums = [_Sums() for _ in weights]
+        gram: Any = 0.0
+        for batch, places in self.course.batches():
+            ours = self.course.hear(batch, [weight.said for weight in weights])
+            x = ours[0][0]
+            gram = gram + (x.T @ x).double()
+            for weight, each, (_, y) in zip(weights, sums, ours, strict=True):
+                theirs = wanted[weight.wanted][places].to(y.device)
+                each.add(x, y, _kept(theirs, weight, self.keep, self.scales))
+        return [
+            each.settle(self.model.get_submodule(weight.said), gram, weight.said)
+            for weight, each in zip(weights, sums, strict=True)
+        ]
 
 
 def _renumbered(batch: Batch, keep: Keep) -> Batch:
@@ -92,134 +196,6 @@ def _renumbered(batch: Batch, keep: Keep) -> Batch:
     if len(gone):
         raise OptionError(f"a prompt to mend by holds the token {int(gone[0])}, which was cut.")
     return replace(batch, ids=ids.clamp_min(0))  # padding may be any
-
-
-@dataclass(frozen=True)
-class _Weight:
-    """A linear module of the student: its name, that in the teacher, and its weight's place."""
-
-    said: str
-    wanted: str
-    place: Place
-    layer: int  # of the student
-
-
-def _weights(family: Family, student: Any, new: int, old: int) -> list[_Weight]:
-    """The linear weights of a block."""
-    found = []
-    for template in family.parameters:
-        module, _, kind = template.rpartition(".")
-        if (
-            kind != "weight"
-            or "{layer}" not in module
-            or not family.has(template, student.config, new)
-        ):
-            continue
-        said = module.format(layer=new)
-        if isinstance(student.get_submodule(said), nn.Linear):
-            place = family.spell(f"{said}.weight")
-            found.append(_Weight(said, module.format(layer=old), place, new))
-    return found
-
-
-class _Course:
-    """A model on its way through its blocks with all batches at once."""
-
-    def __init__(self, model: Any, family: Family, batches: Sequence[Batch]) -> None:
-        self.model, self.blocks = model, model.get_submodule(family.blocks)
-        self.block = 0
-        self.hidden: list[Tensor] = []  # [B, T, D] of each batch, what the block will be given
-        self.counts = [batch.counts.to(model.device) for batch in batches]
-        self.rest: list[list[Any]] = []  # of each batch, what else each block is given
-        for batch, counts in zip(batches, self.counts, strict=True):
-            with self._listening(self.blocks, before=True) as given:
-                whole = model.base_model if family.causal else model
-                whole(input_ids=batch.ids.to(model.device), **family.inputs(counts))
-            inputs = [given[block] for block in self.blocks]
-            self.hidden.append(inputs[0][0][0])
-            self.rest.append([(args[1:], named) for args, named in inputs])
-
-    def go_to(self, block: int) -> None:
-        """Work out what this block will be given."""
-        while self.block < block:
-            self.hidden = [self._run(batch) for batch in range(len(self.hidden))]
-            self.block += 1
-
-    def stages(self, names: Sequence[str]) -> Iterator[list[str]]:
-        """These modules of the block in the order in which it computes, those of one input at once.
-
-        Read off its first batch, before any of them changes.
-        """
-        modules = {self.model.get_submodule(name): name for name in names}
-        with self._listening(modules, before=True) as given:
-            self._run(0)
-        inputs: list[tuple[Tensor, list[str]]] = []
-        for module, (args, _) in given.items():
-            if inputs and inputs[-1][0] is args[0]:
-                inputs[-1][1].append(modules[module])
-            else:
-                inputs.append((args[0], [modules[module]]))
-        yield from [stage for _, stage in inputs]
-
-    def hear(self, batch: int, names: Sequence[str]) -> list[tuple[Tensor, Tensor]]:
-        """What these modules are given and say, [N, C] each, for the tokens that count."""
-        modules = [self.model.get_submodule(name) for name in names]
-        with self._listening(modules) as heard:
-            self._run(batch)
-        counts = self.counts[batch]
-        return [
-            (heard[module][0][counts].float(), heard[module][1][counts].float())
-            for module in modules
-        ]
-
-    def _run(self, batch: int) -> Tensor:
-        args, named = self.rest[batch][self.block]
-        after = self.blocks[self.block](self.hidden[batch], *args, **named)
-        return after[0] if isinstance(after, tuple) else after
-
-    @contextmanager
-    def _listening(
-        self, modules: Iterable[nn.Module], *, before: bool = False
-    ) -> Iterator[dict[nn.Module, Any]]:
-        """By module, in the order of their calls: (input, output), or `before` all it was given."""
-        heard: dict[nn.Module, Any] = {}
-
-        def on_call(module: nn.Module, args: Any, named: Any) -> None:
-            heard[module] = (args, named)
-
-        def on_return(module: nn.Module, args: Any, output: Tensor) -> None:
-            heard[module] = (args[0], output)
-
-        hooks = [
-            module.register_forward_pre_hook(on_call, with_kwargs=True)
-            if before
-            else module.register_forward_hook(on_return)
-            for module in modules
-        ]
-        try:
-            yield heard
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-
-def _fit(
-    weights: Sequence[_Weight], wanted: _Course, said: _Course, keep: Keep, scales: Scales
-) -> list[Mended]:
-    """Fit weights that have one input [N, M] between them."""
-    sums = [_Sums() for _ in weights]
-    gram: Any = 0.0
-    for batch in range(len(said.hidden)):
-        theirs = wanted.hear(batch, [weight.wanted for weight in weights])
-        ours = said.hear(batch, [weight.said for weight in weights])
-        x = ours[0][0]
-        gram = gram + (x.T @ x).double()
-        for weight, each, (_, t), (_, y) in zip(weights, sums, theirs, ours, strict=True):
-            each.add(x, y, _kept(t.to(y.device), weight, keep, scales))
-    return [
-        each.settle(said.model.get_submodule(weight.said), gram, weight.said)
-        for weight, each in zip(weights, sums, strict=True)
-    ]
 
 
 def _kept(output: Tensor, weight: _Weight, keep: Keep, scales: Scales) -> Tensor:

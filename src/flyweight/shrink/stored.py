@@ -1,4 +1,4 @@
-"""Tensors in a checkpoint's files: sliced without being read, then only what stays is read.
+"""Tensors in a checkpoint's files: sliced without being read, only what stays is read, overwritten.
 
 By plain reads, not by mapping files into memory: a mapped page counts as this process's as long as
 the file stays open.
@@ -81,6 +81,14 @@ class StoredTensor:
         except OSError as error:
             raise TeacherError(f"{self.file} cannot be read ({error.strerror}).") from error
         return found
+
+    def overwrite(self, tensor: Tensor) -> None:
+        """Put `tensor`, of the sizes in the file, in its place there, rounded to its type."""
+        if tuple(tensor.shape) != self.sizes:
+            raise ValueError(f"{tuple(tensor.shape)} does not go where {self.sizes} is")
+        with self.file.open("r+b") as file:
+            file.seek(self.start)
+            file.write(raw_bytes(tensor.detach().to("cpu", self.kind).contiguous()))
 
     @property
     def _number(self) -> str:

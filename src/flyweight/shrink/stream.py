@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ def cut_folder(
     keep: Keep,
     *,
     tokenizer: Any = None,
+    finish: Callable[[Path], None] = lambda _: None,
     shard_bytes: int = SHARD_BYTES,
 ) -> Path:
     """Cut the checkpoint in a folder into a new one at `out`, never holding more than a tensor.
@@ -73,6 +74,7 @@ def cut_folder(
         keep: What stays.
         tokenizer: Written in the place of the source's, whose files are copied where it is None;
             a vocabulary that is cut needs one.
+        finish: What else is to be done to the folder before it appears at `out`, given its place.
         shard_bytes: The most that one file holds, unless a single tensor is larger.
 
     Raises:
@@ -97,6 +99,7 @@ def cut_folder(
         if len(shards) > 1:
             _write_index(folder / INDEX, dict(zip(files, shards, strict=True)))
         _write_others(source, folder, cut_config(family, config, keep), keep, tokenizer)
+        finish(folder)
     return out
 
 
