@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from flyweight.distill import trainer
+from flyweight.distill.attached import multiplied_in
 from flyweight.distill.chunked import top_from_hidden
 from flyweight.distill.divergences import Top
 from flyweight.distill.head import head_of
 from flyweight.distill.losses import wanted_hidden
 from flyweight.distill.packed import SAID, Columns, pack, unpack
 from flyweight.distill.trainer import Row, collate, fast_math
+from flyweight.distill.weights import PROMPT_WEIGHT, TokenWeights, weighted_rows
 from flyweight.errors import TaskError, TeacherError
 from flyweight.progress import bar
 from flyweight.tasks.encode import Example
@@ -21,18 +24,12 @@ from flyweight.tasks.encode import Example
 TOP_K = 64
 BATCH = 32
 TOKENS_AT_ONCE = 2**14  # of a batch, padding included; a longer row stands alone
-PROMPT_WEIGHT = 0.2  # of a prompt token: without it a small task is learned by heart (see LOG.md)
 TITLE = "Recording the teacher"
 
 
 def answer_rows(examples: Sequence[Example], prompt_weight: float = PROMPT_WEIGHT) -> list[Row]:
     """Training rows: each answer token at weight 1, each prompt token at `prompt_weight`."""
-    rows = []
-    for example in examples:
-        weights = np.ones(len(example), dtype=np.float32)
-        weights[: example.prompt_length] = prompt_weight
-        rows.append({"input_ids": example.ids, "weights": weights})
-    return rows
+    return weighted_rows(examples, TokenWeights(prompt_weight))
 
 
 class SaidRow(dict[str, Any]):
@@ -96,20 +93,25 @@ def listen(
     chunk by chunk. A row without a wanted token is left out. Raises TeacherError for logits that
     are no numbers.
     """
-    head = head_of(teacher)
-    for places in _batches(
-        [len(row["input_ids"]) if wanted(row) else 0 for row in rows], batch_size
-    ):
-        batch = collate([_plain(rows[place]) for place in places])
-        batch = {name: each.to(teacher.device) for name, each in batch.items()}
-        with fast_math(batch["input_ids"]):
-            top = top_from_hidden(wanted_hidden(teacher, batch), head, k, temperature)
-        assert top.tail is not None
-        if not bool(top.log_p[:, 0].isfinite().all() & top.tail.isfinite().all()):
-            raise TeacherError(
-                "the teacher's logits are no numbers (NaN or infinite). Download or save it again."
-            )
-        yield places, Top(top.log_p.cpu(), top.indices.cpu(), top.tail.cpu())
+    lengths = [len(row["input_ids"]) if wanted(row) else 0 for row in rows]
+    with multiplied_in(trainer.fast_dtype(teacher.device.type), teacher):
+        head = head_of(teacher)
+        for places in _batches(lengths, batch_size):
+            batch = collate([_plain(rows[place]) for place in places])
+            batch = {name: each.to(teacher.device) for name, each in batch.items()}
+            with fast_math(batch["input_ids"]):
+                top = top_from_hidden(wanted_hidden(teacher, batch), head, k, temperature)
+            yield places, _checked(top)
+
+
+def _checked(top: Top) -> Top:
+    """The same on the CPU; TeacherError where it is no numbers."""
+    assert top.tail is not None
+    if not bool(top.log_p[:, 0].isfinite().all() & top.tail.isfinite().all()):
+        raise TeacherError(
+            "the teacher's logits are no numbers (NaN or infinite). Download or save it again."
+        )
+    return Top(top.log_p.cpu(), top.indices.cpu(), top.tail.cpu())
 
 
 def _plain(row: Row) -> Row:
