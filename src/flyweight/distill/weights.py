@@ -13,6 +13,7 @@ import numpy as np
 from flyweight.errors import OptionError
 from flyweight.tasks.encode import Example
 
+PROMPT_WEIGHT = 0.2  # of a prompt token: without it a small task is learned by heart (see LOG.md)
 Spans = Sequence[tuple[int, int]]  # (first, one after the last) token in a row
 
 # How a tool call begins and ends in what models write; without an end it goes on to the answer's.
@@ -40,7 +41,7 @@ class TokenWeights:
     A weight of 0 costs nothing: nothing is computed where no token is to be learned.
     """
 
-    prompt: float = 0.2
+    prompt: float = PROMPT_WEIGHT
     answer: float = 1.0
     tool_call: float = 1.0
 
@@ -94,4 +95,4 @@ def find_calls(tokenizer: Any, answer: str, prompt_length: int) -> list[tuple[in
     return spans
 
 
-__all__ = ["CALLS", "Spans", "TokenWeights", "find_calls", "weighted_rows"]
+__all__ = ["CALLS", "PROMPT_WEIGHT", "Spans", "TokenWeights", "find_calls", "weighted_rows"]
