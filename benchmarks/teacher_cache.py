@@ -188,9 +188,10 @@ def main() -> None:
                 )
             if told.seeds < 2:
                 continue
-            found = [losses(setup, size, told.steps, seed) for seed in range(told.seeds)]
-            for each in found:
-                console.print("   ", {name: round(value, 5) for name, value in each.items()})
+            found = []
+            for seed in range(told.seeds):
+                found.append(losses(setup, size, told.steps, seed))
+                console.print("   ", {name: round(value, 5) for name, value in found[-1].items()})
             against = ratio([each["record"] / each["live"] for each in found])
             hidden, whole = (np.mean([each[name] for each in found]) for name in ("hidden", "KL"))
             console.print(
