@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from flyweight.distill import trainer
 from flyweight.distill.losses import Distillation, cross_entropy
 from flyweight.distill.teacher import record_teacher
-from flyweight.distill.trainer import Row, Schedule, batch_order, collate, train
+from flyweight.distill.trainer import MULTIPLE, Row, Schedule, batch_order, collate, train
 
 Build = Callable[..., Any]
 
@@ -88,8 +88,10 @@ def test_collate_pads_on_the_right_and_lays_the_teacher_end_to_end() -> None:
         {"input_ids": np.array([8, 9]), "weights": np.array([0, 1])},
     ]
     batch = collate(rows)
-    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 0]]
-    assert batch["weights"].tolist() == [[0, 1, 0.5], [0, 1, 0]]
+    assert {each.shape for each in batch.values()} == {(2, MULTIPLE)}
+    rest = [0] * (MULTIPLE - 3)
+    assert batch["input_ids"].tolist() == [[5, 6, 7, *rest], [8, 9, 0, *rest]]
+    assert batch["weights"].tolist() == [[0, 1, 0.5, *rest], [0, 1, 0, *rest]]
     assert set(batch) == {"input_ids", "weights"}
     said = [{"top": torch.ones(2, 4), "indices": torch.ones(2, 4)},
             {"top": torch.zeros(1, 4), "indices": torch.zeros(1, 4)}]  # fmt: skip

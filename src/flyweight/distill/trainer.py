@@ -64,6 +64,9 @@ class Probe:
     read: Callable[[Any], Reading]
 
 
+# Batches are as long as a multiple of this: oneDNN keeps code of its own, a quarter of a megabyte,
+# for every size that it multiplies, so that memory grew by 8 MB a step; the time is the same.
+MULTIPLE = 8
 POOL = 8  # batches among which rows are sorted by length
 SHORT = 512  # tokens up to which plain attention trains faster on a CPU than the fused kind: 1.7x
 
@@ -106,6 +109,7 @@ def collate(rows: Sequence[Row]) -> Batch:
     Where rows have a `prompt_length`, the batch has `prompt_lengths` int64 [B].
     """
     length = max(len(row["input_ids"]) for row in rows)
+    length += -length % MULTIPLE
     ids = torch.zeros(len(rows), length, dtype=torch.long)
     weights = torch.zeros(len(rows), length)
     for i, row in enumerate(rows):
