@@ -83,6 +83,13 @@ def item_from(record: Record, line: int, place: str) -> Item:
     )
 
 
+def conversation(value: Any, place: str) -> tuple[Message, ...]:
+    """The messages of a chat, whoever speaks last; TaskError at `place` where it is none."""
+    if not isinstance(value, list) or not value:
+        fail(place, "messages must be a list of {role, content}", "Fix or remove the line")
+    return tuple(_message(message, n, place) for n, message in enumerate(value, start=1))
+
+
 def refuse_unanswered(items: Iterable[Item], file: Any, remedy: str) -> None:
     """TaskError that names the first item without an answer, and says what to do."""
     for item in items:
@@ -134,9 +141,7 @@ def _messages(record: Record, place: str) -> tuple[Message, ...]:
 
 
 def _chat(value: Any, place: str) -> tuple[Message, ...]:
-    if not isinstance(value, list) or not value:
-        fail(place, "messages must be a list of {role, content}", "Fix or remove the line")
-    messages = tuple(_message(message, n, place) for n, message in enumerate(value, start=1))
+    messages = conversation(value, place)
     if messages[-1]["role"] == "assistant":
         fail(
             place,

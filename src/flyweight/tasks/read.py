@@ -41,7 +41,7 @@ def read_task(path: Path | str) -> Task:
     path = Path(path)
     _refuse_unreadable(path)
     parquet = _is_parquet(path)
-    unit, records = ("row", _parquet(path)) if parquet else ("line", _jsonl(path))
+    unit, records = ("row", _metered_parquet(path)) if parquet else ("line", _jsonl(path))
     items: list[Item] = []
     splits: list[str | None] = []
     with closing(records):  # an error must not leave a progress bar running
@@ -93,10 +93,11 @@ def _jsonl(path: Path) -> Records:
             if line == 1:
                 raw = raw.removeprefix(b"\xef\xbb\xbf")
             if raw.strip():
-                yield line, _object(raw, f"{path.name}, line {line}")
+                yield line, object_from(raw, f"{path.name}, line {line}")
 
 
-def _object(raw: bytes, place: str) -> Record:
+def object_from(raw: bytes, place: str) -> Record:
+    """The JSON object that a line holds; TaskError at `place` where it is none."""
     try:
         record = json.loads(raw.decode(), parse_constant=_refuse_constant)
     except UnicodeDecodeError:
@@ -120,7 +121,13 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _parquet(path: Path) -> Records:
+def _metered_parquet(path: Path) -> Records:
+    with _meter(path) as read:
+        yield from parquet_records(path, read)
+
+
+def parquet_records(path: Path, read: Callable[[float], None] = lambda _: None) -> Records:
+    """The rows of a Parquet file, counted from 1; `read` is told of the bytes that are behind."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -129,7 +136,7 @@ def _parquet(path: Path) -> Records:
             f"{path.name}: Parquet needs pyarrow. Run: pip install pyarrow"
         ) from error
     try:
-        with pq.ParquetFile(path) as file, _meter(path) as read:
+        with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
             if not set(names) & set(PROMPTS):
                 fail(path.name, no_prompt(names), "Name the column prompt")
