@@ -45,9 +45,9 @@ def file_records(path: Path, name: str) -> Found:
             yield f"{name}, row {row}", record
         return
     try:
-        opened: Any = gzip.open(path) if packed else path.open("rb")
-        with opened as file:
-            yield from (_texts if kind == TEXT else _lines)(file, name)
+        with gzip.open(path) if packed else path.open("rb") as file:
+            read: Any = _texts if kind == TEXT else _lines
+            yield from read(file, name)
     except (OSError, EOFError, zlib.error) as error:
         fail(name, f"cannot be read ({_first_line(error)})", "Give a file that can be")
 
