@@ -65,11 +65,21 @@ class PastCourse:
     course: Course
 
     def likeness(self, sizes: Sizes) -> float:
-        """How much a new job is like this one, 0 to 1: their bars, steps and scores."""
+        """How much a new job is like this one, 0 to 1: their bars, steps and scores.
+
+        Where everything had to be trained to the end, a job that asks more (a higher bar in fewer
+        steps) is as like as one that asks the same; so is an easier one where the smallest passed.
+        """
         if len(self.course.trained) != len(sizes.levels):  # another effort
             return 0.0
-        apart = abs(self.bar - sizes.bar) / 0.1 + abs(math.log(self.steps / sizes.steps))
-        return math.exp(-apart - (1.0 if self.score != sizes.score else 0.0))
+        bar, steps = (sizes.bar - self.bar) / 0.1, math.log(self.steps / sizes.steps)
+        harder = max(bar, 0.0) + max(steps, 0.0)
+        easier = max(-bar, 0.0) + max(-steps, 0.0)
+        if len(self.course.finished) == len(self.course.trained):
+            harder = 0.0
+        elif self.course.finished == [0]:
+            easier = 0.0
+        return math.exp(-harder - easier - (1.0 if self.score != sizes.score else 0.0))
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
