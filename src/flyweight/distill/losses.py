@@ -2,9 +2,10 @@
 
 A batch holds `input_ids` int64 [B, T], right-padded; `weights` float32 [B, T], the weight of
 predicting that token (0: padding or unwanted); `total`, where the trainer says what the weights of
-an average batch add up to: tokens of short batches then weigh no more; and what the objective
-itself put there. Only positions before a wanted token are judged: N of the B x T, chunk by chunk
-(chunked.py), so that the logits of a whole batch are never held.
+an average batch add up to: tokens of short batches then weigh no more; `position_ids` int64 [B, T]
+where documents share a row; and what the objective itself put there. Only positions before a wanted
+token are judged: N of the B x T, chunk by chunk (chunked.py), so that the logits of a whole batch
+are never held.
 
 What more an objective may bring into a training stands in attached.py; all by their names in
 objectives.py.
@@ -28,12 +29,18 @@ Batch = dict[str, Tensor]
 Objective = Callable[[nn.Module, Batch], Tensor]
 
 
-def wanted_hidden(model: Any, batch: Batch) -> Tensor:
-    """Final hidden states [N, D] at the positions before a token with a weight.
+def final_hidden(model: Any, batch: Batch) -> Tensor:
+    """Final hidden states [B, T, D]; documents that share a row do not see each other (packing.py).
 
     Attention needs no padding mask: it is causal and the padding stands on the right.
     """
-    hidden = model.base_model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state
+    given = {key: batch[key] for key in ("input_ids", "position_ids") if key in batch}
+    return model.base_model(**given, use_cache=False).last_hidden_state
+
+
+def wanted_hidden(model: Any, batch: Batch) -> Tensor:
+    """Final hidden states [N, D] at the positions before a token with a weight."""
+    hidden = final_hidden(model, batch)
     return hidden[:, :-1][batch["weights"][:, 1:] != 0]  # position t predicts token t + 1
 
 
@@ -81,6 +88,7 @@ __all__ = [
     "Distillation",
     "Objective",
     "cross_entropy",
+    "final_hidden",
     "wanted_hidden",
     "wanted_tokens",
 ]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flyweight.anatomy import family_of
 from flyweight.distill.live import OnPolicy, in_teachers_ids
-from flyweight.distill.losses import Batch, wanted_tokens
+from flyweight.distill.losses import Batch, final_hidden, wanted_tokens
 from flyweight.errors import OptionError
 
 States = dict[int, Tensor]  # the number of blocks passed -> hidden states [B, T, D]
@@ -72,9 +72,8 @@ class HiddenMatching(nn.Module):
         with watched(model, mine) as states, watched(self.teacher, yours) as wished:
             loss = self.objective(model, batch)
             if not wished:
-                ids = in_teachers_ids(batch, self.to_teacher)["input_ids"]
                 with torch.no_grad():
-                    self.teacher.base_model(input_ids=ids, use_cache=False)
+                    final_hidden(self.teacher, in_teachers_ids(batch, self.to_teacher))
         return loss + self.weight * self.distance(states, wished, batch)
 
     def distance(self, states: States, wished: States, batch: Batch) -> Tensor:

@@ -115,7 +115,8 @@ def _checked(top: Top) -> Top:
 
 
 def _plain(row: Row) -> Row:
-    return {"input_ids": row["input_ids"], "weights": row["weights"]}
+    """What of a row is to be read: also where its documents begin, if it holds several."""
+    return {key: row[key] for key in ("input_ids", "weights", "position_ids") if key in row}
 
 
 def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:

@@ -106,7 +106,8 @@ def _batched(
 def collate(rows: Sequence[Row]) -> Batch:
     """Rows as one right-padded batch; what the teacher said, where present, laid end to end.
 
-    Where rows have a `prompt_length`, the batch has `prompt_lengths` int64 [B].
+    Where rows have a `prompt_length`, the batch has `prompt_lengths` int64 [B]; where they have
+    `position_ids` (packing.py), it has those too, int64 [B, T], which go on over the padding.
     """
     length = max(len(row["input_ids"]) for row in rows)
     length += -length % MULTIPLE
@@ -119,9 +120,21 @@ def collate(rows: Sequence[Row]) -> Batch:
     for key in ("top", "indices", "tail"):
         if key in rows[0]:
             batch[key] = torch.cat([row[key] for row in rows])
+    if "position_ids" in rows[0]:
+        batch["position_ids"] = _positions(rows, length)
     if "prompt_length" in rows[0]:
         batch["prompt_lengths"] = torch.tensor([row["prompt_length"] for row in rows])
     return batch
+
+
+def _positions(rows: Sequence[Row], length: int) -> Tensor:
+    """Positions int64 [B, length]; the padding belongs to the last document of its row."""
+    positions = torch.zeros(len(rows), length, dtype=torch.long)
+    for i, row in enumerate(rows):
+        own = torch.as_tensor(row["position_ids"])
+        positions[i, : len(own)] = own
+        positions[i, len(own) :] = own[-1] + 1 + torch.arange(length - len(own))
+    return positions
 
 
 def fast_dtype(device: str = "cpu") -> torch.dtype:

@@ -117,6 +117,8 @@ def rows_sha256(rows: Sequence[Row]) -> str:
         ids = np.asarray(row["input_ids"], dtype=np.int32)
         weights = np.asarray(row["weights"], dtype=np.float32)
         digest.update(len(ids).to_bytes(8, "little") + ids.tobytes() + weights.tobytes())
+        if "position_ids" in row:  # documents side by side, which do not see each other
+            digest.update(np.asarray(row["position_ids"], dtype=np.int32).tobytes())
     return digest.hexdigest()
 
 
