@@ -178,25 +178,27 @@ class QuotedStage(Part):
 class QuoteCard(Part):
     """What the job was to take, said before it ran, beside what it took.
 
-    `seconds` is expected, 80 % of jobs take between `seconds_low` and `seconds_high`, and at the
-    longest, where every size is tried, it is `seconds_longest`. (Cards of old have no
-    `seconds_low`; their `seconds_high` is the longest.) `source` says whether the rates come from
-    past jobs on this machine or are assumed. Energy and CO2 are filled once there is a meter.
+    How many sizes have to be trained to the end is known only afterwards: `seconds_shortest` where
+    the smallest passes at once, `seconds_longest` where every one is tried, `seconds` on average
+    over what past jobs like it needed. Afterwards `seconds_as_it_went` is what would have been
+    quoted for those that were trained, to hold beside `actual_seconds`. `source` says whether the
+    rates come from past jobs on this machine or are assumed. Energy and CO2 are filled once there
+    is a meter.
     """
 
     machine: str
     source: Literal["measured", "assumed"]
     jobs: int  # past jobs on this machine behind the rates
     seconds: float
-    seconds_low: float | None = None
-    seconds_high: float
-    seconds_longest: float | None = None
+    seconds_shortest: float
+    seconds_longest: float
     tokens: int
     memory: int
     disk: int
     energy_kwh: float | None = None
     co2_kg: float | None = None
     stages: list[QuotedStage]
+    seconds_as_it_went: float | None = None
     actual_seconds: float | None = None
     actual_tokens: int | None = None
     actual_memory: int | None = None

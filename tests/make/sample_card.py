@@ -166,7 +166,7 @@ def quote() -> QuoteCard:
     )  # fmt: skip
     return QuoteCard(
         machine="2 cores, x86_64", source="measured", jobs=4, seconds=190.0,
-        seconds_low=121.0, seconds_high=298.0, seconds_longest=412.0,
+        seconds_shortest=121.0, seconds_longest=412.0, seconds_as_it_went=204.0,
         tokens=2_100_000, memory=1_450_000_000, disk=212_000_000,
         stages=[QuotedStage(name=name, quoted=a, actual=b) for name, a, b in stages],
         actual_seconds=211.9, actual_tokens=2_304_000, actual_memory=1_310_000_000,
@@ -177,7 +177,13 @@ def quote() -> QuoteCard:
 def odd_quotes() -> dict[str, QuoteCard]:
     """Quotes of jobs that stopped early, with nothing known, or nothing quoted."""
     bare = quote().model_copy(update={"source": "assumed", "jobs": 0})
-    names = ("actual_seconds", "actual_tokens", "actual_memory", "actual_disk")
+    names = (
+        "seconds_as_it_went",
+        "actual_seconds",
+        "actual_tokens",
+        "actual_memory",
+        "actual_disk",
+    )
     stopped = bare.model_copy(
         update={
             "stages": [QuotedStage(name=HOSTILE, quoted=0.0), QuotedStage(name="b", quoted=3.0)],
@@ -189,9 +195,9 @@ def odd_quotes() -> dict[str, QuoteCard]:
             "stages": [],
             "seconds": 0.0,
             "tokens": 0,
-            "seconds_low": 0.0,
-            "seconds_high": math.inf,
+            "seconds_shortest": 0.0,
             "seconds_longest": math.inf,
+            "seconds_as_it_went": None,
         }
     )
     return {"assumed": bare, "stopped": stopped, "free": free}

@@ -24,20 +24,20 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def write(path: Path, **changes: Any) -> Path:
     """A file of records with some of it changed."""
-    whole = {"format": FORMAT, "jobs": 2, "speed": 1.0, "records": {}, "courses": [], "misses": []}
+    whole = {"format": FORMAT, "jobs": 2, "speed": 1.0, "records": {}, "courses": []}
     path.write_text(json.dumps(whole | changes))
     return path
 
 
 def test_what_is_remembered_is_there_for_the_next_run(state: Path) -> None:
     assert this_machine().jobs == 0
-    remember([(Work("rank", 2, 1e9), 3.0), (Work("rank", 1, 1e9), 1.0)], COURSE, -0.2)
+    remember([(Work("rank", 2, 1e9), 3.0), (Work("rank", 1, 1e9), 1.0)], COURSE)
     remember([])  # nothing was done: no job
     remember([(Work("pack", 1, 1e9), 1.0)])  # a job that was broken off has no course
     machine = this_machine()
     assert machine.jobs == 2
     assert machine.records["rank"] == [(2.0, 1e9, 3.0), (1.0, 1e9, 1.0)]
-    assert (machine.courses, machine.misses) == ([COURSE], [-0.2])
+    assert machine.courses == [COURSE]
     [file] = (state / "machines").iterdir()
     assert find_machine(str(file)).records == machine.records
 
@@ -85,7 +85,6 @@ def test_a_broken_file_of_records_is_named(text: str, tmp_path: Path) -> None:
         {"records": {"rank": [[1, 2]]}},
         {"courses": [{"score": "exact"}]},
         {"courses": [COURSE.as_dict() | {"course": {"trained": [2], "widths": [1], "chosen": 0}}]},
-        {"misses": ["much"]},
     ],
     ids=lambda change: next(iter(change)),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flyweight.make.rates import ASSUMED, RELATIVES, Rates, Record, Work, assumed, spread
+from flyweight.make.rates import ASSUMED, RELATIVES, Rates, Record, Work, assumed
 
 
 def records(count: int, kind: str, a: float, b: float, noise: float, seed: int = 0) -> list[Record]:
@@ -79,9 +79,3 @@ def test_more_work_takes_longer_and_never_less_than_nothing(seed: int) -> None:
         less = rates.seconds(Work("distil", tokens, flops))
         assert 0 < less < rates.seconds(Work("distil", 2 * tokens, 2 * flops))
         assert less <= rates.seconds(Work("distil", tokens + 1, flops))
-
-
-def test_misses_count_the_more_the_newer_they_are() -> None:
-    assert spread([], 0.5) == pytest.approx(0.5)
-    assert spread([0.3] * 30, 0.5) == pytest.approx(0.3, rel=0.25)
-    assert spread([1.0] * 5 + [0.1] * 5, 0.5) < spread([0.1] * 5 + [1.0] * 5, 0.5)

@@ -57,7 +57,7 @@ def test_rivals_are_told_of_after_the_verdict_and_the_quote_beside_what_came() -
     card = sample_card()
     text = " ".join(said(card).split())
     assert text.index(card.verdict.sentence) < text.index(rivals_sentence(card))
-    assert "quoted 3 min 10 s, took 3 min 32 s" in text
+    assert "quoted 3 min 10 s (3 min 24 s for the sizes that were trained), took" in text
     assert "quoted" not in said(sample_card(quote=None))
     lost = sample_card(rows=[*rows(), *rivals(scratch=0.99)])
     assert "A rival wins: " in said(lost)

@@ -1,4 +1,4 @@
-"""What is known of a machine: what past stages took, how jobs went, how far quotes missed.
+"""What is known of a machine: what past stages took, and how jobs went.
 
 The records lie in the user's state folder (FLYWEIGHT_STATE overrides), one file a machine; a copied
 file is a named machine elsewhere.
@@ -42,7 +42,6 @@ class Machine:
     accelerator: float = 1.0  # how much faster operations of training are than that
     records: dict[str, list[Record]] = field(default_factory=dict)
     courses: list[PastCourse] = field(default_factory=list)
-    misses: list[float] = field(default_factory=list)  # log of taken over quoted seconds, by job
 
     def rates(self) -> Rates:
         """How long stages take here."""
@@ -54,12 +53,7 @@ class Machine:
         logs = [math.log(taken / foretold) for foretold, _, taken in records[-5:]]
         return math.exp(float(np.median(logs))) if logs else 1.0
 
-    def learn(
-        self,
-        done: Sequence[tuple[Work, float]],
-        course: PastCourse | None = None,
-        miss: float | None = None,
-    ) -> None:
+    def learn(self, done: Sequence[tuple[Work, float]], course: PastCourse | None = None) -> None:
         """Take up what the stages of one more job took, and how the whole of it went, if known."""
         for work, seconds in done:
             kept = [*self.records.get(work.kind, []), (work.tokens, work.flops, seconds)]
@@ -67,8 +61,6 @@ class Machine:
         self.jobs += bool(done)
         if course is not None:
             self.courses = [*self.courses, course][-JOBS_KEPT:]
-        if miss is not None:
-            self.misses = [*self.misses, miss][-JOBS_KEPT:]
 
 
 def this_machine() -> Machine:
@@ -93,16 +85,12 @@ def find_machine(name: str) -> Machine:
     )
 
 
-def remember(
-    done: Sequence[tuple[Work, float]],
-    course: PastCourse | None = None,
-    miss: float | None = None,
-) -> None:
+def remember(done: Sequence[tuple[Work, float]], course: PastCourse | None = None) -> None:
     """Add a job to this machine's records (see `Machine.learn`); nothing done, nothing written."""
     if not done:
         return
     machine = this_machine()
-    machine.learn(done, course, miss)
+    machine.learn(done, course)
     path = _file(machine.name)
     told = {
         "format": FORMAT,
@@ -110,7 +98,6 @@ def remember(
         "speed": machine.speed,
         "records": machine.records,
         "courses": [each.as_dict() for each in machine.courses],
-        "misses": machine.misses,
     }
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +121,6 @@ def _read(path: Path, name: str) -> Machine:
             speed,
             records=_records(told["records"]),
             courses=[PastCourse.from_dict(each) for each in told["courses"]],
-            misses=[float(each) for each in told["misses"]],
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise OptionError(f"{path}: not a machine's records ({error}). Remove it.") from error

@@ -8,7 +8,6 @@ of the kind's relatives, with none at all near those of the whole machine.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -124,12 +123,4 @@ class Rates:
         return float(np.median(middles)) if middles else towards
 
 
-def spread(misses: Sequence[float], guess: float, weight: float = 2.0) -> float:
-    """The typical size of misses (logarithms); a `guess` counts as `weight` of them."""
-    recent = np.asarray(misses, dtype=float)[::-1]
-    fading = 0.8 ** np.arange(len(recent))
-    total = float((fading * recent**2).sum()) + weight * guess**2
-    return math.sqrt(total / (float(fading.sum()) + weight))
-
-
-__all__ = ["ASSUMED", "Rates", "Record", "Work", "assumed", "spread"]
+__all__ = ["ASSUMED", "Rates", "Record", "Work", "assumed"]

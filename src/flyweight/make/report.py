@@ -179,10 +179,13 @@ def _quote(card: Card) -> dict[str, Any]:
     if quote is None:
         return {}
     stages = [value for each in quote.stages for value in (each.quoted, each.actual or 0.0)]
+    went = quote.seconds_as_it_went
+    trained = [("Time, had the sizes been known", went, quote.actual_seconds, words.seconds)]
     return {
         "longest": max(stages, default=0.0) or 1.0,
         "totals": [
             ("Time", quote.seconds, quote.actual_seconds, words.seconds),
+            *(trained if went is not None else []),
             ("Tokens", quote.tokens, quote.actual_tokens, words.quantity),
             ("Memory", quote.memory, quote.actual_memory, words.size),
             ("Disk", quote.disk, quote.actual_disk, words.size),

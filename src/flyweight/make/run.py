@@ -12,15 +12,15 @@ from flyweight.checkpoint import Checkpoint, open_checkpoint
 from flyweight.errors import FolderError, OptionError, TaskError, TeacherError
 from flyweight.folder import bytes_in, check_place, check_space, disk_errors
 from flyweight.make.challengers import find_rivals
-from flyweight.make.course import Course, PastCourse
+from flyweight.make.course import Course, PastCourse, works_of
 from flyweight.make.effort import BATCH, EFFORTS, default_steps
 from flyweight.make.footprint import LIBRARIES, disk, working_memory
 from flyweight.make.handover import Outcome, hand_over
 from flyweight.make.job import Job
 from flyweight.make.judge import try_on_test
-from flyweight.make.machine import find_machine, remember
+from flyweight.make.machine import Machine, find_machine, remember
 from flyweight.make.options import Options
-from flyweight.make.quote import make_quote, missed_by, settle
+from flyweight.make.quote import make_quote, seconds_of, settle
 from flyweight.make.rates import Work
 from flyweight.make.search import search
 from flyweight.make.show import show_result
@@ -45,6 +45,7 @@ class Plan:
     task: Task
     scorer: Scorer
     sizes: Sizes
+    machine: Machine
     quote: QuoteCard
     warnings: Sequence[str] = field(default=())
 
@@ -60,9 +61,10 @@ def prepare_job(options: Options, machine: str) -> Plan:
     effort = EFFORTS[options.effort]
     steps = options.steps or default_steps(len(task.train), effort)
     sizes = sizes_of(task, teacher, teacher.tokenizer(), options, steps, scoring)
-    quote = make_quote(sizes, effort, find_machine(machine))
+    known = find_machine(machine)
+    quote = make_quote(sizes, effort, known)
     warnings = check_evidence(task, options.bar, scoring)
-    return Plan(options, teacher, task, scoring, sizes, quote, warnings)
+    return Plan(options, teacher, task, scoring, sizes, known, quote, warnings)
 
 
 def run_job(plan: Plan) -> Card:
@@ -96,10 +98,10 @@ def run_job(plan: Plan) -> Card:
     return card
 
 
-def _remember(store: Store, course: PastCourse | None = None, miss: float | None = None) -> None:
+def _remember(store: Store, course: PastCourse | None = None) -> None:
     """Keep what was taken, for the next quote; a job does not fail by that."""
     try:
-        remember(store.fresh, course, miss)
+        remember(store.fresh, course)
     except FolderError as error:
         say(f"The next quote will not know of this job: {error}")
 
@@ -112,9 +114,11 @@ def _run(plan: Plan, store: Store) -> Card:
     trial = try_on_test(job, chosen)
     job.count_all()
     tokens = round(sum(job.steps_taken.values()) * BATCH * plan.sizes.tokens)
-    quote = settle(plan.quote, store.seconds, tokens, store.root)
+    course = course_of(found, chosen)
+    as_it_went = seconds_of(works_of(course, plan.sizes, job.effort), plan.machine.rates())
+    quote = settle(plan.quote, as_it_went, store.seconds, tokens, store.root)
     card = hand_over(job, Outcome(found, chosen, rivals, trial, quote))
-    _remember_all(plan, store, quote, course_of(found, chosen))
+    _remember_all(plan, store, quote, course)
     return card
 
 
@@ -126,8 +130,7 @@ def _remember_all(plan: Plan, store: Store, quote: QuoteCard, course: Course) ->
             (Work("memory", working_memory(sizes), 0.0), (quote.actual_memory or 0.0) - LIBRARIES),
             (Work("disk", disk(sizes, course), 0.0), float(quote.actual_disk or 0)),
         ]
-    past = PastCourse(sizes.score, sizes.bar, sizes.steps, course)
-    _remember(store, past, missed_by(quote))
+    _remember(store, PastCourse(sizes.score, sizes.bar, sizes.steps, course))
 
 
 def course_of(found: Found, chosen: Candidate) -> Course:

@@ -186,24 +186,27 @@ def fate(recovery: Recovery) -> str:
 
 
 def quote_line(quote: QuoteCard) -> str:
-    """The quote beside what came: "quoted 3 min 10 s, took 3 min 32 s"."""
+    """The quote beside what came: "quoted 3 min 10 s, took 3 min 32 s".
+
+    With what was quoted for the sizes that came to be trained, once that is known.
+    """
     said = f"quoted {seconds(quote.seconds)}"
+    if quote.seconds_as_it_went is not None and math.isfinite(quote.seconds_as_it_went):
+        said += f" ({seconds(quote.seconds_as_it_went)} for the sizes that were trained)"
     return said if quote.actual_seconds is None else f"{said}, took {seconds(quote.actual_seconds)}"
 
 
 def quote_range(quote: QuoteCard) -> str:
-    """How sure the quote was, "80 % between 1 min 40 s and 5 min 10 s, at the longest 7 min 0 s".
+    """What the time hangs on: "1 min 40 s if the smallest size passes, 5 min 10 s if none does".
 
-    Empty where it said nothing. Cards of old give the longest alone, as `seconds_high`.
+    Empty where the quote said nothing.
     """
-    said, longest = [], quote.seconds_longest
-    if quote.seconds_low is None:
-        longest = quote.seconds_high
-    elif math.isfinite(quote.seconds_high):
-        said.append(f"80 % between {seconds(quote.seconds_low)} and {seconds(quote.seconds_high)}")
-    if longest is not None and quote.seconds < longest < math.inf:
-        said.append(f"at the longest {seconds(longest)}")
-    return ", ".join(said)
+    if not math.isfinite(quote.seconds_longest):
+        return ""
+    return (
+        f"{seconds(quote.seconds_shortest)} if the smallest size passes at once, "
+        f"{seconds(quote.seconds_longest)} if every size is tried"
+    )
 
 
 def quote_rates(quote: QuoteCard) -> str:
