@@ -62,7 +62,7 @@ def _default(parameter: Any) -> str:
     if parameter.required:
         return "required"
     value = parameter.default
-    if value is None:
+    if value is None or value in ([], ()):
         return ""
     if isinstance(value, list | tuple):
         return f"`{' '.join(map(str, value))}`"

@@ -5,13 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from flyweight.checkpoint import Checkpoint
-    from flyweight.distill.pairing import Pairing
-    from flyweight.tasks.encode import Example
-    from flyweight.tasks.items import Item
 
 _ANSWER_MISSING = "Add one, or use `flyweight make`, where the teacher writes what is missing"
 
@@ -21,7 +14,10 @@ def distill(
     student: str,
     out: Path,
     *,
-    data: Path,
+    data: Path | None = None,
+    corpus: Sequence[str] = (),
+    corpus_share: float = 0.5,
+    row_length: int | None = None,
     steps: int = 500,
     batch_size: int = 32,
     learning_rate: float = 2e-3,
@@ -38,7 +34,7 @@ def distill(
     top_k: int = 64,
     seed: int = 0,
 ) -> Path:
-    """Train a student to answer as its teacher does, on the train items of your data.
+    """Train a student to answer as its teacher does, on your data's train items and on corpora.
 
     The loss is `kl` times a divergence from the teacher plus the rest as cross-entropy on the
     answers. The teacher runs once over the data, or in each step where --temperature,
@@ -48,9 +44,15 @@ def distill(
         teacher: A Hugging Face model folder, or a hub name.
         student: Likewise; it must have the teacher's tokenizer, or one that was cut from it.
         out: The folder to write.
-        data: JSONL or Parquet with prompt or messages, and answer.
+        data: JSONL or Parquet with prompt or messages, and answer; corpora alone if not given.
+        corpus: Texts or chats to learn from besides: a .txt, .jsonl or .parquet file, a folder of
+            such, or a data set on the hub. Once for each; read as far as the training goes.
+        corpus_share: The share of the tokens that come from corpora, each of them giving as much.
+        row_length: Tokens of the rows in which corpora and items are packed, none seeing another;
+            longer documents are cut. At most 512 if not given, or what the longest item needs.
         steps: Training steps.
-        batch_size: Items in a step.
+        batch_size: Items in a step. With corpora: as many tokens as so many items have; rows where
+            there are no items.
         learning_rate: The highest; it falls linearly to zero.
         loss: The divergence: forward-kl, reverse-kl or jsd; or cross-entropy, without the teacher.
         beta: Of jsd: near 0 it is like forward-kl, near 1 like reverse-kl; 0.5 if not given.
@@ -70,36 +72,51 @@ def distill(
         FlyweightError: Bad input, or a tokenizer that differs from the teacher's.
     """
     from flyweight.checkpoint import open_checkpoint, save_checkpoint
+    from flyweight.distill.corpora import Cutter, asked
+    from flyweight.distill.material import first_texts, item_rows, read_corpora, recorded
     from flyweight.distill.objectives import Aim
     from flyweight.distill.pairing import pair_up
+    from flyweight.distill.plan import planned
     from flyweight.distill.trainer import Schedule, train
-    from flyweight.distill.weights import TokenWeights, weighted_rows
+    from flyweight.distill.weights import TokenWeights
     from flyweight.errors import OptionError
     from flyweight.folder import check_place, new_folder
-    from flyweight.tasks.encode import encode_items
     from flyweight.tasks.items import refuse_unanswered
     from flyweight.tasks.read import read_task
 
     _check_options(steps, batch_size, learning_rate, prompt_weight, tool_weight)
     aim = Aim(loss, beta, kl, temperature, match_hidden, on_policy)
+    _check_data(data, corpus, corpus_share, row_length, on_policy, tool_weight)
     big, small = open_checkpoint(teacher), open_checkpoint(student)
     check_place(out)
-    task = read_task(data)
-    refuse_unanswered(task.train, data, _ANSWER_MISSING)
-    pairing = pair_up(big, small, [item.answer or "" for item in task.train])
-    examples = encode_items(pairing.tokenizer, task.train, task.name, big.context)
-    calls = [] if tool_weight == 1 else _calls(pairing.tokenizer, task.train, examples, data)
-    rows = weighted_rows(examples, TokenWeights(prompt_weight, 1.0, tool_weight), calls)
-    model = small.model()
-    if aim.live:
-        longest = max(len(example.answer) for example in examples)
-        objective = aim.beside(model, big.model(), longest, pairing.alignment, pairing.to_teacher)
+    task = read_task(data) if data else None
+    items = task.train if task else ()
+    refuse_unanswered(items, data, _ANSWER_MISSING)
+    pairing = pair_up(big, small, [*(item.answer or "" for item in items), *first_texts(corpus)])
+    weights = TokenWeights(prompt_weight, 1.0, tool_weight)
+    rows = item_rows(pairing.tokenizer, task, big.context, weights)
+    parts = [rows]  # of the items, then of each corpus
+    plan = planned(
+        rows, steps=steps, batch_size=batch_size, share=corpus_share, row_length=row_length,
+        context=min(big.context, small.context),
+    ) if corpus else None  # fmt: skip
+    if plan:
+        cutter = Cutter(pairing.tokenizer, plan.length, weights, asked(task))
+        parts += read_corpora(corpus, cutter, plan.tokens)
+    model, live = small.model(), big.model() if aim.live else None
+    if live is not None:
+        longest = max((len(row["input_ids"]) - row["prompt_length"] for row in rows), default=1)
+        objective = aim.beside(model, live, longest, pairing.alignment, pairing.to_teacher)
     else:
         objective = aim.without_teacher(pairing.alignment)
     if aim.recorded:
-        rows = _recorded(big, rows, pairing, (cache, cache_budget, top_k))
+        parts = recorded(big, parts, pairing, cache, cache_budget, top_k)
     elif cache is not None or cache_budget is not None:
         raise OptionError("--cache and --cache-budget: nothing is recorded with these options.")
+    rows = parts[0]
+    if plan:
+        models = [each for each in (model, live) if each is not None]
+        rows, batch_size = plan.rows(parts[0], parts[1:], models, seed)
     schedule = Schedule(steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
     train(model, rows, objective, schedule, "Distilling")
     with new_folder(out) as folder:
@@ -119,59 +136,26 @@ def _check_options(
             raise OptionError(f"{name} is {weight}: give a number from 0 on.")
 
 
-def _calls(
-    tokenizer: Any, items: Sequence[Item], examples: Sequence[Example], data: Path
-) -> list[list[tuple[int, int]]]:
-    """The tool calls of each row; OptionError where there is none to weigh."""
-    from flyweight.distill.weights import CALLS, find_calls
+def _check_data(
+    data: Path | None,
+    corpus: Sequence[str],
+    share: float,
+    row_length: int | None,
+    on_policy: float,
+    tool_weight: float,
+) -> None:
     from flyweight.errors import OptionError
 
-    found = [
-        find_calls(tokenizer, item.answer or "", example.prompt_length)
-        for item, example in zip(items, examples, strict=True)
-    ]
-    if not any(found):
-        marks = ", ".join(begin for begin, _ in CALLS)
+    if data is None and not corpus:
+        raise OptionError("--data or --corpus is needed: there is nothing to learn from.")
+    if not 0 < share < 1:
+        raise OptionError(f"--corpus-share is {share}: give a number between 0 and 1.")
+    if not corpus and row_length is not None:
+        raise OptionError("--row-length: only corpora are packed into rows. Give a --corpus.")
+    if corpus and on_policy:
         raise OptionError(
-            f"--tool-weight: no train answer of {data} calls a tool (by {marks}). Leave it out."
+            "--on-policy and --corpus: the student answers the prompts of items, one a row. "
+            "Give one of them."
         )
-    return found
-
-
-def _recorded(
-    big: Checkpoint,
-    rows: list[dict[str, Any]],
-    pairing: Pairing,
-    keep: tuple[Path | None, str | None, int],
-) -> list[dict[str, Any]]:
-    """The rows with what the teacher says about them, which reads them in its own ids.
-
-    `keep`: where it is kept, in how many bytes at most, and how many tokens at each place.
-    """
-    from flyweight.distill.cache import cache_folder, record
-    from flyweight.distill.wish import Wish
-    from flyweight.folder import bytes_of, sha256_of
-    from flyweight.progress import say
-
-    cache, budget, top_k = keep
-    most = None if budget is None else bytes_of(budget, "--cache-budget")
-    heard = rows
-    if pairing.to_teacher is not None:
-        ids = pairing.to_teacher.numpy()
-        heard = [row | {"input_ids": ids[row["input_ids"]]} for row in rows]
-    source = {
-        "teacher": big.sha256(),
-        "tokenizer": big.tokenizer_sha256(),
-        "config": sha256_of(big.path / "config.json"),
-    }
-    wish = Wish(heard, source, big.shape.vocabulary, top_k)
-    found = record((cache or cache_folder()) / wish.name, wish, big.model, budget=most)
-    if not found.written:
-        say(f"The teacher is not run: what it says is known from before ({found.place}).")
-    else:
-        say(f"What the teacher says is kept for the next time in {found.place}.")
-    say(str(found))
-    said = found.rows()
-    for row, own in zip(said, rows, strict=True):
-        row["input_ids"] = own["input_ids"]
-    return said
+    if data is None and tool_weight != 1:
+        raise OptionError("--tool-weight is for the answers of --data. Leave it out.")
