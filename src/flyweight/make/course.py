@@ -29,7 +29,7 @@ from flyweight.make.workload import (
 )
 
 WIDTHS = 3  # that a shape which passes is measured at
-GUESSED = 1.0  # what the guesses weigh in all; a past job just like the new one weighs 1
+GUESSED = 0.5  # what the guesses weigh in all; a past job just like the new one weighs 1
 
 
 @dataclass(frozen=True)
