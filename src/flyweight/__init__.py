@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from flyweight.errors import FlyweightError
 
 if TYPE_CHECKING:
+    from flyweight.distill.advise import advise
     from flyweight.distill.verb import distill
     from flyweight.make.compare import compare
     from flyweight.make.evaluate import eval  # noqa: A004
@@ -31,6 +32,7 @@ VERBS = {
     "make": "flyweight.make.verb",
     "prune": "flyweight.make.prune",
     "distill": "flyweight.distill.verb",
+    "advise": "flyweight.distill.advise",
     "pack": "flyweight.runtime.pack",
     "eval": "flyweight.make.evaluate",
     "chat": "flyweight.runtime.chat",
@@ -70,6 +72,7 @@ __all__ = [
     "VERBS",
     "FlyweightError",
     "__version__",
+    "advise",
     "chat",
     "compare",
     "distill",

@@ -1,0 +1,113 @@
+"""What probes of corpora need, read once, and the probe itself: a short training, read on dev."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flyweight.checkpoint import Checkpoint, open_checkpoint
+from flyweight.distill.corpora import Cutter, asked
+from flyweight.distill.material import first_texts, item_rows, read_corpora, recorded
+from flyweight.distill.objectives import Aim
+from flyweight.distill.pairing import pair_up
+from flyweight.distill.plan import Plan, planned
+from flyweight.distill.trainer import Row, Schedule, train
+from flyweight.distill.weights import PROMPT_WEIGHT, TokenWeights
+from flyweight.runtime.forced import Pair, answer_bits
+from flyweight.tasks.encode import encode_items
+from flyweight.tasks.items import refuse_unanswered
+from flyweight.tasks.read import read_task
+
+MOST_DEV = 1000  # items that are read after each probe: more would cost more than the training
+Mix = tuple[tuple[str, ...], float]  # corpora, and their share
+
+
+@dataclass(frozen=True)
+class Bench:
+    """All that a probe needs: rows of the task and of each corpus, the student, the dev items."""
+
+    student: Checkpoint
+    items: Sequence[Row]
+    corpora: Mapping[str, Sequence[Row]]
+    plan: Plan
+    schedule: Schedule
+    objective: Any
+    dev: Sequence[Pair]
+    groups: Sequence[str]
+
+    @classmethod
+    def of(
+        cls,
+        teacher: str,
+        student: str,
+        data: Path,
+        corpora: Sequence[str],
+        largest: float,
+        schedule: Schedule,
+        aim: Aim,
+        cache: Path | None,
+    ) -> Bench:
+        """Everything read and recorded, of each corpus as much as the `largest` share takes."""
+        big, small = open_checkpoint(teacher), open_checkpoint(student)
+        task = read_task(data)
+        dev = task.dev[:MOST_DEV]
+        for part in (task.train, dev):
+            refuse_unanswered(part, data, "Add one: the probes read the loss of answers")
+        texts = [item.answer or "" for item in task.train]
+        pairing = pair_up(big, small, [*texts, *first_texts(corpora)])
+        tokenizer, weights = pairing.tokenizer, TokenWeights(PROMPT_WEIGHT)
+        items = item_rows(tokenizer, task, big.context, weights)
+        plan = planned(
+            items,
+            steps=schedule.steps,
+            batch_size=schedule.batch_size,
+            share=largest,
+            row_length=None,
+            context=min(big.context, small.context),
+        )
+        cutter = Cutter(tokenizer, plan.length, weights, asked(task))
+        # each is probed alone, and so may be all that is read besides the items
+        read = [rows for source in corpora for rows in read_corpora([source], cutter, plan.tokens)]
+        parts = [items, *read]
+        if aim.recorded:
+            parts = recorded(big, parts, pairing, cache)
+        examples = encode_items(tokenizer, dev, task.name, big.context)
+        pairs = [(each.prompt, each.answer) for each in examples]
+        named = dict(zip(corpora, parts[1:], strict=True))
+        objective = aim.without_teacher(pairing.alignment)
+        groups = [item.group for item in dev]
+        return cls(small, parts[0], named, plan, schedule, objective, pairs, groups)
+
+    @property
+    def dev_tokens(self) -> int:
+        """The tokens of the dev answers."""
+        return sum(len(answer) for _, answer in self.dev)
+
+    @property
+    def tokens(self) -> int:
+        """The tokens that a probe is trained on, padding included."""
+        return self.plan.steps * self.plan.batch_size * self.plan.length
+
+    def probe(self, mix: Mix, seed: int) -> np.ndarray:
+        """float [n]: the nats of each dev answer after a training on a mix."""
+        names, share = mix
+        plan = Plan(self.plan.length, self.plan.batch_size, self.plan.steps, share)
+        model = self.student.model()
+        chosen = [self.corpora[name] for name in names]
+        rows, batch_size = plan.rows(self.items, chosen, [model], seed)
+        schedule = Schedule(
+            steps=plan.steps,
+            batch_size=batch_size,
+            learning_rate=self.schedule.learning_rate,
+            seed=seed,
+        )
+        called = f"{' + '.join(Path(name).name for name in names)} {share:.0%}" if names else "Task"
+        train(model, rows, self.objective, schedule, f"{called}, seed {seed}")
+        return answer_bits(model, self.dev, title="") * np.log(2)
+
+
+__all__ = ["Bench", "Mix"]
