@@ -41,6 +41,24 @@ def test_text_and_log_probabilities_are_those_of_transformers(
             assert probability == pytest.approx(float(expected[position, i]), abs=0.03)
 
 
+def test_drawn_tokens_follow_the_model_s_probabilities_and_the_seed(
+    engine: LlamaEngine, tiny_llama: Path, prompts: list[list[int]]
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([prompts[0]])).logits[0, -1]
+    drawn = engine.generate_many(
+        [prompts[0]] * 600, 1, temperature=0.5, seeds=range(600)
+    )  # an end is drawn as well
+    said = [each.stop_id if each.stop_id is not None else each.ids[0] for each in drawn]
+    expected = (logits / 0.5).softmax(-1)
+    for token in expected.topk(3).indices.tolist():
+        share, wanted = said.count(token) / len(said), float(expected[token])
+        assert abs(share - wanted) < 4 * (wanted * (1 - wanted) / len(said)) ** 0.5 + 0.01
+    [again] = engine.generate_many([prompts[0]], 1, temperature=0.5, seeds=[41])
+    assert again.ids == drawn[41].ids
+
+
 def test_streams_and_streaming_answer_alike(
     engine: LlamaEngine,
     prompts: list[list[int]],

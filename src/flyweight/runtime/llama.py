@@ -1,8 +1,9 @@
-"""llama.cpp in this process: token ids in, token ids out, greedy, one stream or several.
+"""llama.cpp in this process: token ids in, token ids out, one stream or several.
 
 The engine is xllamacpp's in-process server. Prompts go in as ids, so that neither its tokenizer nor
-its chat template can come between what the model was trained on and what it is given. Greedy means
-the one token of highest logit: the sampler chain is `top_k` with k = 1 and nothing else.
+its chat template can come between what the model was trained on and what it is given. Greedy, as it
+is unless a temperature is given, means the one token of highest logit: the sampler chain is `top_k`
+with k = 1 and nothing else.
 """
 
 from __future__ import annotations
@@ -122,14 +123,19 @@ class LlamaEngine(AbstractContextManager["LlamaEngine"]):
         stop_ids: Collection[int] = (),
         top: int = 0,
         reuse: bool = False,
+        temperature: float = 0.0,
+        seed: int = 0,
     ) -> Generation:
         """The greedy answer to a prompt of token ids, at most `max_tokens` long.
 
         It ends at the file's end-of-text tokens and at any of `stop_ids`; `top` asks for that many
-        log-probabilities a token; `reuse` keeps what the stream's last prompt has in common.
+        log-probabilities a token; `reuse` keeps what the stream's last prompt has in common. Above
+        a `temperature` of 0 it is drawn at random, with `seed`, from the whole vocabulary.
         Raises EngineError if it does not fit.
         """
         request = self._request(prompt, max_tokens, reuse) | {"n_probs": top}
+        if temperature > 0:
+            request |= {"samplers": ["temperature"], "temperature": temperature, "seed": seed}
         generation = _generation(_checked(self._open.handle_completions(request)))
         ends = [place for place, i in enumerate(generation.ids) if i in stop_ids]
         if not ends:
@@ -193,17 +199,24 @@ class LlamaEngine(AbstractContextManager["LlamaEngine"]):
         *,
         stop_ids: Collection[int] = (),
         top: int = 0,
+        temperature: float = 0.0,
+        seeds: Sequence[int] | None = None,
         on_done: Callable[[], object] = lambda: None,
     ) -> list[Generation]:
-        """The greedy answers to many prompts, `streams` at a time, in the prompts' order."""
+        """The answers to many prompts, `streams` at a time, in the prompts' order; see `generate`.
 
-        def one(prompt: Sequence[int]) -> Generation:
-            generation = self.generate(prompt, max_tokens, stop_ids=stop_ids, top=top)
+        `seeds` has one for each prompt.
+        """
+
+        def one(prompt: Sequence[int], seed: int) -> Generation:
+            generation = self.generate(
+                prompt, max_tokens, stop_ids=stop_ids, top=top, temperature=temperature, seed=seed
+            )
             on_done()
             return generation
 
         with ThreadPoolExecutor(self.streams) as pool:
-            return list(pool.map(one, prompts))
+            return list(pool.map(one, prompts, [0] * len(prompts) if seeds is None else seeds))
 
     def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
         """The ids into which llama.cpp splits a text; special tokens in it are recognised."""
