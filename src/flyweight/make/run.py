@@ -30,7 +30,8 @@ from flyweight.make.workload import Sizes, sizes_of
 from flyweight.progress import say
 from flyweight.tasks.enough import check_evidence
 from flyweight.tasks.items import Task
-from flyweight.tasks.read import read_task
+from flyweight.tasks.leaks import leak_warnings
+from flyweight.tasks.read import read_task, unit_of
 from flyweight.tasks.score import Scorer, scorer
 
 BAD_INPUT = (TaskError, TeacherError, OptionError)  # nothing is kept of a job that had no chance
@@ -63,7 +64,11 @@ def prepare_job(options: Options, machine: str) -> Plan:
     sizes = sizes_of(task, teacher, teacher.tokenizer(), options, steps, scoring)
     known = find_machine(machine)
     quote = make_quote(sizes, effort, known)
-    warnings = check_evidence(task, options.bar, scoring)
+    unit = unit_of(options.task)
+    warnings = [
+        *check_evidence(task, options.bar, scoring),
+        *leak_warnings(task.train, task.test, options.task.name, unit),
+    ]
     return Plan(options, teacher, task, scoring, sizes, known, quote, warnings)
 
 

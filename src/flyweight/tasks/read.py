@@ -40,8 +40,7 @@ def read_task(path: Path | str) -> Task:
     """
     path = Path(path)
     _refuse_unreadable(path)
-    parquet = _is_parquet(path)
-    unit, records = ("row", _metered_parquet(path)) if parquet else ("line", _jsonl(path))
+    unit, records = unit_of(path), records_of(path)
     items: list[Item] = []
     splits: list[str | None] = []
     with closing(records):  # an error must not leave a progress bar running
@@ -55,6 +54,16 @@ def read_task(path: Path | str) -> Task:
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Task(path.stem, **parts, sha256=sha256, test_sha256=content_sha256(parts["test"]))
+
+
+def unit_of(path: Path) -> str:
+    """What a place in this file is called."""
+    return "row" if _is_parquet(path) else "line"
+
+
+def records_of(path: Path) -> Records:
+    """What stands at each place of a task file that can be read, as it stands there."""
+    return _metered_parquet(path) if _is_parquet(path) else _jsonl(path)
 
 
 def _refuse_unreadable(path: Path) -> None:
