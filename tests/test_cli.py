@@ -26,7 +26,7 @@ HEAVY = {"torch", "transformers", "datasets", "matplotlib", "scipy", "xllamacpp"
 def parsed(verb: str) -> list[Any]:
     """The command's parameters as the shell's parser has them, without --help."""
     group: Any = typer.main.get_command(cli.application())
-    return [each for each in group.commands[verb].params if each.name != "help"]
+    return [each for each in group.commands[verb.replace("_", "-")].params if each.name != "help"]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -94,7 +94,7 @@ def test_version_is_that_of_the_project_file() -> None:
 def test_without_a_command_it_prints_help_and_succeeds() -> None:
     done = run()
     assert done.returncode == 0
-    assert all(verb in done.stdout for verb in flyweight.VERBS)
+    assert all(verb.replace("_", "-") in done.stdout for verb in flyweight.VERBS)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flyweight.make.prune import prune
     from flyweight.make.status import status
     from flyweight.make.verb import make
+    from flyweight.make.written import write_data
     from flyweight.runtime.chat import chat
     from flyweight.runtime.pack import pack
 
@@ -32,6 +33,7 @@ VERBS = {
     "make": "flyweight.make.verb",
     "prune": "flyweight.make.prune",
     "distill": "flyweight.distill.verb",
+    "write_data": "flyweight.make.written",
     "advise": "flyweight.distill.advise",
     "pack": "flyweight.runtime.pack",
     "eval": "flyweight.make.evaluate",
@@ -82,4 +84,5 @@ __all__ = [
     "pack",
     "prune",
     "status",
+    "write_data",
 ]

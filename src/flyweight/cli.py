@@ -50,7 +50,7 @@ def application() -> typer.Typer:
     app.callback(invoke_without_command=True)(_root)
     for verb in flyweight.VERBS:
         function = getattr(flyweight, verb)
-        app.command(verb, help=description(function))(command(function))
+        app.command(verb.replace("_", "-"), help=description(function))(command(function))
     return app
 
 
