@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flyweight.tasks.items import Task
 
 _ANSWER_MISSING = "Add one, or use `flyweight make`, where the teacher writes what is missing"
 
@@ -92,6 +96,7 @@ def distill(
     task = read_task(data) if data else None
     items = task.train if task else ()
     refuse_unanswered(items, data, _ANSWER_MISSING)
+    _warn_of_leaks(task, data)
     pairing = pair_up(big, small, [*(item.answer or "" for item in items), *first_texts(corpus)])
     weights = TokenWeights(prompt_weight, 1.0, tool_weight)
     rows = item_rows(pairing.tokenizer, task, big.context, weights)
@@ -122,6 +127,18 @@ def distill(
     with new_folder(out) as folder:
         save_checkpoint(model, pairing.tokenizer, folder)
     return out
+
+
+def _warn_of_leaks(task: Task | None, data: Path | None) -> None:
+    """Say where train items are nearly test items; copies were refused when they were read."""
+    from flyweight.progress import say
+    from flyweight.tasks.leaks import leak_warnings
+    from flyweight.tasks.read import unit_of
+
+    if task is not None and data is not None:
+        file = Path(data)
+        for warning in leak_warnings(task.train, task.test, file.name, unit_of(file)):
+            say(warning)
 
 
 def _check_options(
