@@ -109,7 +109,7 @@ def test_what_is_read_is_torchs_softmax(
     assert off.tokens == len(tails) == found.wish.tokens
     assert off.tail / off.tokens == pytest.approx(np.mean(tails), rel=1e-4)
     assert off.most_tail == pytest.approx(max(tails), rel=1e-4)
-    assert off.rounding / off.tokens == pytest.approx(np.mean(nats), rel=0.05)
+    assert 0.95 < off.rounding / off.tokens / np.mean(nats) < 1.3  # and of what is drawn
     assert max(nats) < 1.05 * off.most_rounding < 1e-3
     assert np.mean(hidden) <= off.hidden / off.tokens < 20 * np.mean(hidden)
     assert "nats" in str(found)

@@ -20,6 +20,7 @@ from typing import Any
 import platformdirs
 from filelock import FileLock, Timeout
 
+from flyweight.distill.drawn import Draw
 from flyweight.distill.head import head_of
 from flyweight.distill.packed import Columns, pack
 from flyweight.distill.reach import Reach
@@ -50,18 +51,24 @@ class Record:
         """How far off it is."""
         return Reach.of([shard.facts for shard in self.shards])
 
-    def rows(self) -> list[Row]:
-        """The rows with `top`, `indices` and `tail`, read from disk when they are asked for."""
+    def rows(self, *, drawn: bool = False) -> list[Row]:
+        """The rows with `top`, `indices` and `tail`, read from disk when they are asked for.
+
+        `drawn`: for forward KL, `top` and `indices` with the tokens drawn from the tail in place of
+        `tail` (drawn.py says what is right on average then).
+        """
         found: list[Row] = []
         for part, shard in zip(self.wish.parts, self.shards, strict=True):
-            found += said_rows([self.wish.rows[place] for place in part], shard.columns)
+            rows = [self.wish.rows[place] for place in part]
+            found += said_rows(rows, shard.columns, drawn=drawn)
         return found
 
     def __str__(self) -> str:
         wish = self.wish
         size = sum(array.nbytes for shard in self.shards for array in shard.columns.values())
+        besides = f" and {wish.drawn} drawn of the others" if wish.drawn else ""
         return (
-            f"{wish.tokens:,} tokens, the top {wish.k} of {wish.vocabulary:,}, "
+            f"{wish.tokens:,} tokens, the top {wish.k} of {wish.vocabulary:,}{besides}, "
             f"{size / 1e6:,.1f} MB. {self.reach}"
         )
 
@@ -153,7 +160,7 @@ def _write(place: Path, name: str, wish: Wish, load: Callable[[], Any]) -> Recor
             for number in missing:
                 facts = {"of": [name, number]}
                 rows = [wish.rows[i] for i in parts[number]]
-                columns, reach = _hear(teacher, rows, wish, running)
+                columns, reach = _hear(teacher, rows, wish, wish.draw(number), running)
                 facts |= reach.facts()
                 shards[number] = write_shard(_path(place, number), columns, facts)
     now = time.perf_counter() - started
@@ -176,12 +183,14 @@ def _check_teacher(teacher: Any, wish: Wish) -> None:
         )
 
 
-def _hear(teacher: Any, rows: Sequence[Row], wish: Wish, running: Bar) -> tuple[Columns, Reach]:
+def _hear(
+    teacher: Any, rows: Sequence[Row], wish: Wish, draw: Draw | None, running: Bar
+) -> tuple[Columns, Reach]:
     """The columns of a shard, and how far off they are."""
     reach = Reach()
 
     def said() -> Iterator[tuple[list[int], Columns]]:
-        for places, top in listen(teacher, rows, wish.k, temperature=wish.temperature):
+        for places, top in listen(teacher, rows, wish.k, temperature=wish.temperature, draw=draw):
             columns = pack(top, wish.vocabulary)
             reach.add(top, columns, wish.vocabulary)
             running.advance(len(places))

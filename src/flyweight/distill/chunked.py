@@ -13,6 +13,7 @@ core's cache, where a pass costs a tenth of what it costs in memory.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from flyweight.distill.alignment import select, select_into
 from flyweight.distill.divergences import Top, top_of
+from flyweight.distill.drawn import DRAWING, Draw, top_with_drawn
 from flyweight.distill.head import Head
 from flyweight.distill.judges import Judge
 
@@ -112,28 +114,47 @@ def _walk(
 
 @torch.no_grad()
 def top_from_hidden(
-    hidden: Tensor, head: Head, k: int, temperature: float = 1.0, budget: int = CHUNK_BYTES
+    hidden: Tensor,
+    head: Head,
+    k: int,
+    temperature: float = 1.0,
+    budget: int = CHUNK_BYTES,
+    draw: Draw | None = None,
 ) -> Top:
     """A teacher's k likeliest tokens at `hidden` [N, D], and their tail, chunk by chunk.
 
-    Products are taken in autocast's type, or else the head's; the result is fp32.
+    With `draw` also tokens of the tail: the same ones however large the chunks are. Products are
+    taken in autocast's type, or else the head's; the result is fp32.
     """
     dtype = _product_type(hidden, head.weight)
     exact = torch.promote_types(dtype, torch.float32)
     size = len(head.weight)
-    rows = chunk_rows(len(hidden), size * (dtype.itemsize + exact.itemsize), budget)
-    parts = []
+    each = dtype.itemsize + exact.itemsize + (DRAWING if draw else 0)
+    rows = chunk_rows(len(hidden), size * each, budget)
+    lots = draw.lots(len(hidden)).to(hidden.device).split(rows) if draw else None
+    parts: list[Top] = []
     with torch.autocast(hidden.device.type, enabled=False):
         head = head.to(dtype)
         buffer = torch.empty(rows, size, dtype=dtype, device=hidden.device)
-        for inputs in hidden.to(dtype).split(rows):
+        for number, inputs in enumerate(hidden.to(dtype).split(rows)):
             said = head.logits(inputs, buffer[: len(inputs)]).to(exact, copy=True)
             said = said if head.scaling is None else head.scaling(said)
-            parts.append(top_of(said, min(k, size), temperature))
-    log_p, indices, tail = (
-        torch.cat([getattr(part, name) for part in parts]) for name in ("log_p", "indices", "tail")
+            if draw is None or lots is None:
+                parts.append(top_of(said, min(k, size), temperature))
+            else:
+                parts.append(top_with_drawn(said, k, draw.count, lots[number], temperature))
+    drawn = [part.drawn for part in parts if part.drawn is not None]
+    return replace(_joined(parts), drawn=_joined(drawn) if drawn else None)
+
+
+def _joined(parts: list[Top]) -> Top:
+    """The tops of all chunks as one."""
+    tails = [part.tail for part in parts if part.tail is not None]
+    return Top(
+        torch.cat([part.log_p for part in parts]),
+        torch.cat([part.indices for part in parts]),
+        torch.cat(tails) if tails else None,
     )
-    return Top(log_p, indices, tail)
 
 
 def _product_type(hidden: Tensor, weight: Tensor) -> torch.dtype:

@@ -126,7 +126,8 @@ class Top:
     `tail` [n] is the logarithm of the others' mass; None: what is missing to 1. All are at the
     blend's temperature. `lost` bool [n, k] marks tokens that the student does not have, `log_mass`
     [n, 1] is what share of the tokens' mass the others have, and `log_p` and `tail` are relative to
-    that: made by `Alignment.top`, which says what the indices of lost tokens are.
+    that: made by `Alignment.top`, which says what the indices of lost tokens are. `drawn` are some
+    of the others, whose `log_p` [n, s] sum to the tail (drawn.py); losses take no notice of them.
     """
 
     log_p: Tensor
@@ -134,6 +135,7 @@ class Top:
     tail: Tensor | None = None
     lost: Tensor | None = None
     log_mass: Tensor | None = None
+    drawn: Top | None = None
 
     def __getitem__(self, rows: slice) -> Top:
         """The same of some positions, ready to compute with."""
@@ -151,11 +153,11 @@ def top_of(logits: Tensor, k: int, temperature: float = 1.0) -> Top:
     if temperature != 1:
         logits.div_(temperature)
     indices = logits.topk(k, dim=-1).indices
-    log_p, tail, _, _ = _events_(logits, indices, None)
+    log_p, tail, _, _ = events_(logits, indices, None)
     return Top(log_p, indices, tail[:, 0])
 
 
-def _events_(
+def events_(
     logits: Tensor, indices: Tensor, lost: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Log-probabilities [n, k] of the tokens `indices`; of the others [n, 1]; their sum; the norm.
@@ -192,7 +194,7 @@ def against_top_(
     if temperature != 1:
         student.div_(temperature)
     answer = student.gather(-1, targets[:, None])
-    log_q, tail_q, tail, norm = _events_(student, top.indices, top.lost)
+    log_q, tail_q, tail, norm = events_(student, top.indices, top.lost)
     events_q, events_p = _both(top, log_q, tail_q, student.shape[-1])
     beta, scale = blend.for_mass(top.log_mass)
     spare = torch.empty_like(events_q), torch.empty_like(events_q)
@@ -250,6 +252,7 @@ __all__ = [
     "against_top_",
     "cross_entropy_",
     "diverge_",
+    "events_",
     "log1mexp",
     "top_of",
 ]

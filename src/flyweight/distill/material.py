@@ -73,9 +73,11 @@ def recorded(
     place: Path | None = None,
     budget: str | None = None,
     top_k: int = TOP_K,
+    drawn: bool = False,
 ) -> list[list[Row]]:
     """Each part with what the teacher says about it, by itself: items are recorded but once.
 
+    With `drawn` as forward KL needs it (`Record.rows`), otherwise as any divergence can have it.
     It is kept in `place` (the user's cache if None), all of it within `budget` bytes.
     """
     load = cache(big.model)
@@ -87,7 +89,7 @@ def recorded(
             continue
         found = _record(big, load, rows, pairing, place or cache_folder(), most, top_k)
         most = None if most is None else max(0, most - found.wish.bytes())
-        said.append(found.rows())
+        said.append(found.rows(drawn=drawn))
         for row, own in zip(said[-1], rows, strict=True):
             row["input_ids"] = own["input_ids"]
     return said

@@ -93,6 +93,11 @@ class Aim:
         """Whether a record of what the teacher says is all that is needed of it."""
         return not self.live and self.loss != ANSWERS
 
+    @property
+    def drawn(self) -> bool:
+        """Whether what is drawn from the tail serves: the gradient is linear in p."""
+        return self.recorded and self.blend.beta == 0
+
     def without_teacher(self, alignment: Alignment | None = None) -> Objective:
         """The objective on recorded rows, or on plain ones where no teacher is asked."""
         if self.live:

@@ -7,6 +7,10 @@ weighs as much as what the teacher leaves to the others. Half precision needs a 
 to 1e-7 nats; this rounds to 1e-5 (the demo's teacher, and logits of deviation 3 to 6 over 128,256
 tokens), a thousandth of what a student ends with.
 
+The tokens that are drawn from the tail (drawn.py) are kept in the same way in columns of their own:
+they sum to the tail's mass, and all that stand for one mass stay equal. No mass is off by more than
+half a step, before all of them are brought to the sum.
+
 An index takes 16 bits, and a plane of k bits more for each bit that the vocabulary needs above.
 """
 
@@ -25,12 +29,24 @@ STEPS = 255
 FARTHEST = 80.0  # nats below the likeliest; beyond is as good as never
 SAID = ("top", "indices", "tail")  # what is unpacked
 LOW_BITS = 16
+DRAWN = "drawn_"  # begins the names of the columns of what is drawn
+MOST_DRAWN = 32  # with fewer a student ends farther from the live teacher's
+MOST_BYTES, USUAL = 300, 64  # of a token, up to 262,144, at this k: fewer are drawn for longer ids
 
 
-def bytes_a_token(k: int, vocabulary: int) -> int:
-    """Bytes that the k likeliest of `vocabulary` tokens and their tail take, per token recorded."""
-    k = min(k, vocabulary)
-    return 3 * k + 8 + -(-_planes(vocabulary) * k // 8)
+def bytes_a_token(k: int, vocabulary: int, drawn: int = 0) -> int:
+    """Bytes a token recorded: the k likeliest of `vocabulary`, their tail, and some drawn of it."""
+    k, planes = min(k, vocabulary), _planes(vocabulary)
+    lists = [count for count in (k, drawn) if count]
+    return 4 + sum(3 * count + 4 + -(-planes * count // 8) for count in lists)
+
+
+def kept(k: int, vocabulary: int) -> tuple[int, int]:
+    """How many of the likeliest tokens are kept, and how many drawn beside k: all where it ends."""
+    drawn = MOST_DRAWN
+    while drawn and bytes_a_token(USUAL, vocabulary, drawn) > MOST_BYTES:
+        drawn -= 1
+    return (vocabulary, 0) if k + drawn >= vocabulary else (k, drawn)
 
 
 def _planes(vocabulary: int) -> int:
@@ -41,12 +57,20 @@ def _planes(vocabulary: int) -> int:
 def pack(top: Top, vocabulary: int) -> Columns:
     """The columns of a record of n tokens: each an array whose first dimension is n."""
     assert top.tail is not None
-    offsets = (top.log_p[:, :1] - top.log_p).clamp(0, FARTHEST)  # [n, k], falling probabilities
+    columns = {"tail": top.tail.float().numpy()} | _listed(top, vocabulary)  # [n], and of the top
+    if top.drawn is not None:
+        drawn = _listed(top.drawn, vocabulary)
+        columns |= {DRAWN + name: each for name, each in drawn.items()}
+    return columns
+
+
+def _listed(top: Top, vocabulary: int) -> Columns:
+    """The columns of tokens [n, k] and their falling masses, but for what these sum to."""
+    offsets = (top.log_p[:, :1] - top.log_p).clamp(0, FARTHEST)  # [n, k]
     reach = offsets[:, -1:]
     steps = (offsets / torch.where(reach > 0, reach, 1) * STEPS).round()
     indices = top.indices.numpy()
     columns = {
-        "tail": top.tail.float().numpy(),  # [n]
         "reach": reach[:, 0].float().numpy(),  # [n]
         "steps": steps.to(torch.uint8).numpy(),  # [n, k]
         "low": indices.astype(np.uint16),  # [n, k], what is above 16 bits cut off
@@ -58,28 +82,43 @@ def pack(top: Top, vocabulary: int) -> Columns:
     return columns
 
 
-def unpack(columns: Mapping[str, np.ndarray], rows: slice, key: str) -> Tensor:
+def unpack(
+    columns: Mapping[str, np.ndarray], rows: slice, key: str, *, drawn: bool = False
+) -> Tensor:
     """`top` float32 [n, k], `indices` int32 [n, k] or `tail` float32 [n] of the tokens `rows`.
 
-    The probabilities of `top` and `tail` sum to 1.
+    The probabilities of `top` and `tail` sum to 1. With `drawn`, what is drawn stands behind the
+    top [n, k + s] instead of the tail, and the probabilities of `top` sum to 1.
     """
+    tail = np.array(columns["tail"][rows])
     if key == "tail":
-        return torch.from_numpy(np.array(columns["tail"][rows]))
+        return torch.from_numpy(tail)
+    lists = ["", DRAWN] if drawn and DRAWN + "low" in columns else [""]
     if key == "indices":
-        return torch.from_numpy(_indices(columns, rows))
-    offsets = columns["steps"][rows] * (columns["reach"][rows, None] / np.float32(-STEPS))
-    mass = np.exp(offsets).sum(1, dtype=np.float64)
-    tail = np.minimum(columns["tail"][rows].astype(np.float64), -1e-12)
-    whole = np.log(-np.expm1(tail)) - np.log(mass)  # of what the tail leaves
-    offsets += whole[:, None].astype(np.float32)
-    return torch.from_numpy(offsets)
+        parts = [_indices(columns, rows, name) for name in lists]
+    else:
+        exact = np.minimum(tail.astype(np.float64), -1e-12)
+        wholes = {"": np.log(-np.expm1(exact)), DRAWN: exact}  # what each list sums to
+        parts = [_masses(columns, rows, name, wholes[name]) for name in lists]
+    return torch.from_numpy(np.concatenate(parts, axis=1))
 
 
-def _indices(columns: Mapping[str, np.ndarray], rows: slice) -> np.ndarray:
-    found = columns["low"][rows].astype(np.int32)
-    if "high" in columns:
+def _masses(
+    columns: Mapping[str, np.ndarray], rows: slice, name: str, whole: np.ndarray
+) -> np.ndarray:
+    """The log-probabilities float32 [n, k] of one list, whose logarithm of the sum is `whole`."""
+    reach = columns[name + "reach"][rows, None]
+    offsets = columns[name + "steps"][rows] * (reach / np.float32(-STEPS))
+    sums = np.exp(offsets).sum(1, dtype=np.float64)
+    offsets += (whole - np.log(sums))[:, None].astype(np.float32)
+    return offsets
+
+
+def _indices(columns: Mapping[str, np.ndarray], rows: slice, name: str) -> np.ndarray:
+    found = columns[name + "low"][rows].astype(np.int32)
+    if name + "high" in columns:
         n, k = found.shape
-        packed = columns["high"][rows]
+        packed = columns[name + "high"][rows]
         planes = packed.shape[1] * 8 // k
         bits = np.unpackbits(packed, axis=1, count=planes * k).reshape(n, planes, k)
         for plane in range(planes):
@@ -88,12 +127,15 @@ def _indices(columns: Mapping[str, np.ndarray], rows: slice) -> np.ndarray:
 
 
 def rounding(top: Top, columns: Columns) -> Tensor:
-    """float64 [n]: KL in nats from what was said to what was kept of it, the tail as one event."""
-    assert top.tail is not None
-    said = top.log_p.double()
-    kept = unpack(columns, slice(None), "top").double()
+    """float64 [n]: KL in nats from what was said to what was kept of it, the tail as it was drawn.
+
+    Where nothing was drawn it is one event.
+    """
+    lists = [top.log_p] if top.drawn is None else [top.log_p, top.drawn.log_p]
+    said = torch.cat(lists, -1).double()
+    again = unpack(columns, slice(None), "top", drawn=True).double()
     # the terms of the generalised KL are none of them negative: no cancellation between them
-    ratio = kept - said
+    ratio = again - said
     return (said.exp() * (torch.expm1(ratio) - ratio)).sum(-1)
 
 
@@ -114,4 +156,4 @@ def left_out(top: Top, vocabulary: int) -> tuple[Tensor, Tensor]:
     return mass, mass * uneven.clamp_min(0)
 
 
-__all__ = ["SAID", "Columns", "bytes_a_token", "left_out", "pack", "rounding", "unpack"]
+__all__ = ["SAID", "Columns", "bytes_a_token", "kept", "left_out", "pack", "rounding", "unpack"]

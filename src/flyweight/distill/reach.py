@@ -1,12 +1,18 @@
-"""How far a record is from what the teacher said: what its tail hides, and what rounding moves."""
+"""How far a record is from what the teacher said: what its tail hides, and what rounding moves.
+
+As one event the tail hides part of KL: that has a bound. Where some of it is drawn (drawn.py)
+nothing is hidden from forward KL: its gradient is right on average, and has a standard error.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from flyweight.distill.divergences import Top
+from flyweight.distill.drawn import variance
 from flyweight.distill.packed import Columns, left_out, rounding
 
 
@@ -14,7 +20,8 @@ from flyweight.distill.packed import Columns, left_out, rounding
 class Reach:
     """Sums over `tokens`: of the tail's mass, of a bound on the nats it hides, of the rounding.
 
-    See packed.py for what they bound. `most_*` are of the worst token.
+    See packed.py for what they bound. `chance` is of the variance of the gradient where tokens are
+    drawn, summed over the vocabulary. `most_*` are of the worst token.
     """
 
     tokens: int = 0
@@ -24,13 +31,17 @@ class Reach:
     most_hidden: float = 0.0
     rounding: float = 0.0
     most_rounding: float = 0.0
+    chance: float = 0.0
+    most_chance: float = 0.0
 
     def add(self, top: Top, columns: Columns, vocabulary: int) -> None:
         """Take up n more tokens: what was said, and how it is kept."""
         mass, hidden = left_out(top, vocabulary)
-        moved = rounding(top, columns)
+        chance = mass * 0 if top.drawn is None else variance(top.drawn)
+        of_each = {"tail": mass, "hidden": hidden, "chance": chance}
+        of_each["rounding"] = rounding(top, columns)
         self.tokens += len(mass)
-        for name, each in (("tail", mass), ("hidden", hidden), ("rounding", moved)):
+        for name, each in of_each.items():
             setattr(self, name, getattr(self, name) + float(each.sum()))
             setattr(self, f"most_{name}", max(getattr(self, f"most_{name}"), float(each.max())))
 
@@ -52,10 +63,18 @@ class Reach:
         tail, hidden, rounded = (
             each / self.tokens for each in (self.tail, self.hidden, self.rounding)
         )
+        drawn = ""
+        if self.chance:
+            usual, most = math.sqrt(self.chance / self.tokens), math.sqrt(self.most_chance)
+            drawn = (
+                " With those drawn of them the gradient of forward KL by a student's logits is "
+                f"right on average, its standard error (L2) {usual:.2g} a token, {most:.2g} at "
+                "most."
+            )
         return (
             f"Others than the top have {tail:.2g} of the mass on average, {self.most_tail:.2g} at "
             f"most; as one they hide at most {hidden:.2g} nats a token of KL from a student that "
-            f"is even there. Rounding: {rounded:.1g} nats, {self.most_rounding:.1g} at most."
+            f"is even there.{drawn} Rounding: {rounded:.1g} nats, {self.most_rounding:.1g} at most."
         )
 
 

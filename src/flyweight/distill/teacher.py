@@ -12,6 +12,7 @@ from flyweight.distill import trainer
 from flyweight.distill.attached import multiplied_in
 from flyweight.distill.chunked import top_from_hidden
 from flyweight.distill.divergences import Top
+from flyweight.distill.drawn import Draw
 from flyweight.distill.head import head_of
 from flyweight.distill.losses import wanted_hidden
 from flyweight.distill.packed import SAID, Columns, pack, unpack
@@ -36,20 +37,24 @@ class SaidRow(dict[str, Any]):
     """A training row with the teacher's word on its N wanted tokens, unpacked when asked for.
 
     `top` float32 [N, k], log-probabilities of the tokens `indices` int32 [N, k], and `tail`
-    float32 [N], the log of the others' mass.
+    float32 [N], the log of the others' mass. With `drawn` there is no tail: what was drawn of it
+    stands behind the top, [N, k + s], and all of `top` sums to 1.
     """
 
-    def __init__(self, row: Row, columns: Mapping[str, np.ndarray], tokens: slice) -> None:
+    def __init__(
+        self, row: Row, columns: Mapping[str, np.ndarray], tokens: slice, drawn: bool = False
+    ) -> None:
         super().__init__(row)
-        self._columns, self._tokens = columns, tokens
+        self._columns, self._tokens, self._drawn = columns, tokens, drawn
+        self._said = SAID[:2] if drawn else SAID
 
     def __missing__(self, key: str) -> Any:
-        if key not in SAID:
+        if key not in self._said:
             raise KeyError(key)
-        return unpack(self._columns, self._tokens, key)
+        return unpack(self._columns, self._tokens, key, drawn=self._drawn)
 
     def __contains__(self, key: object) -> bool:
-        return key in SAID or super().__contains__(key)
+        return key in self._said or super().__contains__(key)
 
     def get(self, key: str, default: Any = None) -> Any:
         try:
@@ -86,12 +91,13 @@ def listen(
     *,
     temperature: float = 1.0,
     batch_size: int = BATCH,
+    draw: Draw | None = None,
 ) -> Iterator[tuple[list[int], Top]]:
     """What the teacher says of the wanted tokens of each batch: the rows' places, and its top k.
 
     Batches are of rows of like length, in an order that the rows decide. The logits are computed
-    chunk by chunk. A row without a wanted token is left out. Raises TeacherError for logits that
-    are no numbers.
+    chunk by chunk. A row without a wanted token is left out. `draw` draws from the tail too. Raises
+    TeacherError for logits that are no numbers.
     """
     lengths = [len(row["input_ids"]) if wanted(row) else 0 for row in rows]
     with multiplied_in(trainer.fast_dtype(teacher.device.type), teacher):
@@ -100,7 +106,8 @@ def listen(
             batch = collate([_plain(rows[place]) for place in places])
             batch = {name: each.to(teacher.device) for name, each in batch.items()}
             with fast_math(batch["input_ids"]):
-                top = top_from_hidden(wanted_hidden(teacher, batch), head, k, temperature)
+                hidden = wanted_hidden(teacher, batch)
+                top = top_from_hidden(hidden, head, k, temperature, draw=draw)
             yield places, _checked(top)
 
 
@@ -111,7 +118,8 @@ def _checked(top: Top) -> Top:
         raise TeacherError(
             "the teacher's logits are no numbers (NaN or infinite). Download or save it again."
         )
-    return Top(top.log_p.cpu(), top.indices.cpu(), top.tail.cpu())
+    drawn = top.drawn and Top(top.drawn.log_p.cpu(), top.drawn.indices.cpu())
+    return Top(top.log_p.cpu(), top.indices.cpu(), top.tail.cpu(), drawn=drawn)
 
 
 def _plain(row: Row) -> Row:
@@ -153,13 +161,15 @@ def laid_out(rows: Sequence[Row], said: Iterable[tuple[list[int], Columns]]) -> 
     return columns
 
 
-def said_rows(rows: Sequence[Row], columns: Mapping[str, np.ndarray]) -> list[Row]:
-    """Rows whose wanted tokens, end to end, are those of the columns."""
+def said_rows(
+    rows: Sequence[Row], columns: Mapping[str, np.ndarray], *, drawn: bool = False
+) -> list[Row]:
+    """Rows whose wanted tokens, end to end, are those of the columns (`SaidRow`)."""
     found: list[Row] = []
     start = 0
     for row in rows:
         end = start + wanted(row)
-        found.append(SaidRow(row, columns, slice(start, end)))
+        found.append(SaidRow(row, columns, slice(start, end), drawn))
         start = end
     return found
 

@@ -115,7 +115,7 @@ def distill(
     else:
         objective = aim.without_teacher(pairing.alignment)
     if aim.recorded:
-        parts = recorded(big, parts, pairing, cache, cache_budget, top_k)
+        parts = recorded(big, parts, pairing, cache, cache_budget, top_k, aim.drawn)
     elif cache is not None or cache_budget is not None:
         raise OptionError("--cache and --cache-budget: nothing is recorded with these options.")
     rows = parts[0]

@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from flyweight.distill import trainer
-from flyweight.distill.packed import bytes_a_token
+from flyweight.distill.drawn import Draw
+from flyweight.distill.packed import bytes_a_token, kept
 from flyweight.distill.shard import HEADER
 from flyweight.distill.teacher import TOP_K, wanted
 from flyweight.distill.trainer import Row
 from flyweight.errors import NoSpace, OptionError, TaskError, TeacherError
 from flyweight.folder import free_bytes
 
-FORMAT = 1
+FORMAT = 2
 SHARD_TOKENS = 2**14  # of a shard, at least: what a kill can cost
 MOST_SHARDS = 128  # of a record, roughly: each is an open file while it is used
 ENTRY = 128  # bytes, at most, of a shard's line in the list of all
@@ -31,6 +33,7 @@ ENTRY = 128  # bytes, at most, of a shard's line in the list of all
 class Wish:
     """What a teacher is to be recorded on: its top `k` of `vocabulary` tokens for `rows`.
 
+    Of the others `drawn` are drawn; where k and they would be all, k is all and none is drawn.
     `source` (JSON values) says which teacher and tokenizer that is, by their hashes. Raises
     TaskError, OptionError or TeacherError where that cannot be.
     """
@@ -44,7 +47,7 @@ class Wish:
     def __post_init__(self) -> None:
         if self.k < 1 or not self.temperature > 0:
             raise OptionError(f"top {self.k} at temperature {self.temperature}: both are above 0.")
-        object.__setattr__(self, "k", min(self.k, self.vocabulary))
+        object.__setattr__(self, "k", kept(self.k, self.vocabulary)[0])
         if not self.tokens:
             raise TaskError("there is no token to learn. Give items with an answer.")
         largest = max(int(np.max(row["input_ids"])) for row in self.rows if len(row["input_ids"]))
@@ -63,6 +66,18 @@ class Wish:
     def tokens(self) -> int:
         """How many tokens are recorded."""
         return sum(self.counts)
+
+    @property
+    def drawn(self) -> int:
+        """How many tokens are drawn of the others."""
+        return kept(self.k, self.vocabulary)[1]
+
+    def draw(self, shard: int) -> Draw | None:
+        """How they are drawn in a shard: from its own numbers, the same each time it is written."""
+        if not self.drawn:
+            return None
+        seed = hashlib.sha256(f"{self.name} {shard}".encode()).digest()[:8]
+        return Draw(self.drawn, torch.Generator().manual_seed(int.from_bytes(seed, "little")))
 
     @cached_property
     def name(self) -> str:
@@ -89,7 +104,8 @@ class Wish:
 
     def bytes(self, k: int | None = None) -> int:
         """Bytes of the record on disk, at most; with another `k` on request."""
-        each = bytes_a_token(self.k if k is None else k, self.vocabulary)
+        top, drawn = kept(self.k if k is None else k, self.vocabulary)
+        each = bytes_a_token(top, self.vocabulary, drawn)
         return self.tokens * each + (HEADER + ENTRY) * (1 + len(self.parts))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flyweight.distill.packed import bytes_a_token
+from flyweight.distill.packed import bytes_a_token, kept
 from flyweight.distill.teacher import TOP_K
 from flyweight.make.course import Course
 from flyweight.make.effort import BATCH
@@ -38,4 +38,5 @@ def disk(sizes: Sizes, course: Course) -> float:
 def _records(sizes: Sizes) -> float:
     """Bytes of what the teacher said about the train items and some of dev."""
     items = sizes.items["train"] + min(RANKING, sizes.items["dev"])
-    return items * sizes.tokens * bytes_a_token(TOP_K, sizes.vocabulary)
+    top, drawn = kept(TOP_K, sizes.vocabulary)
+    return items * sizes.tokens * bytes_a_token(top, sizes.vocabulary, drawn)

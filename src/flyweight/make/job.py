@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from flyweight.checkpoint import Checkpoint, open_checkpoint, round_weights, save_checkpoint
-from flyweight.distill.cache import record
+from flyweight.distill.cache import Record, record
 from flyweight.distill.resume import Reading
 from flyweight.distill.teacher import PROMPT_WEIGHT, answer_rows
 from flyweight.distill.trainer import Row
@@ -207,18 +207,19 @@ class Job:
     @cached_property
     def train_rows(self) -> list[Row]:
         """The train items with what the teacher said about each token."""
-        return self._recorded(self.data.train.examples, PROMPT_WEIGHT)
+        return self._recorded(self.data.train.examples, PROMPT_WEIGHT).rows(drawn=True)
 
     @cached_property
     def _dev_rows(self) -> list[Row]:
-        return self._recorded(self.data.dev.examples[:RANKING], 0.0)
+        # not what is drawn: shapes are told apart by a divergence that is shown as such
+        return self._recorded(self.data.dev.examples[:RANKING], 0.0).rows()
 
     def count_all(self) -> None:
         """Look up the stages that a second run has no need to read: they took time as well."""
         _ = self.importance, self.train_rows, self._dev_rows
 
-    def _recorded(self, examples: Sequence[Example], prompt_weight: float) -> list[Row]:
-        """Rows with what the teacher said, read from disk when they are used.
+    def _recorded(self, examples: Sequence[Example], prompt_weight: float) -> Record:
+        """What the teacher said, read from disk when it is used.
 
         The stage grows: what a kill leaves of it is gone on from.
         """
@@ -240,7 +241,7 @@ class Job:
         else:
             self.store.journal.found("record", folder.name)
         self.store.spent("record", folder, found.seconds, work=work, now=found.now)
-        return found.rows()
+        return found
 
     def _forward_work(self, kind: str, items: int) -> Work:
         return workload.read_work(kind, items, self.teacher.parameters, self.sizes)

@@ -14,6 +14,7 @@ from flyweight.anatomy import Shape
 from flyweight.distill.losses import Distillation, Objective
 from flyweight.distill.resume import Trained, newest_checkpoint
 from flyweight.distill.trainer import Probe, Schedule, train
+from flyweight.distill.wish import FORMAT
 from flyweight.errors import ParityError
 from flyweight.folder import GGUF_NAMES
 from flyweight.make.effort import BATCH, KL, LEARNING_RATE
@@ -92,7 +93,12 @@ def distillation(job: Job, contender: Contender) -> Lesson:
         learning_rate=LEARNING_RATE,
         seed=job.options.seed,
     )
-    told = {"shape": contender.ranked.shape.as_dict(), "kl": KL, "schedule": asdict(schedule)}
+    told = {
+        "shape": contender.ranked.shape.as_dict(),
+        "kl": KL,
+        "schedule": asdict(schedule),
+        "record": FORMAT,
+    }
     return Lesson(
         "distil",
         contender.label,
