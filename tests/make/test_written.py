@@ -93,7 +93,9 @@ def test_after_a_kill_it_goes_on_and_ends_the_same(
 ) -> None:
     out = tmp_path / "out.jsonl"
     task = write_rows(tmp_path / "task.jsonl", task_rows())
-    job = {"teacher": teacher, "out": out, "task": task, "items": 20, "way": "own"}
+    job: dict[str, Any] = {
+        "teacher": teacher, "out": out, "task": task, "items": 20, "way": "own",
+    }  # fmt: skip
     assert not run_until(dict(job), stage, tmp_path / "log")
     assert not out.exists()
     flyweight.write_data(**job)
@@ -156,7 +158,7 @@ def test_bad_input_leaves_nothing(
     (tmp_path / "folder").mkdir()
     write_rows(tmp_path / "task.jsonl", task_rows())
     before = sorted(tmp_path.rglob("*"))
-    job = {"out": "out.jsonl", "task": "task.jsonl"} | change
+    job: dict[str, Any] = {"out": "out.jsonl", "task": "task.jsonl"} | change
     job |= {name: tmp_path / job[name] for name in ("out", "task")}
     with pytest.raises(error, match=words):
         flyweight.write_data(str(tiny_llama), **job)
