@@ -130,7 +130,7 @@ def test_a_corpus_that_asks_the_test_is_refused(
 ) -> None:
     line = next(n for n, each in enumerate(data.read_text().splitlines(), 1) if "test: " in each)
     leak = tmp_path / "leak.jsonl"
-    leak.write_text('{"text": "fine"}\n{"prompt": "test: the pump 0", "answer": "oil"}\n')
+    leak.write_text('{"text": "fine"}\n{"prompt": "Test:  the pump 0", "answer": "oil"}\n')
     with pytest.raises(TaskError, match=rf"leak.jsonl, line 2: asks what .* on line {line} "):
         flyweight.distill(
             str(tiny_llama), str(student), tmp_path / "out", data=data, corpus=[str(leak)]

@@ -14,9 +14,10 @@ from flyweight.distill.trainer import Row
 from flyweight.distill.weights import TokenWeights
 from flyweight.errors import TaskError
 from flyweight.progress import bar, say
+from flyweight.tasks import leaks
 from flyweight.tasks.conversation import encode_chat
 from flyweight.tasks.corpus import Document, documents
-from flyweight.tasks.items import Task, prompt_sha256
+from flyweight.tasks.items import Item, Task
 
 LEAST = 2  # tokens of a row: of one nothing is to be predicted
 
@@ -59,7 +60,7 @@ class Cutter:
         for turn, message in enumerate(document.messages):
             if message["role"] != "assistant" or not self.refused:
                 continue
-            line = self.refused.get(prompt_sha256(document.messages[:turn]))
+            line = self.refused.get(leaks.asked(Item(document.messages[:turn], None)))
             if line is not None:
                 raise TaskError(
                     f"{document.place}: asks what the task's test asks on line {line} (a leak). "
@@ -68,9 +69,9 @@ class Cutter:
 
 
 def asked(task: Task | None) -> dict[str, int]:
-    """What a task's test asks, hashed, and on which line: no corpus may ask it."""
+    """What a task's test asks, by whatever case and white space, and on which line."""
     items = task.test if task else ()
-    return {prompt_sha256(item.messages): item.line for item in reversed(items)}
+    return {leaks.asked(item): item.line for item in reversed(items)}
 
 
 def read_corpus(source: str, cutter: Cutter, tokens: int) -> list[Row]:
