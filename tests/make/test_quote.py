@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 import flyweight
+from flyweight.anatomy import Shape
 from flyweight.checkpoint import open_checkpoint
 from flyweight.errors import OptionError
 from flyweight.make.course import Course, PastCourse, likely_courses, longest_course, works_of
@@ -20,9 +21,12 @@ from flyweight.make.footprint import disk
 from flyweight.make.machine import Machine
 from flyweight.make.options import check_options
 from flyweight.make.quote import make_quote, settle
+from flyweight.make.rank import RankedShape
 from flyweight.make.rates import Work, assumed
+from flyweight.make.run import course_of
 from flyweight.make.show_quote import show_quote
 from flyweight.make.store import work_folder
+from flyweight.make.students import Contender, Found
 from flyweight.make.workload import Sizes, sizes_of
 from flyweight.tasks.read import read_task
 from flyweight.tasks.score import scorer
@@ -167,6 +171,18 @@ def test_a_job_that_asks_more_than_one_in_which_nothing_passed_is_like_it() -> N
     easier = replace(SIZES, bar=0.3, steps=800)
     assert all_failed.likeness(harder) == passed.likeness(easier) == 1
     assert all_failed.likeness(easier) < 0.1 > passed.likeness(harder)
+
+
+def test_what_a_budget_left_out_was_not_trained() -> None:
+    """The search lines up fewer shapes than were foreseen: the biggest are missing."""
+    made: Any = object()
+    ranked = RankedShape(Shape(8, 64, 64, 2, 1, 32, 100), 840_000, 0.1, 1.0)
+    first = Contender(ranked, 900, step=900, candidates=[made])
+    course = course_of(Found([], [first]), made, len(SIZES.levels))
+    assert course == Course((1.0, 0.0, 0.0), (1, 0, 0), 0)
+    trained = [work for work in works_of(course, SIZES, QUICK) if work.kind == "distil"]
+    assert sum(work.tokens for work in trained) == pytest.approx(900 * BATCH * SIZES.tokens)
+    assert disk(SIZES, course) > 0
 
 
 def test_disk_counts_every_training_and_every_packed_file() -> None:

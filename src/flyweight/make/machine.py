@@ -58,8 +58,8 @@ class Machine:
         for work, seconds in done:
             kept = [*self.records.get(work.kind, []), (work.tokens, work.flops, seconds)]
             self.records[work.kind] = kept[-KEPT:]
-        self.jobs += bool(done)
         if course is not None:
+            self.jobs += 1
             self.courses = [*self.courses, course][-JOBS_KEPT:]
 
 

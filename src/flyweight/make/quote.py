@@ -35,7 +35,7 @@ def make_quote(sizes: Sizes, effort: Effort, machine: Machine) -> QuoteCard:
     longest = works_of(longest_course(sizes), sizes, effort, longest=True)
     return QuoteCard(
         machine=machine.name,
-        source="measured" if machine.jobs else "assumed",
+        source="measured" if machine.records else "assumed",
         jobs=machine.jobs,
         seconds=sum(stages.values()),
         seconds_shortest=seconds_of(shortest, rates),

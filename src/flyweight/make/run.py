@@ -119,7 +119,7 @@ def _run(plan: Plan, store: Store) -> Card:
     trial = try_on_test(job, chosen)
     job.count_all()
     tokens = round(sum(job.steps_taken.values()) * BATCH * plan.sizes.tokens)
-    course = course_of(found, chosen)
+    course = course_of(found, chosen, len(plan.sizes.levels))
     as_it_went = seconds_of(works_of(course, plan.sizes, job.effort), plan.machine.rates())
     quote = settle(plan.quote, as_it_went, store.seconds, tokens, store.root)
     card = hand_over(job, Outcome(found, chosen, rivals, trial, quote))
@@ -128,9 +128,9 @@ def _run(plan: Plan, store: Store) -> Card:
 
 
 def _remember_all(plan: Plan, store: Store, quote: QuoteCard, course: Course) -> None:
-    """Keep how a whole job went; one that only looks things up says nothing of others."""
+    """Keep how a whole job went; one that was taken up says nothing of the memory of others."""
     sizes = plan.sizes
-    if store.fresh:
+    if store.fresh and store.is_first_run:
         store.fresh += [
             (Work("memory", working_memory(sizes), 0.0), (quote.actual_memory or 0.0) - LIBRARIES),
             (Work("disk", disk(sizes, course), 0.0), float(quote.actual_disk or 0)),
@@ -138,11 +138,18 @@ def _remember_all(plan: Plan, store: Store, quote: QuoteCard, course: Course) ->
     _remember(store, PastCourse(sizes.score, sizes.bar, sizes.steps, course))
 
 
-def course_of(found: Found, chosen: Candidate) -> Course:
-    """What became of the contenders of a search."""
+def course_of(found: Found, chosen: Candidate, foreseen: int) -> Course:
+    """What became of the contenders of a search, of which so many were `foreseen`.
+
+    Those that a budget leaves out are the biggest, and are not trained at all.
+    """
+    left_out = foreseen - len(found.contenders)
     return Course(
-        trained=tuple(min(1.0, each.step / each.full_steps) for each in found.contenders),
-        widths=tuple(len(each.candidates) for each in found.contenders),
+        trained=(
+            *(min(1.0, each.step / each.full_steps) for each in found.contenders),
+            *[0.0] * left_out,
+        ),
+        widths=(*(len(each.candidates) for each in found.contenders), *[0] * left_out),
         chosen=next(
             place for place, each in enumerate(found.contenders) if chosen in each.candidates
         ),

@@ -62,8 +62,7 @@ def show_quote(quote: QuoteCard, warnings: Sequence[str] = (), console: Console 
     console.print(quote_table(quote))
     console.print(_totals(quote))
     if quote.source == "measured":
-        jobs = f"{quote.jobs} job{'s' if quote.jobs > 1 else ''}"
-        console.print(f"[dim]Rates: measured on {jobs} of this machine.[/dim]")
+        console.print(f"[dim]Rates: {words.quote_rates(quote)}.[/dim]")
     else:
         console.print("[dim]Rates: assumed; the next quote on this machine will be better.[/dim]")
     for warning in warnings:

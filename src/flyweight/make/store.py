@@ -42,6 +42,7 @@ class Store:
     def __init__(self, root: Path, journal: Journal, is_new: bool) -> None:
         self.root, self.journal = root, journal
         self.is_new = is_new  # this run has made the folder, and nothing was trained in it
+        self.is_first_run = is_new  # all of the job is done by this process
         self._versions = {name: version(name) for name in ENGINES}
         self._whole: dict[Path, dict[str, Any]] = {}  # facts of stages whose hashes were checked
         self._taken: dict[Path, tuple[str, float]] = {}
