@@ -197,6 +197,32 @@ def test_on_policy_is_the_teachers_judgement_of_what_was_written(
     assert given.item() == pytest.approx(mixed(student, batch).item())
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_the_student_never_writes_a_row_that_is_no_token(
+    teacher: Any, small_model: Build, cut: bool
+) -> None:
+    """Its head is padded: what the teacher has no token for would be no answer."""
+    student = small_model(seed=2, num_hidden_layers=1, vocab_size=96)
+    keep = torch.arange(60) if cut else None
+    alignment = align(96, 80, rows=keep, tokens=None if cut else 80)
+    judge = LiveDistillation(teacher, Blend(1.0, 1.0), alignment, keep)
+    batch = batch_of([6] * 16)
+    batch["input_ids"] %= 60
+    never = judge.unjudged(student)
+    assert never == list(range(60 if cut else 80, 96))
+    written = write(student, batch, 8, 1.0, never)
+    assert int(written["input_ids"].max()) < min(never)
+    assert OnPolicy(judge, share=1.0, longest=8)(student, batch).isfinite()
+
+
+def test_a_penalty_in_the_generation_config_does_not_bend_what_is_drawn(student: Any) -> None:
+    batch = batch_of([6] * 8)
+    plain = write(student, batch, 12, 0)["input_ids"]
+    student.generation_config.repetition_penalty = 1e9
+    assert torch.equal(write(student, batch, 12, 0)["input_ids"], plain)
+    assert student.generation_config.repetition_penalty == 1e9
+
+
 def test_on_policy_training_brings_the_student_to_its_teacher(small_model: Build) -> None:
     teacher = small_model(num_hidden_layers=1)
     student = copy.deepcopy(teacher)

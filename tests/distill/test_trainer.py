@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flyweight.distill import trainer
-from flyweight.distill.losses import Distillation, cross_entropy
+from flyweight.distill.losses import MULTIPLE, Distillation, cross_entropy
 from flyweight.distill.teacher import record_teacher
-from flyweight.distill.trainer import MULTIPLE, Row, Schedule, batch_order, collate, train
+from flyweight.distill.trainer import Row, Schedule, batch_order, collate, train
 
 Build = Callable[..., Any]
 

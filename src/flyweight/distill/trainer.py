@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from flyweight.distill.attached import attached
-from flyweight.distill.losses import Batch, Objective
+from flyweight.distill.losses import MULTIPLE, Batch, Objective
 from flyweight.distill.resume import (
     READ,
     Checkpoint,
@@ -64,9 +64,6 @@ class Probe:
     read: Callable[[Any], Reading]
 
 
-# Batches are as long as a multiple of this: oneDNN keeps code of its own, a quarter of a megabyte,
-# for every size that it multiplies, so that memory grew by 8 MB a step; the time is the same.
-MULTIPLE = 8
 POOL = 8  # batches among which rows are sorted by length
 SHORT = 512  # tokens up to which plain attention trains faster on a CPU than the fused kind: 1.7x
 
