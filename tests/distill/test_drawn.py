@@ -197,26 +197,26 @@ def test_a_record_is_read_with_what_is_drawn_or_without(small_model: Build, tmp_
     teacher = small_model(seed=3)
     found = record(tmp_path, wish_of(), lambda: teacher)
     plain, drawn = found.rows(), found.rows(drawn=True)
-    assert found.wish.drawn == 32
-    assert "32 drawn of the others" in str(found)
+    assert found.wish.drawn == 6
+    assert "6 drawn of the others" in str(found)
     assert "right on average" in str(found)
     for one, other in zip(plain, drawn, strict=True):
-        assert other["top"].shape == other["indices"].shape == (len(one["tail"]), 12 + 32)
+        assert other["top"].shape == other["indices"].shape == (len(one["tail"]), 12 + 6)
         assert "tail" in one
         assert "tail" not in other
         assert torch.equal(one["top"], other["top"][:, :12])
         torch.testing.assert_close(other["top"].exp().sum(-1), torch.ones(len(one["tail"])))
     batch = collate([PackedRow(drawn[:2]), *map(PackedRow, ([drawn[2]], [drawn[3]]))])
     assert "tail" not in batch
-    assert batch["top"].shape == (sum(found.wish.counts), 44)
+    assert batch["top"].shape == (sum(found.wish.counts), 18)
     loss = Distillation(1.0)(small_model(seed=4), batch)
     assert 0 < loss < np.inf
 
 
 def test_nothing_is_drawn_where_all_is_kept(small_model: Build, tmp_path: Path) -> None:
-    found = record(tmp_path, wish_of(k=48), small_model)
+    found = record(tmp_path, wish_of(k=54), small_model)
     assert (found.wish.k, found.wish.drawn) == (80, 0)
-    assert (wish_of(k=47).k, wish_of(k=47).drawn) == (47, 32)
+    assert (wish_of(k=53).k, wish_of(k=53).drawn) == (53, 26)
     assert "drawn" not in str(found)
     for one, other in zip(found.rows(), found.rows(drawn=True), strict=True):
         assert torch.equal(one["top"], other["top"])

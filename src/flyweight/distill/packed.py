@@ -30,7 +30,7 @@ FARTHEST = 80.0  # nats below the likeliest; beyond is as good as never
 SAID = ("top", "indices", "tail")  # what is unpacked
 LOW_BITS = 16
 DRAWN = "drawn_"  # begins the names of the columns of what is drawn
-MOST_DRAWN = 32  # with fewer a student ends farther from the live teacher's
+MOST_DRAWN = 32
 MOST_BYTES, USUAL = 300, 64  # of a token, up to 262,144, at this k: fewer are drawn for longer ids
 
 
@@ -42,8 +42,11 @@ def bytes_a_token(k: int, vocabulary: int, drawn: int = 0) -> int:
 
 
 def kept(k: int, vocabulary: int) -> tuple[int, int]:
-    """How many of the likeliest tokens are kept, and how many drawn beside k: all where it ends."""
-    drawn = MOST_DRAWN
+    """How many of the likeliest are kept, and how many of the others drawn: k, and half as many.
+
+    Fewer are drawn for MOST_DRAWN and MOST_BYTES; where all would be there, all are kept.
+    """
+    drawn = min(MOST_DRAWN, k // 2)
     while drawn and bytes_a_token(USUAL, vocabulary, drawn) > MOST_BYTES:
         drawn -= 1
     return (vocabulary, 0) if k + drawn >= vocabulary else (k, drawn)
