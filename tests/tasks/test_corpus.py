@@ -168,3 +168,28 @@ def test_a_corpus_is_not_held(tmp_path: Path, name: str) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 5e6
+
+
+CHAT = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("record", "wanted"),
+    [
+        ({"text": "hello", "split": " Train "}, "hello"),
+        ({"text": "hello", "split": "test"}, None),
+        ({"prompt": "Write of pumps.", "text": "A pump."}, "A pump."),  # what a text came from
+        ({"text": "hello", "messages": []}, "hello"),
+        ({"text": "hello", "group": 1.5, "slice": 3}, "hello"),
+        ({"text": "  ", "messages": CHAT}, CHAT),
+        ({"prompt": "a", "answer": "b", "text": ""}, CHAT),
+        ({"text": " "}, None),
+    ],
+)
+def test_the_first_form_that_says_something_counts(
+    tmp_path: Path, record: dict[str, Any], wanted: Any
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(record) + "\n")
+    found = [each.text or list(each.messages) for each in documents(path)]
+    assert found == ([] if wanted is None else [wanted])

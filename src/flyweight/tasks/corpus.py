@@ -47,17 +47,18 @@ def documents(source: str | Path) -> Documents:
 
 def document_from(record: Record, place: str) -> Document | None:
     """What a record holds: a document, or None where it is empty or of another split than train."""
-    if record.get("split") not in (None, "train"):
+    split = record.get("split")
+    if split is not None and str(split).strip().lower() != "train":
         return None
-    text, answer = record.get("text"), record.get("answer")
-    if isinstance(text, str) and answer is None and not text.strip():
+    told = _told(record)
+    if told == {"text": ""}:
         return None
-    chat = record.get("messages")
-    if isinstance(chat, list) and answer is None:
+    chat = told.get("messages")
+    if isinstance(chat, list) and "answer" not in told:
         messages = conversation(chat, place)
     else:
-        item = item_from(record, 0, place)  # says what is wrong with it
-        if text is not None and item.answer is None:
+        item = item_from(told, 0, place)  # says what is wrong with it
+        if "text" in told and item.answer is None:
             return Document(place, text=item.messages[0]["content"])
         messages = item.messages
         if item.answer is not None:
@@ -65,6 +66,25 @@ def document_from(record: Record, place: str) -> Document | None:
     if not any(message["role"] == "assistant" for message in messages):
         fail(place, "no answer to learn", "Add one, or name the field text if it is plain text")
     return Document(place, messages=messages)
+
+
+def _told(record: Record) -> Record:
+    """The fields that count: the first of messages, text and prompt that says something.
+
+    Data sets have more beside them: the prompt that a text was written for, empty fields of the
+    other forms, groups of their own kind.
+    """
+    found = {
+        name: record[name]
+        for name in ("messages", "text", "prompt", "answer")
+        if record.get(name) is not None and record[name] != []
+    }
+    said = [name for name in found if not isinstance(found[name], str) or found[name].strip()]
+    forms = [name for name in said if name != "answer"]
+    if not forms:
+        return {"text": ""} if isinstance(found.get("text"), str) and not said else found
+    kept = (forms[0], "answer") if "answer" in said else (forms[0],)
+    return {name: found[name] for name in kept}
 
 
 def _records(source: str | Path) -> Found:
