@@ -237,8 +237,10 @@ def test_all_that_decides_it_is_in_its_name(change: dict[str, Any]) -> None:
     assert wish_of(rows_of()).name != wish_of(**{"rows": rows_of(), **change}).name
 
 
-def test_weights_are_in_its_name() -> None:
-    rows = rows_of()
+def test_which_tokens_are_wanted_is_in_its_name_and_how_much_is_not() -> None:
+    rows, heavier = rows_of(), rows_of()
+    heavier[1] = heavier[1] | {"weights": heavier[1]["weights"] * 3}
+    assert wish_of(heavier).name == wish_of(rows).name
     rows[0] = rows[0] | {"weights": rows[0]["weights"] + 0.5}
     assert wish_of(rows).name != wish_of(rows_of()).name
 

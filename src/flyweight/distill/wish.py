@@ -127,12 +127,12 @@ def check_room(place: Path, wish: Wish, budget: int | None) -> None:
 
 
 def rows_sha256(rows: Sequence[Row]) -> str:
-    """One hash over the ids and weights of training rows."""
+    """One hash over the ids of training rows and which of them are wanted; not how much."""
     digest = hashlib.sha256()
     for row in rows:
         ids = np.asarray(row["input_ids"], dtype=np.int32)
-        weights = np.asarray(row["weights"], dtype=np.float32)
-        digest.update(len(ids).to_bytes(8, "little") + ids.tobytes() + weights.tobytes())
+        asked = np.asarray(row["weights"]) != 0
+        digest.update(len(ids).to_bytes(8, "little") + ids.tobytes() + asked.tobytes())
         if "position_ids" in row:  # documents side by side, which do not see each other
             digest.update(np.asarray(row["position_ids"], dtype=np.int32).tobytes())
     return digest.hexdigest()
