@@ -84,7 +84,9 @@ class HiddenMatching(nn.Module):
         for (mine, yours), projection in zip(self.pairs, self.maps, strict=True):
             goal = wished[yours][:, :-1][wanted].float()  # [N, teacher's D]
             gap = projection(states[mine][:, :-1][wanted]).float() - goal
-            size = (goal.square().sum() / max(1, goal.numel())).clamp_min(torch.finfo(goal.dtype).tiny)
+            size = (goal.square().sum() / max(1, goal.numel())).clamp_min(
+                torch.finfo(goal.dtype).tiny
+            )
             found = found + (gap.square().mean(-1) * share).sum() / size
         return found / len(self.pairs)
 
