@@ -78,7 +78,8 @@ def _form(file: Path) -> str:
 
 def _new(item: Item, form: str, writer: str) -> Record:
     """A written item as a record; a chat of more than a user's words is always told as messages."""
-    if len(item.messages) > 1 or item.messages[0].keys() != {"role", "content"}:
+    [first, *others] = item.messages
+    if others or first.keys() != {"role", "content"}:
         form = "messages"
     asked: Any = list(item.messages) if form == "messages" else last_text(item)
     return {form: asked, "answer": item.answer, "split": "train", "written_by": writer}
