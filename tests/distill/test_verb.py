@@ -97,6 +97,10 @@ def test_a_student_comes_nearer_to_its_teacher(
         {"tool_weight": float("inf")},
         {"tool_weight": 2.0},
         {"kl": 1.1},
+        {"seed": -1},
+        {"top_k": 0},
+        {"cache_budget": "much"},
+        {"cache_budget": "1GB", "loss": "cross-entropy"},
         {"kl": -0.1},
         {"kl": float("nan")},
         {"steps": 0},
@@ -109,7 +113,8 @@ def test_a_student_comes_nearer_to_its_teacher(
 def test_options_out_of_range_are_refused(
     tiny_llama: Path, student: Path, data: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    with pytest.raises(OptionError, match="--" + next(iter(options)).replace("_", "-")):
+    named = "--" + next(iter(options)).replace("_", "-")
+    with pytest.raises(OptionError, match=named):
         flyweight.distill(str(tiny_llama), str(student), tmp_path / "out", data=data, **options)
     assert list(tmp_path.iterdir()) == []
 

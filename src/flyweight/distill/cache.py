@@ -63,14 +63,19 @@ class Record:
             found += said_rows(rows, shard.columns, drawn=drawn)
         return found
 
-    def __str__(self) -> str:
+    @property
+    def size(self) -> str:
+        """How much it is: tokens, what is kept of each, and bytes."""
         wish = self.wish
         size = sum(array.nbytes for shard in self.shards for array in shard.columns.values())
         besides = f" and {wish.drawn} drawn of the others" if wish.drawn else ""
         return (
             f"{wish.tokens:,} tokens, the top {wish.k} of {wish.vocabulary:,}{besides}, "
-            f"{size / 1e6:,.1f} MB. {self.reach}"
+            f"{size / 1e6:,.1f} MB"
         )
+
+    def __str__(self) -> str:
+        return f"{self.size}. {self.reach}"
 
 
 def cache_folder() -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from flyweight.distill.objectives import Aim
     from flyweight.tasks.items import Task
 
 _ANSWER_MISSING = "Add one, or use `flyweight make`, where the teacher writes what is missing"
@@ -83,13 +84,13 @@ def distill(
     from flyweight.distill.plan import planned
     from flyweight.distill.trainer import Schedule, train
     from flyweight.distill.weights import TokenWeights
-    from flyweight.errors import OptionError
     from flyweight.folder import check_place, new_folder
     from flyweight.tasks.items import refuse_unanswered
     from flyweight.tasks.read import read_task
 
     _check_options(steps, batch_size, learning_rate, prompt_weight, tool_weight)
     aim = Aim(loss, beta, kl, temperature, match_hidden, on_policy)
+    _check_record(aim, cache, cache_budget, top_k, seed)
     _check_data(data, corpus, corpus_share, row_length, on_policy, tool_weight)
     big, small = open_checkpoint(teacher), open_checkpoint(student)
     check_place(out)
@@ -116,8 +117,6 @@ def distill(
         objective = aim.without_teacher(pairing.alignment)
     if aim.recorded:
         parts = recorded(big, parts, pairing, cache, cache_budget, top_k, aim.drawn)
-    elif cache is not None or cache_budget is not None:
-        raise OptionError("--cache and --cache-budget: nothing is recorded with these options.")
     rows = parts[0]
     if plan:
         models = [each for each in (model, live) if each is not None]
@@ -151,6 +150,20 @@ def _check_options(
     for name, weight in (("--prompt-weight", prompt_weight), ("--tool-weight", tool_weight)):
         if not 0 <= weight < math.inf:
             raise OptionError(f"{name} is {weight}: give a number from 0 on.")
+
+
+def _check_record(aim: Aim, cache: Path | None, budget: str | None, top_k: int, seed: int) -> None:
+    from flyweight.errors import OptionError
+    from flyweight.folder import bytes_of
+
+    if not 0 <= seed < 2**32:
+        raise OptionError(f"--seed is {seed}: give a whole number from 0 on, below 2^32.")
+    if top_k < 1:
+        raise OptionError(f"--top-k is {top_k}: give a whole number above 0.")
+    if not aim.recorded and (cache is not None or budget is not None):
+        raise OptionError("--cache, --cache-budget: nothing is recorded with these options.")
+    if budget is not None:
+        bytes_of(budget, "--cache-budget")
 
 
 def _check_data(

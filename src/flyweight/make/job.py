@@ -237,7 +237,7 @@ class Job:
         if found.written:
             work = self._forward_work("record", len(examples) * found.written // len(found.shards))
             self.store.journal.ended("record", folder.name, found.seconds)
-            say(f"What the teacher says: {found}")
+            say(f"What the teacher says: {found.size}")
         else:
             self.store.journal.found("record", folder.name)
         self.store.spent("record", folder, found.seconds, work=work, now=found.now)
