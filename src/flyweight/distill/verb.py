@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flyweight.distill.losses import Objective
     from flyweight.distill.objectives import Aim
+    from flyweight.distill.pairing import Pairing
+    from flyweight.distill.trainer import Row
     from flyweight.tasks.items import Task
 
 _ANSWER_MISSING = "Add one, or use `flyweight make`, where the teacher writes what is missing"
@@ -110,11 +113,7 @@ def distill(
         cutter = Cutter(pairing.tokenizer, plan.length, weights, asked(task))
         parts += read_corpora(corpus, cutter, plan.tokens)
     model, live = small.model(), big.model() if aim.live else None
-    if live is not None:
-        longest = max((len(row["input_ids"]) - row["prompt_length"] for row in rows), default=1)
-        objective = aim.beside(model, live, longest, pairing.alignment, pairing.to_teacher)
-    else:
-        objective = aim.without_teacher(pairing.alignment)
+    objective = _objective(aim, model, live, rows, pairing)
     if aim.recorded:
         parts = recorded(big, parts, pairing, cache, cache_budget, top_k, aim.drawn)
     rows = parts[0]
@@ -126,6 +125,14 @@ def distill(
     with new_folder(out) as folder:
         save_checkpoint(model, pairing.tokenizer, folder)
     return out
+
+
+def _objective(aim: Aim, model: Any, live: Any, rows: Sequence[Row], pairing: Pairing) -> Objective:
+    """What is aimed at, with a `live` teacher or None; `rows` are the items'."""
+    if live is None:
+        return aim.without_teacher(pairing.alignment)
+    longest = max((len(row["input_ids"]) - row["prompt_length"] for row in rows), default=1)
+    return aim.beside(model, live, longest, pairing.alignment, pairing.to_teacher)
 
 
 def _warn_of_leaks(task: Task | None, data: Path | None) -> None:

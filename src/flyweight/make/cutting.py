@@ -66,7 +66,7 @@ def cut_for_task(teacher: str, out: Path, task_file: Path, wish: Wish) -> Path:
     if vocabulary is not None:
         keep = replace(keep, vocabulary=vocabulary.keep)
         tokenizer = rebuild_tokenizer(cutter.tokenizer, vocabulary.keep, rows=vocabulary.rows)
-    finish = cutter.mender(keep) if wish.mend else _as_it_is
+    finish = cutter.mender(keep) if wish.mend else None
     cut_folder(source.path, out, source.family, keep, tokenizer=tokenizer, finish=finish)
     count = source.family.count(keep.shape, cut_config(source.family, source.config, keep))
     say(f"{out}: {keep.shape}, {count:,} of {source.parameters:,} parameters")
@@ -75,10 +75,6 @@ def cut_for_task(teacher: str, out: Path, task_file: Path, wish: Wish) -> Path:
         lost = coverage(cutter.tokenizer, tokenizer, vocabulary.keep, texts)
         say(f"{vocabulary}. Of dev: {lost}")
     return out
-
-
-def _as_it_is(_: Path) -> None:
-    pass
 
 
 def _check(source: Checkpoint, wish: Wish) -> None:
@@ -122,10 +118,10 @@ class _Cutter:
             shape = self._nearest(importance, wish.share or DEFAULT_SHARE)
         return replace(importance.keep(old, shape), tied=wish.tied)
 
-    def mender(self, keep: Keep) -> Callable[[Path], None]:
-        """What mends the folder of the cut; nothing where every block stays as it was."""
+    def mender(self, keep: Keep) -> Callable[[Path], None] | None:
+        """What mends the folder of the cut; None where every block stays as it was."""
         if replace(keep.shape, vocabulary=keep.old.vocabulary) == keep.old:
-            return _as_it_is
+            return None
 
         def finish(folder: Path) -> None:
             prompts = self._sequences(self.task.train[:MENDING])

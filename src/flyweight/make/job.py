@@ -45,7 +45,6 @@ from flyweight.tasks.score import Scorer
 from flyweight.tasks.statistics import Ratio
 
 WIDTHS = (16, 8, 4)  # bits
-PARITY_PROMPTS = 100
 
 
 class Job:
@@ -296,7 +295,7 @@ class Job:
         if not self.scorer.needs_generation:
             return None  # plain text has no prompts of its own: neutral ones are taken
         different = dict.fromkeys(map(tuple, self.data.dev.prompts))
-        return [list(prompt) for prompt in different][:PARITY_PROMPTS]
+        return [list(prompt) for prompt in different]
 
     def rounded(self, folder: Path, bits: int) -> Any:
         """A checkpoint's weights in torch, as its GGUF file at `bits` holds them."""

@@ -59,7 +59,7 @@ def cut_folder(
     keep: Keep,
     *,
     tokenizer: Any = None,
-    finish: Callable[[Path], None] = lambda _: None,
+    finish: Callable[[Path], None] | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> Path:
     """Cut the checkpoint in a folder into a new one at `out`, never holding more than a tensor.
@@ -99,7 +99,8 @@ def cut_folder(
         if len(shards) > 1:
             _write_index(folder / INDEX, dict(zip(files, shards, strict=True)))
         _write_others(source, folder, cut_config(family, config, keep), keep, tokenizer)
-        finish(folder)
+        if finish is not None:
+            finish(folder)
     return out
 
 
