@@ -14,10 +14,11 @@ from rich.console import Console
 import flyweight
 from flyweight.anatomy import Shape
 from flyweight.checkpoint import open_checkpoint
+from flyweight.distill.parts import AT_ONCE
 from flyweight.errors import OptionError
 from flyweight.make.course import Course, PastCourse, likely_courses, longest_course, works_of
 from flyweight.make.effort import BATCH, EFFORTS, Effort, default_steps
-from flyweight.make.footprint import disk
+from flyweight.make.footprint import disk, working_memory
 from flyweight.make.machine import Machine
 from flyweight.make.options import check_options
 from flyweight.make.quote import make_quote, settle
@@ -28,6 +29,7 @@ from flyweight.make.show_quote import show_quote
 from flyweight.make.store import work_folder
 from flyweight.make.students import Contender, Found
 from flyweight.make.workload import Sizes, sizes_of
+from flyweight.tasks.encode import prompt_ids
 from flyweight.tasks.read import read_task
 from flyweight.tasks.score import scorer
 
@@ -35,6 +37,7 @@ SIZES = Sizes(
     items={"train": 3000, "dev": 500, "test": 1000},
     prompt=53.0,
     answer=17.0,
+    longest=120,
     unanswered=0,
     teacher=8_400_000,
     levels=(840_000, 1_680_000, 2_772_000),
@@ -76,6 +79,30 @@ def test_a_bigger_job_is_quoted_higher(bigger: dict[str, Any]) -> None:
     assert big.memory >= small.memory
     assert 0 < small.seconds_shortest < small.seconds < small.seconds_longest
     assert sum(stage.quoted for stage in small.stages) == pytest.approx(small.seconds)
+
+
+def test_long_items_need_memory_up_to_what_is_worked_on_at_once() -> None:
+    tokens = [20, 60, 120, AT_ONCE["cpu"] // BATCH]
+    needed = [working_memory(replace(SIZES, longest=each)) for each in tokens]
+    assert needed == sorted(set(needed))
+    assert working_memory(replace(SIZES, longest=1000)) == needed[-1]  # in parts
+
+
+def test_the_longest_item_is_found(tmp_path: Path, tiny_llama: Path) -> None:
+    file = tmp_path / "task.jsonl"
+    items = [
+        {"prompt": f"{place} " * (1 + place % 7), "answer": "yes", "split": split}
+        for place, split in enumerate(["train"] * 200 + ["dev"] * 30 + ["test"] * 30)
+    ]
+    items[150]["prompt"] = "look " * 20
+    file.write_text("\n".join(map(json.dumps, items)))
+    teacher, task = open_checkpoint(str(tiny_llama)), read_task(file)
+    options = check_options(
+        str(tiny_llama), file, tmp_path / "out", 0.95, None, "exact", "bytes", "quick", None, 10, 0
+    )
+    found = sizes_of(task, teacher, teacher.tokenizer(), options, 10, scorer("exact"))
+    longest = max(len(prompt_ids(teacher.tokenizer(), item.messages)) for item in task.train)
+    assert longest < found.longest < longest + 10  # and the answer
 
 
 def test_more_effort_costs_more_and_a_faster_machine_less() -> None:

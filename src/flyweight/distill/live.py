@@ -92,6 +92,8 @@ class OnPolicy:
         if torch.rand(()) >= self.share:
             return self.judge(model, batch)
         written = write(model, batch, self.longest, self.heat, self.judge.unjudged(model))
+        if "share" in batch:  # a part of a batch (parts.py) weighs as much as its rows
+            written["total"] = written["weights"][:, 1:].sum() / batch["share"]
         return replace(self.judge, blend=replace(self.judge.blend, share=1.0))(model, written)
 
 

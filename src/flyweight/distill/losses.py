@@ -3,9 +3,9 @@
 A batch holds `input_ids` int64 [B, T], right-padded; `weights` float32 [B, T], the weight of
 predicting that token (0: padding or unwanted); `total`, where the trainer says what the weights of
 an average batch add up to: tokens of short batches then weigh no more; `position_ids` int64 [B, T]
-where documents share a row; and what the objective itself put there. Only positions before a wanted
-token are judged: N of the B x T, chunk by chunk (chunked.py), so that the logits of a whole batch
-are never held.
+where documents share a row; `share`, how much of a batch that is taken in parts it is (parts.py);
+and what the objective itself put there. Only positions before a wanted token are judged: N of the
+B x T, chunk by chunk (chunked.py), so that the logits of a whole batch are never held.
 
 What more an objective may bring into a training stands in attached.py; all by their names in
 objectives.py.

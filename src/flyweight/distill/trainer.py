@@ -18,6 +18,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from flyweight.distill.attached import attached
 from flyweight.distill.losses import MULTIPLE, Batch, Objective
+from flyweight.distill.parts import at_once, parts
 from flyweight.distill.resume import (
     READ,
     Checkpoint,
@@ -248,9 +249,15 @@ class _ObjectiveTrainer(Trainer):
     total: float
     probe: Probe | None
 
-    def compute_loss(self, model: nn.Module, inputs: Batch, return_outputs=False, **_: Any):  # type: ignore[override]
+    def training_step(self, model: nn.Module, inputs: Batch, *rest: Any) -> Tensor:  # type: ignore[override]
         # every token counts the same, whatever the lengths of the others in its batch
         inputs["total"] = torch.tensor(self.total)
+        most = at_once(self.args.device.type)
+        losses = [super(_ObjectiveTrainer, self).training_step(model, part, *rest)
+                  for part in parts(inputs, most)]  # fmt: skip
+        return torch.stack(losses).sum()
+
+    def compute_loss(self, model: nn.Module, inputs: Batch, return_outputs=False, **_: Any):  # type: ignore[override]
         with fast_math(inputs["input_ids"]):
             return self.objective(model, inputs)
 

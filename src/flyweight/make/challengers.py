@@ -11,7 +11,7 @@ import torch
 from flyweight.distill.losses import cross_entropy
 from flyweight.distill.trainer import Schedule
 from flyweight.errors import ParityError
-from flyweight.make.effort import BATCH, MOST_DOUBLINGS
+from flyweight.make.effort import BATCH, MOST_DOUBLINGS, learning_rate
 from flyweight.make.job import Job
 from flyweight.make.students import Candidate, passes
 from flyweight.make.trials import Lesson, learn, learned_model, measure_widths
@@ -77,7 +77,8 @@ def from_scratch(job: Job, chosen: Candidate) -> list[Candidate]:
 
 def _best_lesson(job: Job, chosen: Candidate) -> tuple[Lesson, str]:
     """The lesson from scratch with the smallest dev error among the rates, and its note."""
-    rates = job.effort.scratch_rates
+    usual = learning_rate(chosen.shape.hidden)
+    rates = [factor * usual for factor in job.effort.scratch_rates]
     if not job.effort.scratch_plateau:
         return _scratch(job, chosen, rates[0], job.steps), "the same tokens"
     found = [_to_plateau(job, chosen, rate) for rate in rates]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from flyweight.distill.chunked import CHUNK_BYTES
 from flyweight.distill.packed import bytes_a_token, kept
+from flyweight.distill.parts import AT_ONCE
 from flyweight.distill.teacher import TOP_K
 from flyweight.make.course import Course
 from flyweight.make.effort import BATCH
 from flyweight.make.workload import RANKING, Sizes
 
 LIBRARIES = 650_000_000  # Python, torch, transformers
-LONGEST = 1.5  # the tokens of a batch's longest row beside the mean's: all are padded to it
+# Measured over hundreds of steps: code that is made for each size that is multiplied, and what an
+# allocator holds of batches that are gone.
+CODE = 500_000_000
+HELD = 1.5
 PACKED = 2 + 2 + 1.1 + 0.7  # bytes a parameter: checkpoint and three files
 CHECKPOINT = 12.5  # bytes a parameter of a training's last checkpoint: weights and optimiser
 
@@ -17,13 +22,13 @@ CHECKPOINT = 12.5  # bytes a parameter of a training's last checkpoint: weights 
 def working_memory(sizes: Sizes) -> float:
     """Peak bytes beside LIBRARIES: the teacher in fp32, records, the biggest student in training.
 
-    What an allocator holds of batches that are gone grows with their number, to three times what
-    one needs (measured); where it is otherwise, past jobs tell.
+    A batch of the longest rows decides, of which so many tokens are worked on at once (parts.py).
     """
-    held = 1 + 2 * sizes.steps / (sizes.steps + 30)
-    tokens = BATCH * LONGEST * sizes.tokens
-    kept = 4.0 * tokens * (sizes.kept + 4 * sizes.vocabulary)  # layers and logits, in fp32
-    return 8.0 * sizes.teacher + _records(sizes) + 20.0 * max(sizes.levels) + held * kept
+    tokens = min(BATCH * sizes.longest, max(sizes.longest, AT_ONCE["cpu"]))
+    logits = min(CHUNK_BYTES, 4.0 * tokens * sizes.vocabulary)
+    batch = 4.0 * tokens * sizes.kept + 4 * logits
+    weights = 8.0 * sizes.teacher + 20.0 * max(sizes.levels)
+    return weights + _records(sizes) + CODE + HELD * batch
 
 
 def disk(sizes: Sizes, course: Course) -> float:

@@ -39,7 +39,7 @@ from flyweight.folder import (
 )
 from flyweight.make.bench import Result
 from flyweight.make.device import processor
-from flyweight.make.effort import BATCH, KL, LEARNING_RATE
+from flyweight.make.effort import BATCH, KL, learning_rate
 from flyweight.make.job import Job
 from flyweight.make.judge import Trial, score_card, shown_answers, slice_scores, test_scores
 from flyweight.make.model_card import model_card
@@ -152,7 +152,7 @@ def _recipe(job: Job, outcome: Outcome) -> Recipe:
         keep=level,
         steps=job.steps,
         batch_size=BATCH,
-        learning_rate=LEARNING_RATE,
+        learning_rate=learning_rate(chosen.shape.hidden),
         kl=KL,
         prompt_weight=PROMPT_WEIGHT,
         seed=job.options.seed,

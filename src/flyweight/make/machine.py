@@ -23,7 +23,7 @@ from flyweight.folder import disk_errors
 from flyweight.make.course import PastCourse
 from flyweight.make.rates import ASSUMED, Rates, Record, Work
 
-FORMAT = 3  # of the file; what was written in another way is left out
+FORMAT = 4  # of the file; what was written in another way is left out
 KEPT = 60  # stages of each kind
 JOBS_KEPT = 24
 SIZES = ("memory", "disk")  # foretold in bytes, and so recorded: bytes for seconds

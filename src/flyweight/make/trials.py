@@ -17,7 +17,7 @@ from flyweight.distill.trainer import Probe, Schedule, train
 from flyweight.distill.wish import FORMAT
 from flyweight.errors import ParityError
 from flyweight.folder import GGUF_NAMES
-from flyweight.make.effort import BATCH, KL, LEARNING_RATE
+from flyweight.make.effort import BATCH, KL, learning_rate
 from flyweight.make.job import WIDTHS, Job
 from flyweight.make.probe import probe_steps
 from flyweight.make.results import read_json, write_json
@@ -90,7 +90,7 @@ def distillation(job: Job, contender: Contender) -> Lesson:
     schedule = Schedule(
         steps=contender.full_steps,
         batch_size=BATCH,
-        learning_rate=LEARNING_RATE,
+        learning_rate=learning_rate(contender.ranked.shape.hidden),
         seed=job.options.seed,
     )
     told = {

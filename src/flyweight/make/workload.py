@@ -30,11 +30,12 @@ WORKSPACE = 16  # numbers a token and a hidden channel that a layer keeps for th
 
 @dataclass(frozen=True)
 class Sizes:
-    """How big a job is: items by split, mean tokens of a prompt and an answer, the networks."""
+    """How big a job is: items by split, tokens of a prompt and an answer (means), the networks."""
 
     items: dict[str, int]
     prompt: float
     answer: float
+    longest: int  # tokens of the longest item
     unanswered: int
     teacher: int
     levels: tuple[int, ...]  # parameters of the contenders, one entry each, the smallest first
@@ -61,6 +62,7 @@ def sizes_of(
     looked = [*task.train[:LOOKED_AT], *task.dev[:LOOKED_AT]]
     lengths = np.array([_lengths(tokenizer, item, generates) for item in looked], dtype=float)
     prompt, answer = lengths.mean(axis=0)
+    longest = _longest(tokenizer, task.train, generates)
     grids = [_grid(teacher, level, effort) for level in effort.levels]
     levels: list[int] = []
     for level, found in zip(effort.levels, grids, strict=True):
@@ -71,11 +73,12 @@ def sizes_of(
         items={name: len(items) for name, items in parts.items()},
         prompt=float(prompt),
         answer=float(answer),
+        longest=longest,
         unanswered=unanswered if generates else 0,
         teacher=teacher.parameters,
         levels=tuple(levels) or (teacher.parameters // 4,),
         shapes=tuple(map(len, grids)),
-        kept=_kept(next((found for found in reversed(grids) if found), []), prompt + answer),
+        kept=_kept(next((found for found in reversed(grids) if found), []), longest),
         vocabulary=teacher.shape.vocabulary,
         steps=steps,
         generates=generates,
@@ -151,6 +154,12 @@ def _kept(candidates: Sequence[Candidate], tokens: float) -> float:
         for made in candidates
     ]
     return float(np.median(kept)) if kept else 0.0
+
+
+def _longest(tokenizer: Any, items: Sequence[Item], generates: bool) -> int:
+    """Tokens that a batch of the longest items is padded to; they are found by their characters."""
+    by_size = sorted(items, key=lambda item: len(str(item.messages)) + len(item.answer or ""))
+    return max(sum(_lengths(tokenizer, item, generates)) for item in by_size[-BATCH:])
 
 
 def _lengths(tokenizer: Any, item: Item, generates: bool) -> tuple[int, int]:
