@@ -30,6 +30,7 @@ MODEL_CARD = "README.md"
 REPORT = "report.html"
 WEIGHTS = "model.safetensors"
 GGUF_NAMES = {16: "model-f16.gguf", 8: "model-q8_0.gguf", 4: "model-q4_0.gguf"}
+ONNX_NAMES = {32: "model.onnx", 8: "model-int8.onnx"}  # of encoders
 MARK = ".flyweight"  # says that the folder is ours to replace
 SEAL = "complete.json"  # written last into a folder of results: what it holds is whole
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

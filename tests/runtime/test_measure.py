@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flyweight.errors import EngineError
-from flyweight.runtime import measure as module
+from flyweight.runtime.child import percentile
 from flyweight.runtime.llama import Generation, LlamaEngine
 from flyweight.runtime.measure import measure
 
@@ -46,8 +46,8 @@ def test_stop_ids(tiny_files: dict[int, Path], prompts: list[list[int]]) -> None
 
 def test_percentiles_are_values_that_were_seen() -> None:
     values = [float(i) for i in range(1, 101)]
-    assert [module._percentile(values, share) for share in (0.5, 0.95, 1.0)] == [50.0, 95.0, 100.0]
-    assert module._percentile([3.0], 0.5) == 3.0
+    assert [percentile(values, share) for share in (0.5, 0.95, 1.0)] == [50.0, 95.0, 100.0]
+    assert percentile([3.0], 0.5) == 3.0
 
 
 def test_what_goes_wrong_in_the_child_is_an_error_here(

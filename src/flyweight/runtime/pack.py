@@ -1,19 +1,21 @@
-"""The verb `pack`: a checkpoint as GGUF files that are proven before they get their names."""
+"""The verb `pack`: a checkpoint as files for its runtime, proven before they get their names."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from flyweight.errors import FolderError, OptionError
-from flyweight.folder import GGUF_NAMES
+from flyweight.folder import GGUF_NAMES, ONNX_NAMES
 
 if TYPE_CHECKING:
     from flyweight.anatomy.gguf import GgufMap
+    from flyweight.checkpoint import Checkpoint
     from flyweight.runtime.gguf import GgufReport
+    from flyweight.runtime.onnx_file import LogitReport
     from flyweight.runtime.parity import ParityReport
 
 
@@ -52,30 +54,89 @@ class PackReport:
     parity: ParityReport
 
 
-def pack(model: Path, *, bits: Sequence[int] = (16, 8, 4)) -> Path:
-    """Write a checkpoint folder's GGUF files beside it, at each of `bits` (16, 8 or 4).
+def pack(model: Path, *, bits: Sequence[int] = ()) -> Path:
+    """Write a checkpoint folder's files for its runtime beside it, proven.
 
-    A file gets its name only when it is proven: the 16-bit one answers as transformers does, its
+    A model that writes gets GGUF files for llama.cpp, an encoder that classifies ONNX files. A file
+    gets its name only when it is proven: the one of most bits answers as transformers does, its
     tokenizer splits texts alike, the others load and answer.
 
     Args:
         model: The checkpoint folder; the files are written beside it.
-        bits: 16, 8 or 4; repeat the option for several.
+        bits: 16, 8 or 4, of an encoder 32 or 8; repeat the option for several. All if not given.
 
     Raises:
         FlyweightError: A checkpoint that cannot be read, or a file that disagrees with it.
     """
     from flyweight.checkpoint import open_checkpoint
-    from flyweight.progress import say
 
     source = open_checkpoint(model)
+    if source.family.causal:
+        _pack_writer(source, bits or tuple(GGUF_NAMES))
+    else:
+        _pack_encoder(source, bits or tuple(ONNX_NAMES))
+    return Path(model)
+
+
+def _pack_writer(source: Checkpoint, bits: Sequence[int]) -> None:
+    from flyweight.progress import say
+
     report = pack_checkpoint(source.path, bits, source.gguf_map)
     for width, path in report.files.items():
         kept = report.written[width].kept_at_16
         note = f", {len(kept)} tensors kept at 16 bits" if kept else ""
         say(f"{path}: {report.written[width].bytes:,} bytes{note}")
     say(f"{report.parity.equal} of {report.parity.prompts} answers equal transformers' in fp32")
-    return Path(model)
+
+
+def _pack_encoder(source: Checkpoint, bits: Sequence[int]) -> None:
+    from flyweight.progress import say
+
+    files, parity = pack_classifier(source.path, bits)
+    for path in files.values():
+        say(f"{path}: {path.stat().st_size:,} bytes")
+    say(
+        f"Logits of {parity.prompts} texts are those of transformers in fp32, to "
+        f"{parity.furthest / parity.spread:.1g} of their spread"
+    )
+
+
+def pack_classifier(
+    checkpoint: Path, bits: Sequence[int], prompts: Sequence[Sequence[int]] | None = None
+) -> tuple[dict[int, Path], LogitReport]:
+    """Write and prove an encoder's ONNX files, as `pack_checkpoint` does a writer's.
+
+    Returns the files by their bits, and the proof of the 32-bit one.
+    """
+    from transformers import AutoTokenizer
+
+    from flyweight.runtime.gguf import replace_file
+    from flyweight.runtime.onnx_file import check_finite, check_logits, quantise_onnx, write_onnx
+
+    wanted = _widths(bits, ONNX_NAMES)
+    if prompts is None:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+        prompts = [tokenizer(text)["input_ids"] for text in NEUTRAL]
+    prompts = prompts[:PARITY_PROMPTS]
+    with _folder_beside(checkpoint) as folder:
+        unproven = {width: Path(folder) / ONNX_NAMES[width] for width in {32, *wanted}}
+        write_onnx(checkpoint, unproven[32])
+        if 8 in unproven:
+            quantise_onnx(unproven[32], unproven[8])
+            check_finite(unproven[8], prompts)
+        parity = check_logits(checkpoint, unproven[32], prompts)
+        files = {width: checkpoint / ONNX_NAMES[width] for width in wanted}
+        for width, path in files.items():
+            replace_file(unproven[width], path)
+    return files, parity
+
+
+def _widths(bits: Sequence[int], names: Mapping[int, str]) -> list[int]:
+    """The bits that were asked for, the most first, or OptionError."""
+    if not bits or not set(bits) <= set(names):
+        known = ", ".join(map(str, names))
+        raise OptionError(f"--bits {', '.join(map(str, bits))}: choose from {known}.")
+    return sorted(set(bits), reverse=True)
 
 
 def pack_checkpoint(
@@ -93,9 +154,7 @@ def pack_checkpoint(
     """
     from flyweight.runtime.gguf import replace_file, write_gguf
 
-    wanted = sorted(set(bits), reverse=True)
-    if not wanted or not set(wanted) <= set(GGUF_NAMES):
-        raise OptionError(f"bits {list(bits)}: choose from 16, 8 and 4")
+    wanted = _widths(bits, GGUF_NAMES)
     with _folder_beside(checkpoint) as folder:
         unproven = {width: Path(folder) / GGUF_NAMES[width] for width in {16, *wanted}}
         written = {
@@ -151,4 +210,4 @@ def _prompt(tokenizer: Any, text: str) -> list[int]:
     )
 
 
-__all__ = ["NEUTRAL", "PackReport", "pack", "pack_checkpoint"]
+__all__ = ["NEUTRAL", "PackReport", "pack", "pack_checkpoint", "pack_classifier"]
