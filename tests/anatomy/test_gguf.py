@@ -141,7 +141,7 @@ def test_names_and_keys_are_those_of_the_gguf_package() -> None:
             assert f"{{arch}}.{key}" in spelled, (family.name, key)
         seen.add(family.name)
     assert seen >= {"llama", "qwen2", "qwen3", "granite", "gemma2", "gemma3", "phi3", "olmo2"}
-    assert seen >= {"mixtral", "qwen3_moe"}
+    assert seen >= {"stablelm", "mixtral", "qwen3_moe"}
 
 
 def config(name: str, **changes: Any) -> Any:
@@ -161,6 +161,9 @@ YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}
         ("qwen3", {"rope_parameters": YARN}, "'yarn' cannot be written to GGUF; default, linear"),
         ("qwen3_moe", {"norm_topk_prob": False}, "norm_topk_prob is false"),
         ("olmo2", {}, "8 heads of 16 are not the hidden size 64"),
+        ("stablelm", {"qk_layernorm": True}, "qk_layernorm is true"),
+        ("stablelm", {"hidden_act": "gelu"}, "'gelu' cannot be written to GGUF"),
+        ("stablelm", {"rope_parameters": YARN}, "'yarn' cannot be written to GGUF; default"),
     ],
 )
 def test_what_a_graph_cannot_compute_is_refused(
@@ -171,6 +174,15 @@ def test_what_a_graph_cannot_compute_is_refused(
     assert gguf_map is not None
     with pytest.raises(UnsupportedFamily, match=why):
         gguf_map.metadata(said)
+
+
+def test_the_epsilon_of_layer_norms_has_a_key_of_its_own() -> None:
+    said = config("stablelm", layer_norm_eps=0.25)
+    gguf_map = family_of(said).gguf
+    assert gguf_map is not None
+    keys = gguf_map.metadata(said)
+    assert keys["attention.layer_norm_epsilon"] == 0.25
+    assert "attention.layer_norm_rms_epsilon" not in keys
 
 
 @pytest.mark.parametrize("name", ["qwen3", "qwen3_moe", "gemma2", "olmo2"])

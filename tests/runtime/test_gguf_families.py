@@ -44,6 +44,7 @@ ALIKE, APART = 4, 20  # times the difference that rounding makes
 DECIDED = 0.02  # nats between an expert that is chosen and one that is not
 NAMES = [name for name in DECODERS if family_of(getattr(transformers, ZOO[name][0])).gguf]
 MIXTURES = ("mixtral", "qwen3_moe")
+HIDDEN_IS_HEADS = ("olmo2", "stablelm")  # heads x head_dim is hidden there
 
 Model = Any
 Prompt = list[int]
@@ -61,7 +62,7 @@ class Agreement:
 
 def make(name: str, **changes: Any) -> Model:
     """A tiny model whose sizes llama.cpp can take."""
-    if name == "olmo2":  # heads x head_dim is hidden there
+    if name in HIDDEN_IS_HEADS:
         changes = {"hidden_size": 128} | changes
     return build(name, vocab_size=VOCABULARY, **changes)
 
@@ -77,6 +78,8 @@ def cut(model: Model, seed: int = 1, **sizes: int) -> Model:
         wanted["experts"] = 3
     if family.name == "olmo2":
         wanted |= {"hidden": 64, "heads": 4, "head_dim": 16}
+    if family.name == "stablelm":
+        wanted |= {"heads": 4, "kv_groups": 4 // old.group_heads}
     new = old.with_sizes(**(wanted | sizes))
     turning = family.turning(model.config)
     return cut_model(model, family, random_keep(seed, old, new, turning, family.pinned))
@@ -222,12 +225,37 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "olmo2",
         {"tie_word_embeddings": True, "rope_parameters": LINEAR},
     ),
+    "stablelm, tied, linear rope": (
+        "stablelm",
+        {"tie_word_embeddings": True, "rope_parameters": LINEAR | {"partial_rotary_factor": 0.25}},
+    ),
+    "stablelm, whole heads turn": ("stablelm", {"partial_rotary_factor": 1.0}),
+    "stablelm, no biases": ("stablelm", {"use_qkv_bias": False}),
+    "stablelm, parallel residual, groups": (
+        "stablelm",
+        {"use_parallel_residual": True, "num_key_value_heads": 4},
+    ),
+    "stablelm, parallel residual, no biases": (
+        "stablelm",
+        {"use_parallel_residual": True, "use_qkv_bias": False},
+    ),
 }
+CUT_TOO = (
+    "stablelm, no biases",
+    "stablelm, parallel residual, groups",
+    "stablelm, parallel residual, no biases",
+)
 
 
 @pytest.mark.parametrize(("name", "changes"), VARIANTS.values(), ids=VARIANTS.keys())
 def test_what_configs_may_say_besides(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
     check(agreement(make(name, **changes), tmp_path))
+
+
+@pytest.mark.parametrize("variant", CUT_TOO)
+def test_what_configs_may_say_besides_of_a_cut(variant: str, tmp_path: Path) -> None:
+    name, changes = VARIANTS[variant]
+    check(agreement(cut(make(name, **changes)), tmp_path))
 
 
 def says(key: str, value: Any) -> Callable[[GgufMap], GgufMap]:
@@ -290,6 +318,9 @@ WRONG: list[tuple[str, str, Callable[[GgufMap], GgufMap]]] = [
     ("phi3", "keys for values", swaps("attn_k", "attn_v")),
     ("phi3", "gate for up", swaps("ffn_gate", "ffn_up")),
     ("olmo2", "norms swapped", swaps("post_attention_norm", "post_ffw_norm")),
+    ("stablelm", "norms swapped", swaps("attn_norm", "ffn_norm")),
+    ("stablelm", "whole heads turn", says("rope.dimension_count", 16)),
+    ("stablelm", "interleaved", lambda r: replace(r, interleaved=LLAMA.interleaved)),
     ("mixtral", "gate for up", swaps("ffn_gate_exps", "ffn_up_exps")),
     ("mixtral", "one expert a token", says("expert_used_count", 1)),
     ("qwen3_moe", "gate for up", swaps("ffn_gate_exps", "ffn_up_exps")),

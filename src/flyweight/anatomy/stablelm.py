@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from flyweight.anatomy.family import Norm
+from flyweight.anatomy.gguf import STABLELM as STABLELM_GGUF
 from flyweight.anatomy.llama import (
     ATTENTION,
     BLOCK,
@@ -44,5 +45,5 @@ STABLELM = replace(
     norm_epsilon="layer_norm_eps",
     rotary=turning,
     hidden_is_heads=True,
-    gguf=None,
+    gguf=STABLELM_GGUF,
 )

@@ -11,6 +11,7 @@ from flyweight.anatomy.gguf.map import GgufMap, Part, interleave
 from flyweight.anatomy.gguf.mixture import MIXTRAL, QWEN3_MOE
 from flyweight.anatomy.gguf.olmo2 import OLMO2
 from flyweight.anatomy.gguf.qwen import QWEN3
+from flyweight.anatomy.gguf.stablelm import STABLELM
 
 __all__ = [
     "GEMMA2",
@@ -23,6 +24,7 @@ __all__ = [
     "QWEN2",
     "QWEN3",
     "QWEN3_MOE",
+    "STABLELM",
     "GgufMap",
     "Part",
     "interleave",

@@ -9,6 +9,10 @@ from flyweight.errors import UnsupportedFamily
 
 SCALED_BY_KEYS = ("default", "linear")  # what every graph of llama.cpp can do
 SLIDING = "sliding_attention"
+EPSILONS = {  # field of the config -> key
+    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+    "layer_norm_eps": "attention.layer_norm_epsilon",
+}
 
 
 def head_dim(config: Any) -> int:
@@ -16,8 +20,13 @@ def head_dim(config: Any) -> int:
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
-def size_keys(config: Any, activation: str = "silu") -> dict[str, Any]:
-    """The sizes of a network whose graph has this activation; UnsupportedFamily for another."""
+def size_keys(
+    config: Any, activation: str = "silu", epsilon: str = "rms_norm_eps"
+) -> dict[str, Any]:
+    """The sizes of a network whose graph has this activation; UnsupportedFamily for another.
+
+    `epsilon` is what the config calls that of its norms.
+    """
     found = getattr(config, "hidden_activation", None) or config.hidden_act
     if found != activation:
         raise UnsupportedFamily(
@@ -34,7 +43,7 @@ def size_keys(config: Any, activation: str = "silu") -> dict[str, Any]:
         "attention.head_count_kv": config.num_key_value_heads,
         "attention.key_length": head_dim(config),
         "attention.value_length": head_dim(config),
-        "attention.layer_norm_rms_epsilon": float(config.rms_norm_eps),
+        EPSILONS[epsilon]: float(getattr(config, epsilon)),
         "rope.dimension_count": head_dim(config),
     }
 

@@ -36,11 +36,12 @@ PRE_NORMS = {
     f"{BLOCK}.post_attention_layernorm.weight": "blk.{i}.ffn_norm.weight",
 }
 OUT = {f"{BLOCK}.self_attn.o_proj.weight": "blk.{i}.attn_output.weight"}
-ATTENTION = OUT | {
+QKV = {
     f"{BLOCK}.self_attn.q_proj.weight": "blk.{i}.attn_q.weight",
     f"{BLOCK}.self_attn.k_proj.weight": "blk.{i}.attn_k.weight",
     f"{BLOCK}.self_attn.v_proj.weight": "blk.{i}.attn_v.weight",
 }
+ATTENTION = OUT | QKV
 DOWN = {f"{BLOCK}.mlp.down_proj.weight": "blk.{i}.ffn_down.weight"}
 MLP = DOWN | {
     f"{BLOCK}.mlp.gate_proj.weight": "blk.{i}.ffn_gate.weight",
