@@ -50,10 +50,11 @@ from flyweight.anatomy.family import Term
 from flyweight.checkpoint import open_checkpoint
 from flyweight.demo.orders import write_task
 from flyweight.distill.losses import Distillation
+from flyweight.distill.objectives import KL
 from flyweight.distill.teacher import answer_rows, record_teacher
 from flyweight.distill.trainer import Row, Schedule, train
 from flyweight.make.data import prepare_split
-from flyweight.make.effort import BATCH, KL, LEARNING_RATE
+from flyweight.make.effort import BATCH, LEARNING_RATE
 from flyweight.runtime.forced import answer_bits
 from flyweight.shrink.calibrate import measure_importance
 from flyweight.shrink.cut import cut_model

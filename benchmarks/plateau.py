@@ -45,10 +45,11 @@ from curves_data import draw
 from flyweight.checkpoint import open_checkpoint
 from flyweight.demo.orders import write_task
 from flyweight.distill.losses import Distillation, cross_entropy
+from flyweight.distill.objectives import KL
 from flyweight.distill.teacher import answer_rows, record_teacher
 from flyweight.distill.trainer import Probe, Row, Schedule, train
 from flyweight.make.data import prepare_split
-from flyweight.make.effort import BATCH, KL, LEARNING_RATE
+from flyweight.make.effort import BATCH, LEARNING_RATE
 from flyweight.make.rank import rank_shapes
 from flyweight.runtime.forced import answer_bits
 from flyweight.shrink.calibrate import measure_importance

@@ -39,11 +39,12 @@ from flyweight.distill.cache import Record, record
 from flyweight.distill.divergences import Blend
 from flyweight.distill.live import LiveDistillation
 from flyweight.distill.losses import Distillation, Objective
+from flyweight.distill.objectives import KL
 from flyweight.distill.packed import bytes_a_token, kept
 from flyweight.distill.teacher import answer_rows, record_teacher
 from flyweight.distill.trainer import Probe, Row, Schedule, collate, train
 from flyweight.distill.wish import FORMAT, Wish
-from flyweight.make.effort import BATCH, KL, LEARNING_RATE
+from flyweight.make.effort import BATCH, LEARNING_RATE
 from flyweight.shrink.calibrate import measure_importance
 from flyweight.shrink.cut import cut_model
 from flyweight.tasks.encode import encode_items

@@ -69,6 +69,14 @@ class Checkpoint:
         files = [self.path / name for name in TOKENIZER_FILES]
         return _combined([file for file in files if file.exists()])
 
+    def identity(self) -> dict[str, str]:
+        """The hashes of all that decides what it says, for the names of what is made with it."""
+        return {
+            "teacher": self.sha256(),
+            "tokenizer": self.tokenizer_sha256(),
+            "config": sha256_of(self.path / "config.json"),
+        }
+
     def model(self) -> Any:
         """The transformers model, in fp32, ready to run."""
         import transformers

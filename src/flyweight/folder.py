@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import platformdirs
 from pydantic import ValidationError
 
 from flyweight.card import Card, FileEntry, ItemScores, Part
@@ -79,6 +80,22 @@ def check_space(place: Path, wanted: int) -> None:
             f"the disk under {place} has {free / 1e6:,.0f} MB free, {wanted / 1e6:,.0f} MB are "
             "needed. Free some room or choose another folder."
         )
+
+
+def state_folder() -> Path:
+    """Where what is known of the user's machines and tests lies (FLYWEIGHT_STATE overrides)."""
+    return Path(os.environ.get("FLYWEIGHT_STATE") or platformdirs.user_state_dir("flyweight"))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file, in a new folder if need be: at any moment it is all there or as before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        scratch.write_text(text, encoding="utf-8")
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def bytes_of(size: str, option: str) -> int:
@@ -184,9 +201,7 @@ def seal(folder: Path, **facts: Any) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path != folder / SEAL
     }
-    scratch = folder / f".{SEAL}"
-    scratch.write_text(json.dumps(facts | {"files": files}, indent=1), encoding="utf-8")
-    scratch.replace(folder / SEAL)
+    write_whole(folder / SEAL, json.dumps(facts | {"files": files}, indent=1))
 
 
 def read_seal(folder: Path) -> dict[str, Any] | None:

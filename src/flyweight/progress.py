@@ -11,7 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 T = TypeVar("T")
 
-console = Console(stderr=True, highlight=False)
+# what is said holds names of files and texts of the user's: none of it is markup
+console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 # title, how much is done, of how much (None: unknown)
@@ -50,11 +51,11 @@ class Bar:
 def bar(title: str, total: float | None) -> Iterator[Bar]:
     """A progress bar for work of `total` steps; it stays on screen when it is done."""
     columns = (
-        TextColumn("{task.description:<34}"),
+        TextColumn("{task.description:<34}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
-        TextColumn("[dim]{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
     )
     with Progress(*columns, console=console) as progress:
         yield Bar(progress, progress.add_task(title, total=total, note=""), title, total)

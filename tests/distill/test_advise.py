@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 import flyweight
-from flyweight.errors import FlyweightError
+from flyweight.distill.objectives import Aim
+from flyweight.distill.probing import Bench
+from flyweight.distill.trainer import Schedule
+from flyweight.errors import FlyweightError, OptionError
 
 NAMES = [
     f"{a}{b}" for a in ("pu", "va", "mo", "oi", "ho", "ri") for b in ("mp", "lve", "tor", "ck")
@@ -35,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(folder / "task.jsonl", lines)
     write(folder / "more.jsonl", [asked(name, n) for n in range(10, 14) for name in NAMES])
     letters = np.random.default_rng(0).integers(97, 123, (200, 30))
-    (folder / "noise.txt").write_text("\n\n".join("".join(map(chr, row)) for row in letters))
+    (folder / "noise[v2].txt").write_text("\n\n".join("".join(map(chr, row)) for row in letters))
     return folder
 
 
@@ -53,7 +56,7 @@ def student(make_llama: Callable[..., Path], tmp_path_factory: pytest.TempPathFa
 def test_help_and_harm_are_told_apart(
     tiny_llama: Path, student: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more, noise = str(folder / "more.jsonl"), str(folder / "noise.txt")
+    more, noise = str(folder / "more.jsonl"), str(folder / "noise[v2].txt")
     found = flyweight.advise(
         str(tiny_llama), str(student), data=folder / "task.jsonl", corpus=[more, noise],
         share=[0.5], steps=45, seeds=3, batch_size=16, learning_rate=5e-3, loss="cross-entropy",
@@ -62,8 +65,12 @@ def test_help_and_harm_are_told_apart(
     assert helps["verdict"] == "helps"
     assert harms["verdict"] == "harms"
     assert found["blend"] == {"corpora": [more], "share": 0.5}
-    told = " ".join(capsys.readouterr().out.split())
+    said = capsys.readouterr()
+    told = " ".join(said.out.split())
     assert f"Mix: --corpus {more} --corpus-share 0.5. These harm: {noise}." in told
+    assert told.count("noise[v2].txt") == 2  # in the table too: brackets are no markup
+    assert "Reading noise[v2].txt" in said.err
+    assert "\nnoise[v2].txt: " in said.err
 
 
 def test_with_its_teacher_it_says_the_same_again(
@@ -82,6 +89,46 @@ def test_with_its_teacher_it_says_the_same_again(
     assert probe["low"] < probe["change"] < probe["high"]
 
 
+def test_a_corpus_that_asks_what_dev_asks_is_refused(
+    tiny_llama: Path, student: Path, folder: Path, tmp_path: Path
+) -> None:
+    """On which the probes are read; whatever a system turn says before it."""
+    task = folder / "task.jsonl"
+    told = [json.loads(line) for line in task.read_text().splitlines()]
+    line = next(n for n, each in enumerate(told) if each["split"] == "dev")
+    asks = [{"role": "system", "content": "be brief"},
+            {"role": "user", "content": told[line]["prompt"].upper()}]  # fmt: skip
+    write(tmp_path / "leak.jsonl", [{"messages": asks, "answer": "x"}])
+    leak = [str(tmp_path / "leak.jsonl")]
+    with pytest.raises(FlyweightError, match=f"leak.jsonl, line 1: .* dev asks on line {line + 1}"):
+        flyweight.advise(str(tiny_llama), str(student), data=task, corpus=leak)
+
+
+def test_a_dev_of_one_group_is_refused(
+    tiny_llama: Path, student: Path, folder: Path, tmp_path: Path
+) -> None:
+    lines = [json.loads(line) for line in (folder / "task.jsonl").read_text().splitlines()]
+    write(tmp_path / "task.jsonl", [each | {"group": each["split"]} for each in lines])
+    with pytest.raises(OptionError, match="its dev items are one group"):
+        flyweight.advise(
+            str(tiny_llama), str(student), data=tmp_path / "task.jsonl", corpus=["nowhere.txt"]
+        )
+
+
+@pytest.mark.parametrize(("loss", "drawn"), [("forward-kl", True), ("jsd", False)])
+def test_probes_learn_from_the_record_as_a_training_does(
+    tiny_llama: Path, student: Path, folder: Path, loss: str, drawn: bool
+) -> None:
+    """From what was drawn of the tail, where the loss can."""
+    corpus, schedule = str(folder / "more.jsonl"), Schedule(2)
+    bench = Bench.of(
+        str(tiny_llama), str(student), folder / "task.jsonl", [corpus], 0.5, schedule,
+        Aim(loss), None,
+    )  # fmt: skip
+    assert all("top" in row for row in (*bench.items, *bench.corpora[corpus]))
+    assert all(("tail" in row) != drawn for row in (*bench.items, *bench.corpora[corpus]))
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -89,6 +136,8 @@ def test_with_its_teacher_it_says_the_same_again(
         ({"corpus": ["a.txt", "a.txt"]}, "none of them twice"),
         ({"share": [1.0]}, "--share"),
         ({"seeds": 1}, "--seeds"),
+        ({"seed": -1, "data": "nowhere"}, "--seed is -1"),
+        ({"seed": 2**32 - 2, "data": "nowhere"}, "--seed is 4294967294"),
         ({"steps": 0}, "--steps"),
         ({"loss": "kl"}, "--loss"),
     ],
@@ -96,6 +145,6 @@ def test_with_its_teacher_it_says_the_same_again(
 def test_options_out_of_range_are_refused(
     tiny_llama: Path, student: Path, folder: Path, options: dict[str, Any], said: str
 ) -> None:
-    given: dict[str, Any] = {"data": folder / "task.jsonl", "corpus": [str(folder / "noise.txt")]}
+    given: dict[str, Any] = {"data": folder / "task.jsonl", "corpus": [str(folder / "more.jsonl")]}
     with pytest.raises(FlyweightError, match=said):
         flyweight.advise(str(tiny_llama), str(student), **given | options)

@@ -227,7 +227,6 @@ def test_a_student_learns_the_same_from_disk_twice(
         {"source": {"teacher": "abd"}},
         {"k": 13},
         {"vocabulary": 81},
-        {"temperature": 2.0},
         {"rows": rows_of(seed=1)},
     ],
     ids=lambda change: next(iter(change)),
@@ -416,7 +415,6 @@ def test_a_place_that_is_a_file_is_refused(tmp_path: Path) -> None:
     ("change", "error", "says"),
     [
         ({"k": 0}, OptionError, "above 0"),
-        ({"temperature": 0.0}, OptionError, "above 0"),
         ({"rows": []}, TaskError, "no token to learn"),
         ({"rows": [rows_of(4)[3]]}, TaskError, "no token to learn"),
         ({"vocabulary": 50}, TeacherError, r"hold the token \d+, the teacher has 50"),

@@ -387,8 +387,7 @@ def test_a_record_is_the_teachers_softmax(scaling: Any, budget: int) -> None:
         case.teacher_hidden.float(),
         Head(case.teacher_weight.float(), None, scaling),
         5,
-        1.0,
-        budget,
+        budget=budget,
     )
     assert top.tail is not None
     torch.testing.assert_close(top.log_p.double(), wanted.topk(5).values, rtol=1e-5, atol=1e-6)

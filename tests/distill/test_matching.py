@@ -45,7 +45,7 @@ def test_it_is_the_definition_and_its_gradient(small_model: Build) -> None:
     student, teacher = small_model(hidden_size=32), small_model(seed=1)
     batch, pairs = batch_of(student), [(0, 0), (1, 2), (3, 3)]
     objective = HiddenMatching(cross_entropy, student, teacher, pairs, weight=0.3)
-    for each in objective.maps:
+    for each in objective.learned:
         torch.nn.init.normal_(each.weight, std=0.2)
     found = objective(student, batch)
     kept = [*student.parameters(), *objective.parameters()]
@@ -67,7 +67,7 @@ def test_it_is_the_definition_and_its_gradient(small_model: Build) -> None:
         ).sum()
         / states[1][yours][:, :-1][counts].square().mean()
         / len(pairs)
-        for (mine, yours), each in zip(pairs, objective.maps, strict=True)
+        for (mine, yours), each in zip(pairs, objective.learned, strict=True)
     ) + cross_entropy(student, batch)
     kept = [*student.parameters(), *objective.parameters()]
     assert found.item() == pytest.approx(wanted.item(), rel=1e-4)
@@ -87,8 +87,8 @@ def test_a_copy_is_exactly_at_no_distance(small_model: Build) -> None:
 def test_a_guess_of_zero_is_at_distance_one(small_model: Build) -> None:
     student, teacher = small_model(hidden_size=32), small_model(seed=1)
     objective = HiddenMatching(cross_entropy, student, teacher, [(2, 2), (4, 4)])
-    torch.nn.init.zeros_(objective.maps[0].weight)
-    torch.nn.init.zeros_(objective.maps[1].weight)
+    torch.nn.init.zeros_(objective.learned[0].weight)
+    torch.nn.init.zeros_(objective.learned[1].weight)
     batch = batch_of(student)
     batch["weights"][batch["weights"] != 0] = 1
     with torch.no_grad():
@@ -120,4 +120,4 @@ def test_what_cannot_be_matched_is_refused(small_model: Build) -> None:
     with pytest.raises(OptionError, match="the teacher 2"):
         HiddenMatching(cross_entropy, student, teacher, [(4, 3)])
     with pytest.raises(OptionError, match="on-policy"):
-        HiddenMatching(OnPolicy(LiveDistillation(teacher)), student, teacher, [(1, 1)])
+        HiddenMatching(OnPolicy(LiveDistillation(teacher, Blend())), student, teacher, [(1, 1)])

@@ -68,10 +68,14 @@ def test_every_row_comes_before_any_comes_again() -> None:
 def test_a_step_keeps_its_tokens() -> None:
     items = rows(1, 100, 40, 60)
     made = {"steps": 10, "share": 0.5, "context": 2048}
-    plan = planned(items, batch_size=32, row_length=None, **made)
-    assert plan.length == 512
-    assert plan.batch_size * plan.length == pytest.approx(32 * 50, rel=0.1)
-    assert plan.tokens == pytest.approx(0.5 * 10 * 32 * 50, rel=0.1)
+    for batch_size in (2, 7, 15, 32, 47):
+        plan = planned(items, batch_size=batch_size, row_length=None, **made)
+        wanted = max(128, batch_size * np.mean([*map(size, items)]))
+        assert 128 <= plan.length <= 512
+        assert plan.batch_size * plan.length == pytest.approx(wanted, rel=0.01)
+        assert plan.tokens == pytest.approx(0.5 * 10 * wanted, rel=0.01)
+    long = planned([*items, *rows(2, 1, 900, 900)], batch_size=2, row_length=None, **made)
+    assert (long.length, long.batch_size) == (900, 1)
     assert planned([], batch_size=4, row_length=None, **made).tokens == 10 * 4 * 512
     assert planned(items, batch_size=32, row_length=64, **made).length == 64
     with pytest.raises(OptionError, match="--row-length is 30: give a number from 60"):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from flyweight.distill import live
 from flyweight.distill.divergences import Blend
 from flyweight.distill.live import LiveDistillation, OnPolicy
 from flyweight.distill.losses import Batch, Distillation, Objective, cross_entropy
@@ -100,12 +101,13 @@ def test_a_small_batch_is_left_whole(batch: Batch) -> None:
 
 
 def test_what_the_student_writes_weighs_as_its_rows_do(
-    student: Any, teacher: Any, batch: Batch
+    student: Any, teacher: Any, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Written greedily, all answers are of one length: the parts' mean is the whole's."""
     student.generation_config.eos_token_id = None
     student.config.eos_token_id = None
-    policy = OnPolicy(LiveDistillation(teacher, Blend(0.7)), share=1.0, longest=4, heat=0.0)
+    monkeypatch.setattr(live, "HEAT", 0.0)
+    policy = OnPolicy(LiveDistillation(teacher, Blend(0.7)), share=1.0, longest=4)
     whole, gradient = learned(student, policy, [batch])
     total, added = learned(student, policy, list(parts(batch, 40)))
     assert total == pytest.approx(whole, rel=1e-4)

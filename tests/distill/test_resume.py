@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from flyweight.distill import trainer
 from flyweight.distill.losses import cross_entropy
 from flyweight.distill.resume import Trained, newest_checkpoint
 from flyweight.distill.trainer import Probe, Row, Schedule, train
@@ -105,7 +106,8 @@ def test_a_checkpoint_that_is_not_whole_does_not_count(
 
 
 def test_only_the_newest_checkpoint_is_kept(
-    small_model: Build, rows: list[Row], tmp_path: Path
+    small_model: Build, rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(small_model(num_hidden_layers=2), rows, keep=tmp_path, save_every=0.0)
+    monkeypatch.setattr(trainer, "SAVE_EVERY", 0.0)
+    run(small_model(num_hidden_layers=2), rows, keep=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-12"]

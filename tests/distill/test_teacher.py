@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from flyweight.distill import trainer
+from flyweight.distill import teacher, trainer
 from flyweight.distill.teacher import answer_rows, record_teacher
 from flyweight.tasks.encode import Example
 
@@ -50,7 +50,8 @@ def test_every_recorded_value_is_the_models_own(
     monkeypatch.setattr(trainer, "fast_dtype", lambda device: dtype)
     model = small_model(seed=5, initializer_range=0.1)
     rows = answer_rows(examples(), 0.0)
-    recorded = record_teacher(model, rows, top_k=20, batch_size=batch_size)
+    monkeypatch.setattr(teacher, "BATCH", batch_size)
+    recorded = record_teacher(model, rows, top_k=20)
     assert [row["input_ids"].tolist() for row in recorded] == [
         row["input_ids"].tolist() for row in rows
     ]

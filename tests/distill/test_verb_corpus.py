@@ -138,6 +138,32 @@ def test_a_corpus_that_asks_the_test_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_what_a_row_leaves_nothing_of_is_counted(
+    tiny_llama: Path, student: Path, chats: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Chats whose answer comes later than a row ends; nothing of an empty corpus is left either."""
+    long = json.dumps({"prompt": "is the pump hot? " * 9, "answer": "yes"}) + "\n"
+    (tmp_path / "long.jsonl").write_text(long * 45)
+    (tmp_path / "mixed.jsonl").write_text(long * 45 + chats.read_text())
+    (tmp_path / "empty.jsonl").write_text('{"text": null}\n')
+
+    def distilled(corpus: str) -> None:
+        flyweight.distill(
+            str(tiny_llama), str(student), tmp_path / "out", corpus=[str(tmp_path / corpus)],
+            row_length=32, steps=1, batch_size=1, loss="cross-entropy",
+        )  # fmt: skip
+
+    lost = "45 documents have nothing to learn within 32 tokens"
+    with pytest.raises(TaskError, match=f"long.jsonl: {lost}. Give a longer --row-length"):
+        distilled("long.jsonl")
+    with pytest.raises(TaskError, match=r"empty\.jsonl: holds nothing to learn"):
+        distilled("empty.jsonl")
+    distilled("mixed.jsonl")
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"mixed.jsonl: {lost}; " in told
+    assert "mixed.jsonl: 2 documents" in told
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

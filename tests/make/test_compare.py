@@ -59,13 +59,21 @@ def test_the_same_items_in_another_order_are_paired(tmp_path: Path) -> None:
     [(10, False, "No measurable difference"), (80, False, "is worse than"), (0, True, "is worse")],
 )
 def test_the_sentence_says_what_the_interval_shows(
-    wrong: int, lower: bool, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    wrong: int,
+    lower: bool,
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     base = right(10) if not lower else right(100)
-    one = folder(tmp_path / "one", base, lower=lower)
-    other = folder(tmp_path / "other", right(wrong), lower=lower)
+    one = folder(Path("one"), base, lower=lower)
+    other = folder(Path("o[ther]"), right(wrong), lower=lower)
     flyweight.compare(one, other)
-    assert said in " ".join(capsys.readouterr().out.split())
+    told = capsys.readouterr().out
+    assert said in " ".join(told.split())
+    assert told.count("o[ther]") == 1 + ("worse" in said)  # in the table and the sentence
 
 
 def test_other_items_are_not_compared_in_pairs(

@@ -69,12 +69,18 @@ def test_a_missing_answer_of_the_split_is_named(tiny_llama: Path, tmp_path: Path
 
 
 def test_plain_text_needs_no_answers(
-    tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_llama: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     task = write_task(tmp_path / "task.jsonl", dict.fromkeys(PROMPTS))
-    found = flyweight.eval(str(tiny_llama), task=task, score="likelihood")
+    monkeypatch.chdir(tmp_path)
+    Path("m[v2]").symlink_to(tiny_llama)
+    found = flyweight.eval("m[v2]", task=task, score="likelihood")
     assert found["low"] < found["mean"] < found["high"]
     line = " ".join(capsys.readouterr().out.split())
+    assert "m[v2] at 16 bits" in line  # brackets are no markup
     assert f"{found['mean']:.3f} bits/byte ({found['low']:.3f} to {found['high']:.3f})" in line
 
 

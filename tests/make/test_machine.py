@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def test_a_broken_file_of_records_is_named(text: str, tmp_path: Path) -> None:
         {"speed": 0},
         {"records": {"rank": [[1, 2]]}},
         {"courses": [{"score": "exact"}]},
-        {"courses": [COURSE.as_dict() | {"course": {"trained": [2], "widths": [1], "chosen": 0}}]},
+        {"courses": [asdict(COURSE) | {"course": {"trained": [2], "widths": [1], "chosen": 0}}]},
     ],
     ids=lambda change: next(iter(change)),
 )

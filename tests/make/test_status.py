@@ -24,14 +24,18 @@ def begin(store: Store) -> None:
     store.journal.began("distil", "distil-1M")
 
 
-def test_a_running_job_shows_what_it_does_and_what_is_left(tmp_path: Path) -> None:
+def test_a_running_job_shows_what_it_does_and_what_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     with open_store(out) as store:
         begin(store)
-        store.journal.moved("Distilling 1M", 30, 100)
+        store.journal.moved("Distilling 1M [b]", 30, 100)
+        flyweight.status(out)
+        assert "Now: Distilling 1M [b] 30 of 100" in capsys.readouterr().out
         found = read_status(out)
         assert found["state"] == "running"
-        assert found["now"] == {"title": "Distilling 1M", "done": 30, "total": 100}
+        assert found["now"] == {"title": "Distilling 1M [b]", "done": 30, "total": 100}
         assert found["taken"] == 12.0
         assert found["remaining"] == 100.0  # of rank nothing, it is done
     stopped = read_status(out)
@@ -50,20 +54,21 @@ def test_a_training_that_went_on_counts_its_whole_time_once(tmp_path: Path) -> N
 def test_a_failed_and_a_finished_job_say_how_they_ended(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "out"
+    out = tmp_path / "out [v2]"
     with open_store(out) as store:
         begin(store)
         store.journal.write("failed", error="the disk ran [full]")
     flyweight.status(out)
     said = capsys.readouterr().out
-    assert "stopped" in said
+    assert "out [v2]: stopped" in " ".join(said.split())
+    assert "in out [v2].work, last change" in " ".join(said.split())
     assert "the disk ran [full]" in said
     with open_store(out) as store:
         begin(store)
-        store.journal.write("handed over", verdict="passes", sentence="It keeps 98 %.")
+        store.journal.write("handed over", verdict="passes", sentence="It [m] keeps 98 %.")
     flyweight.status(out)
     said = capsys.readouterr().out
-    assert "PASSES: It keeps 98 %." in said
+    assert "PASSES: It [m] keeps 98 %." in said
     assert "left of the likely course" not in said
 
 

@@ -18,9 +18,10 @@ from writing_teacher import run_until, task_rows, teach, write_rows
 import flyweight
 from flyweight.errors import FlyweightError, FolderError, OptionError, TaskError
 from flyweight.make import writing
-from flyweight.make.drawing import Drawer
+from flyweight.make.drawing import Drawer, _json_string
 from flyweight.make.journal import Journal
 from flyweight.make.sieve import UNSURE, Sieve, Written, sure_enough
+from flyweight.make.written_file import _new
 from flyweight.tasks.encode import prompt_ids
 from flyweight.tasks.items import Item, content_sha256, item_from
 from flyweight.tasks.leaks import NEAR, asked, check_leakage, grams, near_copies
@@ -144,6 +145,7 @@ def test_the_way_of_which_most_survive_is_taken(
         ({"way": "prayer"}, OptionError, "--way"),
         ({"score": "likelihood"}, OptionError, "--score"),
         ({"out": "folder"}, FolderError, "folder"),
+        ({"out": "out.PARQUET"}, OptionError, "JSONL"),
         ({"out": "task.jsonl"}, FolderError, "Choose another name"),
         ({"task": "absent.jsonl"}, TaskError, "no such file"),
     ],
@@ -257,3 +259,28 @@ def test_without_a_template_a_prompt_ends_as_all_prompts_do(
     draw = drawer.draw("own", random.Random(0))
     assert draw is not None
     assert draw.read(said, ended) == text
+
+
+def test_where_no_word_is_to_go_on_from_a_prompt_begins_as_its_own(teacher: str) -> None:
+    from flyweight.checkpoint import open_checkpoint
+
+    blank = item_from({"messages": [{"role": "user", "content": " "}]}, 1, "here")
+    drawer = Drawer(open_checkpoint(teacher).tokenizer(), [blank])
+    draws = [drawer.draw(way, random.Random(0)) for way in ("continued", "own")]
+    going_on, own = (draw.ids if draw else [] for draw in draws)
+    assert going_on == own != []
+
+
+@pytest.mark.parametrize(
+    ("said", "text"), [('["a \\ud83d\\ude00"]', "a 😀"), ('["a \\ud83d"]', None), ('"open', None)]
+)
+def test_what_is_listed_is_a_string_that_can_be_written(said: str, text: str | None) -> None:
+    assert _json_string(said, True) == text
+
+
+@pytest.mark.parametrize(("role", "form"), [("user", "prompt"), ("system", "messages")])
+def test_a_new_item_keeps_the_role_of_its_seed(role: str, form: str) -> None:
+    told = [{"role": role, "content": "the pump is hot"}]
+    new = _new(item_from({"messages": told, "answer": "hot"}, 1, "here"), "prompt", "teacher")
+    assert list(item_from(new, 1, "here").messages) == told
+    assert form in new

@@ -108,8 +108,16 @@ def test_calls_behind_an_answer_count() -> None:
     [
         ("{{ raise_exception('no system') }}", "here: .* refuses it .no system"),
         ("{% for m in messages %}{{ m['role'] }}{% endfor %}", "here, message 2: .* leaves"),
+        # a call without arguments, where a template takes them for granted
+        ("{{ messages[-1].call.arguments | tojson }}", "here: .* refuses it .* not JSON"),
     ],
 )
 def test_what_a_template_does_not_take_is_named(template: str, said: str) -> None:
     with pytest.raises(TaskError, match=said):
-        encode_chat(with_template(template), CHAT[1:3], "here")
+        encode_chat(with_template(template), [CHAT[1], CHAT[2] | {"call": {}}], "here")
+
+
+def test_a_prompt_that_a_template_trips_over_is_named() -> None:
+    tokenizer = with_template("{{ messages[-1].call.arguments | tojson }}")
+    with pytest.raises(TaskError, match="refuses the messages that end in 'is it hot"):
+        encode(tokenizer, [CHAT[1] | {"call": {}}], "yes")

@@ -110,7 +110,7 @@ def test_no_character_is_lost_where_long_documents_are_cut(text: str, longest: i
     ("name", "content", "said"),
     [
         ("c.jsonl", b'{"text": "a"}\n{"text": 1}\n', "c.jsonl, line 2: text must be text"),
-        ("c.jsonl", b'{"text": "a"}\n{"txt": "b"}\n', "line 2: neither prompt nor messages"),
+        ("c.jsonl", b'{"text": "a"}\n{"txt": "b"}\n', "neither prompt nor messages (found: 'txt')"),
         ("c.jsonl", b'{"text": "a"}\n\n{oops\n', "c.jsonl, line 3: not valid JSON"),
         ("c.jsonl", b'{"prompt": "a"}\n', "line 1: no answer to learn"),
         ("c.jsonl", b'{"messages": [{"role": "user", "content": "a"}]}\n', "line 1: no answer"),
@@ -134,6 +134,8 @@ def test_missing_ones_are_named(tmp_path: Path) -> None:
         list(documents(tmp_path / "none.jsonl"))
     with pytest.raises(TaskError, match="no corpus in it"):
         list(documents(tmp_path))
+    with pytest.raises(TaskError, match=r"cannot be read \(File name too long"):
+        list(documents("a" * 300 + ".txt"))
 
 
 def test_the_code_of_the_hub_streams_a_folder(tmp_path: Path) -> None:
@@ -184,6 +186,8 @@ CHAT = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         ({"text": "  ", "messages": CHAT}, CHAT),
         ({"prompt": "a", "answer": "b", "text": ""}, CHAT),
         ({"text": " "}, None),
+        ({"text": None, "id": 1}, None),
+        ({"prompt": "a", "answer": []}, [CHAT[0], CHAT[1] | {"content": "[]"}]),
     ],
 )
 def test_the_first_form_that_says_something_counts(

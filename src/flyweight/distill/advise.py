@@ -36,11 +36,12 @@ def advise(
         teacher: A Hugging Face model folder, or a hub name.
         student: Likewise; it must have the teacher's tokenizer, or one that was cut from it.
         data: JSONL or Parquet with prompt or messages, and answer.
-        corpus: A corpus as `distill` takes it. Once for each.
+        corpus: A corpus as `distill` takes it; none that asks what dev or test asks. Once for each.
         share: The share of the tokens that come from the corpus. Once for each that is to be tried.
         steps: Training steps of each probe.
         seeds: How often each probe is trained, 2 at least: the interval holds their spread.
-        batch_size: A step has as many tokens as so many items have on average.
+        batch_size: A step has as many tokens as so many items have on average, but a row as long as
+            the longest item at least.
         learning_rate: The highest; it falls linearly to zero.
         loss: As for `distill`.
         cache: Where what the teacher says is kept; the user's cache folder if not given.
@@ -59,8 +60,10 @@ def advise(
     from flyweight.distill.objectives import Aim
     from flyweight.distill.probing import Bench
     from flyweight.distill.trainer import Schedule
+    from flyweight.distill.verb import check_training
 
-    _check_options(corpus, share, steps, seeds, batch_size, learning_rate)
+    _check_options(corpus, share, seeds, seed)
+    check_training(steps, batch_size, learning_rate)
     schedule = Schedule(steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
     bench = Bench.of(teacher, student, data, corpus, max(share), schedule, Aim(loss), cache)
     found = advice(bench, share, [seed + n for n in range(seeds)])
@@ -71,14 +74,7 @@ def advise(
     return found.facts()
 
 
-def _check_options(
-    corpus: Sequence[str],
-    shares: Sequence[float],
-    steps: int,
-    seeds: int,
-    batch_size: int,
-    learning_rate: float,
-) -> None:
+def _check_options(corpus: Sequence[str], shares: Sequence[float], seeds: int, seed: int) -> None:
     from flyweight.errors import OptionError
 
     if not corpus or len(set(corpus)) < len(corpus):
@@ -87,8 +83,10 @@ def _check_options(
         raise OptionError(f"--share is {list(shares)}: give numbers between 0 and 1.")
     if seeds < 2:
         raise OptionError(f"--seeds is {seeds}: give 2 at least, one alone shows no spread.")
-    if steps < 1 or batch_size < 1 or not 0 < learning_rate < float("inf"):
-        raise OptionError("--steps, --batch-size and --learning-rate must be above 0.")
+    if not 0 <= seed <= 2**32 - seeds:
+        raise OptionError(
+            f"--seed is {seed}: give a whole number from 0 on, the last of --seeds below 2^32."
+        )
 
 
 def _show(found: Advice) -> None:
@@ -109,11 +107,10 @@ def _show(found: Advice) -> None:
             f"{each.low:+.1%} to {each.high:+.1%}",
             each.word,
         )
-    console = Console()
+    console = Console(highlight=False, markup=False, emoji=False)  # names of corpora are no markup
     console.print(table)
     console.print(
         f"{found.items:,} dev items in {found.groups:,} groups, {found.seeds} seeds, "
-        f"{found.tokens:,} tokens a probe; the intervals hold together in 95 % of cases.",
-        highlight=False,
+        f"{found.tokens:,} tokens a probe; the intervals hold together in 95 % of cases."
     )
-    console.print(found.recommendation, highlight=False, soft_wrap=True)
+    console.print(found.recommendation, soft_wrap=True)

@@ -29,7 +29,7 @@ from flyweight.distill.teacher import TITLE, laid_out, listen, said_rows
 from flyweight.distill.trainer import Row
 from flyweight.distill.wish import Wish, check_room
 from flyweight.errors import TeacherError
-from flyweight.folder import SEAL, disk_errors
+from flyweight.folder import SEAL, disk_errors, write_whole
 from flyweight.progress import Bar, bar, say
 
 LOCK = "lock"
@@ -173,9 +173,7 @@ def _write(place: Path, name: str, wish: Wish, load: Callable[[], Any]) -> Recor
         seconds = now * sum(todo) / max(1, sum(todo[number] for number in missing))
     whole = [each for each in shards if each is not None]
     told = {"name": name, "shards": [each.sha256 for each in whole], "seconds": seconds}
-    scratch = place / f".{SEAL}"
-    scratch.write_text(json.dumps(told, indent=1), encoding="utf-8")
-    scratch.replace(place / SEAL)
+    write_whole(place / SEAL, json.dumps(told, indent=1))
     return Record(place, wish, whole, seconds, len(missing), now)
 
 
@@ -195,7 +193,7 @@ def _hear(
     reach = Reach()
 
     def said() -> Iterator[tuple[list[int], Columns]]:
-        for places, top in listen(teacher, rows, wish.k, temperature=wish.temperature, draw=draw):
+        for places, top in listen(teacher, rows, wish.k, draw=draw):
             columns = pack(top, wish.vocabulary)
             reach.add(top, columns, wish.vocabulary)
             running.advance(len(places))

@@ -117,7 +117,6 @@ def top_from_hidden(
     hidden: Tensor,
     head: Head,
     k: int,
-    temperature: float = 1.0,
     budget: int = CHUNK_BYTES,
     draw: Draw | None = None,
 ) -> Top:
@@ -140,9 +139,9 @@ def top_from_hidden(
             said = head.logits(inputs, buffer[: len(inputs)]).to(exact, copy=True)
             said = said if head.scaling is None else head.scaling(said)
             if draw is None or lots is None:
-                parts.append(top_of(said, min(k, size), temperature))
+                parts.append(top_of(said, min(k, size)))
             else:
-                parts.append(top_with_drawn(said, k, draw.count, lots[number], temperature))
+                parts.append(top_with_drawn(said, k, draw.count, lots[number]))
     drawn = [part.drawn for part in parts if part.drawn is not None]
     return replace(_joined(parts), drawn=_joined(drawn) if drawn else None)
 

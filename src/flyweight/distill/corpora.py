@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from flyweight.progress import bar, say
 from flyweight.tasks import leaks
 from flyweight.tasks.conversation import encode_chat
 from flyweight.tasks.corpus import Document, documents
-from flyweight.tasks.items import Item, Task
+from flyweight.tasks.items import Item, Message, Task
 
 LEAST = 2  # tokens of a row: of one nothing is to be predicted
 
@@ -28,14 +28,14 @@ class Cutter:
 
     A text is cut into pieces, each of which begins with the start token where the tokenizer has
     one, and all of whose tokens count as an answer's do. A chat ends where the row does; the
-    assistant's turns count as answers, the rest as prompt. `refused` maps what the task's test asks
-    to its lines: TaskError for a chat that asks it too.
+    assistant's turns count as answers, the rest as prompt. `refused` is what the task's held-out
+    items ask (`asked`): TaskError for a chat that asks it too. Texts are not searched for it.
     """
 
     tokenizer: Any
     length: int
     weights: TokenWeights
-    refused: Mapping[str, int]
+    refused: Mapping[str, tuple[str, int]]
 
     def rows(self, document: Document) -> Iterator[Row]:
         """The rows of a document, none where nothing of it is to be learned."""
@@ -60,18 +60,28 @@ class Cutter:
         for turn, message in enumerate(document.messages):
             if message["role"] != "assistant" or not self.refused:
                 continue
-            line = self.refused.get(leaks.asked(Item(document.messages[:turn], None)))
-            if line is not None:
+            question = _question(document.messages[:turn])
+            if question in self.refused:
+                split, line = self.refused[question]
                 raise TaskError(
-                    f"{document.place}: asks what the task's test asks on line {line} (a leak). "
-                    "Remove it from the corpus, or the item from the test."
+                    f"{document.place}: asks what the task's {split} asks on line {line} (a leak). "
+                    f"Remove it from the corpus, or the item from {split}."
                 )
 
 
-def asked(task: Task | None) -> dict[str, int]:
-    """What a task's test asks, by whatever case and white space, and on which line."""
-    items = task.test if task else ()
-    return {leaks.asked(item): item.line for item in reversed(items)}
+def asked(task: Task | None) -> dict[str, tuple[str, int]]:
+    """What a task's test and dev ask, by whatever case and white space: the split and the line."""
+    held_out = {"dev": task.dev, "test": task.test} if task else {}
+    return {
+        _question(item.messages): (split, item.line)
+        for split, items in held_out.items()
+        for item in reversed(items)
+    }
+
+
+def _question(messages: Sequence[Message]) -> str:
+    """What is asked, whatever the system is told besides."""
+    return leaks.normal(leaks.telling(Item(tuple(messages), None)))
 
 
 def read_corpus(source: str, cutter: Cutter, tokens: int) -> list[Row]:
@@ -81,23 +91,32 @@ def read_corpus(source: str, cutter: Cutter, tokens: int) -> list[Row]:
     """
     name = Path(source).name
     rows: list[Row] = []
-    count, read, whole = 0, 0, True
+    count, without, read, whole = 0, 0, 0, True
     with bar(f"Reading {name} (tokens)", tokens) as running, closing(documents(source)) as found:
         for document in found:
+            before = len(rows)
             for row in cutter.rows(document):
                 rows.append(row)
                 running.advance(min(len(row["input_ids"]), tokens - read))
                 read += len(row["input_ids"])
                 if read >= tokens:
                     break
-            count += 1
+            count += len(rows) > before
+            without += len(rows) == before
             if read >= tokens:
                 whole = False
                 break
+    lost = f"{without:,} documents have nothing to learn within {cutter.length:,} tokens"
     if not rows:
-        raise TaskError(f"{source}: holds nothing to learn. Give a corpus with documents in it.")
+        raise TaskError(
+            f"{source}: {lost}. Give a longer --row-length to `distill`, or another corpus."
+            if without
+            else f"{source}: holds nothing to learn. Give a corpus with documents in it."
+        )
     times = f"all of it, {tokens / read:.1f} times over" if whole else "from its beginning"
     say(f"{name}: {count:,} documents, {read:,} tokens in {len(rows):,} pieces, {times}.")
+    if without:
+        say(f"{name}: {lost}; `distill` takes longer ones with a longer --row-length.")
     return rows
 
 

@@ -123,8 +123,8 @@ def against_logits_(
 class Top:
     """The teacher's k likeliest tokens: `log_p` [n, k] of `indices` [n, k], and all others as one.
 
-    `tail` [n] is the logarithm of the others' mass; None: what is missing to 1. All are at the
-    blend's temperature. `lost` bool [n, k] marks tokens that the student does not have, `log_mass`
+    `tail` [n] is the logarithm of the others' mass; None: what is missing to 1. All are at
+    temperature 1. `lost` bool [n, k] marks tokens that the student does not have, `log_mass`
     [n, 1] is what share of the tokens' mass the others have, and `log_p` and `tail` are relative to
     that: made by `Alignment.top`, which says what the indices of lost tokens are. `drawn` are some
     of the others, whose `log_p` [n, s] sum to the tail (drawn.py); losses take no notice of them.
@@ -145,13 +145,11 @@ class Top:
         return Top(self.log_p[rows].float(), self.indices[rows].long(), tail, lost, mass)
 
 
-def top_of(logits: Tensor, k: int, temperature: float = 1.0) -> Top:
+def top_of(logits: Tensor, k: int) -> Top:
     """The k likeliest tokens of logits [n, V] and their tail; `logits` are overwritten.
 
     The same operations as in `against_top_`: a student that equals its teacher gets exactly 0.
     """
-    if temperature != 1:
-        logits.div_(temperature)
     indices = logits.topk(k, dim=-1).indices
     log_p, tail, _, _ = events_(logits, indices, None)
     return Top(log_p, indices, tail[:, 0])
@@ -186,32 +184,26 @@ def against_top_(
     """The blend's values [n] and `weights` [n] x its gradient [n, V], from a teacher's top k.
 
     Tokens outside the top k count as one: a lower bound of the full divergence, exact for k = V.
-    `student` logits [n, V] are overwritten by the gradient.
+    `student` logits [n, V] are overwritten by the gradient. The blend's temperature is 1.
     """
-    by_row, share, temperature = weights[:, None], blend.share, blend.temperature
-    alone = share < 1 and temperature != 1
-    said = cross_entropy_(student.clone(), targets, weights) if alone else None
-    if temperature != 1:
-        student.div_(temperature)
+    assert blend.temperature == 1
+    by_row, share = weights[:, None], blend.share
     answer = student.gather(-1, targets[:, None])
     log_q, tail_q, tail, norm = events_(student, top.indices, top.lost)
     events_q, events_p = _both(top, log_q, tail_q, student.shape[-1])
     beta, scale = blend.for_mass(top.log_mass)
     spare = torch.empty_like(events_q), torch.empty_like(events_q)
     values, q, events = diverge_(events_q, events_p, spare, beta)
-    values = values[:, None] * scale * share * temperature**2
-    events.mul_(scale * share * temperature)
-    if share < 1 and said is None:
+    values = values[:, None] * scale * share
+    events.mul_(scale * share)
+    if share < 1:
         events.add_(q, alpha=1 - share)
         values = values + (1 - share) * (norm - answer)
     k = top.indices.shape[-1]
     if events.shape[-1] > k:  # the tail's part of the gradient falls to its tokens as q does
         student.mul_(by_row * events[:, k:] / tail)
     student.scatter_add_(-1, top.indices, by_row * events[:, :k])
-    if said is not None:
-        student.add_(said[1], alpha=1 - share)
-        values = values + (1 - share) * said[0][:, None]
-    elif share < 1:
+    if share < 1:
         student.scatter_add_(-1, targets[:, None], by_row * (share - 1))
     return values[:, 0], student
 

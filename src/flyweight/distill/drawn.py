@@ -41,15 +41,11 @@ class Draw:
         return torch.rand(places, generator=self.generator)
 
 
-def top_with_drawn(
-    logits: Tensor, k: int, count: int, lots: Tensor, temperature: float = 1.0
-) -> Top:
+def top_with_drawn(logits: Tensor, k: int, count: int, lots: Tensor) -> Top:
     """`top_of` with `count` tokens drawn from the tail (`Top.drawn`) by the numbers `lots` [n].
 
     `logits` [n, V], V > k + count, are overwritten.
     """
-    if temperature != 1:
-        logits.div_(temperature)
     indices = logits.topk(k, dim=-1).indices
     log_p, tail, whole, _ = events_(logits, indices, None)
     likely = logits.scatter_(-1, indices, -1.0).topk(count, dim=-1).indices

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,62 +12,46 @@ from flyweight.distill.divergences import Blend, Top, against_logits_, against_t
 from flyweight.distill.head import Head
 
 
-class Judge(Protocol):
+class Judge:
     """What is held against the student's logits, position by position."""
+
+    alignment: Alignment | None = None  # where the teacher's head has other rows
 
     @property
     def columns(self) -> Columns | None:
         """Which of the student's columns are judged; None: all. The others are impossible."""
-        ...
+        return None if self.alignment is None else self.alignment.student
 
     def width(self) -> int:
         """How many logits a position it holds itself."""
-        ...
-
-    def hear(self, rows: slice, dtype: torch.dtype) -> None:
-        """Get ready for these positions, with logits of this type."""
-        ...
-
-    def judge_(self, student: Tensor, rows: slice, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Values [n] and `weights` x gradient [n, V]; `student` logits [n, V] are overwritten."""
-        ...
-
-
-@dataclass
-class Answers:
-    """Cross-entropy of the right tokens `targets` int64 [N]."""
-
-    targets: Tensor
-    columns: Columns | None = None
-
-    def width(self) -> int:
         return 0
 
     def hear(self, rows: slice, dtype: torch.dtype) -> None:
-        """Nothing to prepare."""
+        """Get ready for these positions, with logits of this type."""
+
+    def judge_(self, student: Tensor, rows: slice, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Values [n] and `weights` x gradient [n, V]; `student` logits [n, V] are overwritten."""
+        raise NotImplementedError
+
+
+@dataclass
+class Answers(Judge):
+    """Cross-entropy of the right tokens `targets` int64 [N]."""
+
+    targets: Tensor
 
     def judge_(self, student: Tensor, rows: slice, weights: Tensor) -> tuple[Tensor, Tensor]:
         return cross_entropy_(student, self.targets[rows], weights)
 
 
 @dataclass
-class Recorded:
+class Recorded(Judge):
     """A blend against what a teacher said before: its top k [N, k], of its own token ids."""
 
     blend: Blend
     top: Top
     targets: Tensor
     alignment: Alignment | None = None
-
-    @property
-    def columns(self) -> Columns | None:
-        return None if self.alignment is None else self.alignment.student
-
-    def width(self) -> int:
-        return 0
-
-    def hear(self, rows: slice, dtype: torch.dtype) -> None:
-        """Nothing to prepare."""
 
     def judge_(self, student: Tensor, rows: slice, weights: Tensor) -> tuple[Tensor, Tensor]:
         top, targets = self.top[rows], self.targets[rows]
@@ -78,7 +61,7 @@ class Recorded:
 
 
 @dataclass
-class Live:
+class Live(Judge):
     """A blend against a teacher's own hidden states [N, D] and head."""
 
     blend: Blend
@@ -89,10 +72,6 @@ class Live:
     _logits: Tensor | None = field(default=None, init=False)
     _spare: Tensor | None = field(default=None, init=False)
     _start: int = field(default=0, init=False)
-
-    @property
-    def columns(self) -> Columns | None:
-        return None if self.alignment is None else self.alignment.student
 
     def width(self) -> int:
         return self.head.weight.shape[0]

@@ -20,7 +20,7 @@ from flyweight.anatomy import family_of
 from flyweight.distill.losses import Batch
 from flyweight.distill.trainer import Row, collate, fast_math
 from flyweight.errors import TeacherError
-from flyweight.progress import bar
+from flyweight.progress import track
 from flyweight.tasks.labels import Labelled
 
 BATCH = 64
@@ -68,21 +68,19 @@ class LabelDistillation:
 
 
 @torch.inference_mode()
-def ask_labels(teacher: Any, rows: Sequence[Row]) -> np.ndarray:
-    """float32 [n, C]: what the teacher says of each row's text, as log-probabilities.
+def ask_labels(teacher: Any, rows: Sequence[Row], title: str = TITLE) -> np.ndarray:
+    """float32 [n, C]: what a model says of each row's text, as log-probabilities.
 
-    Raises TeacherError where they are no numbers.
+    Without a `title` no bar is shown. Raises TeacherError where they are no numbers.
     """
     found = np.zeros((len(rows), teacher.config.num_labels), dtype=np.float32)
     order = sorted(range(len(rows)), key=lambda place: len(rows[place]["input_ids"]))
-    with bar(TITLE, len(rows)) as running:
-        for first in range(0, len(order), BATCH):
-            places = order[first : first + BATCH]
-            batch = collate([rows[place] for place in places])
-            batch = {name: each.to(teacher.device) for name, each in batch.items()}
-            with fast_math(batch["input_ids"]):
-                found[places] = label_logits(teacher, batch).log_softmax(-1).cpu().numpy()
-            running.advance(len(places))
+    batches = [order[first : first + BATCH] for first in range(0, len(order), BATCH)]
+    for places in track(batches, title) if title else batches:
+        batch = collate([rows[place] for place in places])
+        batch = {name: each.to(teacher.device) for name, each in batch.items()}
+        with fast_math(batch["input_ids"]):
+            found[places] = label_logits(teacher, batch).log_softmax(-1).cpu().numpy()
     if not np.isfinite(found).all():
         raise TeacherError(
             "the teacher's logits are no numbers (NaN or infinite). Download or save it again."

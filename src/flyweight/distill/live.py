@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from flyweight.distill.alignment import Alignment, align
-from flyweight.distill.chunked import CHUNK_BYTES, chunked_loss
+from flyweight.distill.chunked import chunked_loss
 from flyweight.distill.divergences import Blend
 from flyweight.distill.head import head_of
 from flyweight.distill.judges import Live
 from flyweight.distill.losses import MULTIPLE, Batch, wanted_hidden, wanted_tokens
 from flyweight.errors import OptionError
 
-MIXED = Blend(0.7)
+HEAT = 1.0  # at which the student writes: as it is
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,9 @@ class LiveDistillation:
     """
 
     teacher: Any
-    blend: Blend = MIXED
+    blend: Blend
     alignment: Alignment | None = None
     to_teacher: Tensor | None = None
-    budget: int = CHUNK_BYTES
 
     def unjudged(self, model: Any) -> list[int]:
         """The rows of the student's head that the teacher says nothing about: no tokens, mostly."""
@@ -54,7 +53,7 @@ class LiveDistillation:
         mine, yours = head_of(model), head_of(self.teacher)
         alignment = self.alignment or align(len(mine.weight), len(yours.weight))
         judge = Live(self.blend, said, yours, targets, alignment)
-        return chunked_loss(wanted_hidden(model, batch), mine, weights, judge, self.budget)
+        return chunked_loss(wanted_hidden(model, batch), mine, weights, judge)
 
 
 def in_teachers_ids(batch: Batch, to_teacher: Tensor | None) -> Batch:
@@ -77,11 +76,6 @@ class OnPolicy:
     judge: LiveDistillation
     share: float = 0.5
     longest: int = 128  # tokens that it writes
-    heat: float = 1.0  # of its sampling; 0: the likeliest token
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.share <= 1 and self.longest >= 1 and self.heat >= 0):
-            raise OptionError("on-policy: share is from 0 to 1, longest above 0, heat not below 0.")
 
     @property
     def teacher(self) -> Any:
@@ -91,7 +85,7 @@ class OnPolicy:
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         if torch.rand(()) >= self.share:
             return self.judge(model, batch)
-        written = write(model, batch, self.longest, self.heat, self.judge.unjudged(model))
+        written = write(model, batch, self.longest, HEAT, self.judge.unjudged(model))
         if "share" in batch:  # a part of a batch (parts.py) weighs as much as its rows
             written["total"] = written["weights"][:, 1:].sum() / batch["share"]
         return replace(self.judge, blend=replace(self.judge.blend, share=1.0))(model, written)
@@ -104,7 +98,7 @@ def write(model: Any, batch: Batch, longest: int, heat: float, never: Sequence[i
     first reach 1 (`teacher.answer_rows`). Draws from torch's global generator, whose state
     checkpoints hold; of the generation config only the end tokens count: a penalty would make the
     answers another model's. Tokens in `never` are not written. The answer ends with the config's
-    end token or after `longest` tokens.
+    end token or after `longest` tokens. At a `heat` of 0 each token is the likeliest.
     """
     lengths = batch.get("prompt_lengths")
     if lengths is None:

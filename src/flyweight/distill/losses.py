@@ -20,7 +20,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from flyweight.distill.alignment import Alignment
-from flyweight.distill.chunked import CHUNK_BYTES, chunked_loss
+from flyweight.distill.chunked import chunked_loss
 from flyweight.distill.divergences import Blend, Top
 from flyweight.distill.head import head_of
 from flyweight.distill.judges import Answers, Recorded
@@ -72,18 +72,15 @@ class Distillation:
     count as one. `alignment` where the heads differ.
     """
 
-    kl: float = 0.7
+    kl: float
     beta: float = 0.0
     alignment: Alignment | None = None
-    budget: int = CHUNK_BYTES
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         targets, weights = wanted_tokens(batch)
         said = Top(batch["top"], batch["indices"], batch.get("tail"))
         judge = Recorded(Blend(self.kl, self.beta), said, targets, self.alignment)
-        return chunked_loss(
-            wanted_hidden(model, batch), head_of(model), weights, judge, self.budget
-        )
+        return chunked_loss(wanted_hidden(model, batch), head_of(model), weights, judge)
 
 
 __all__ = [

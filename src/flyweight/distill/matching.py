@@ -52,19 +52,14 @@ class HiddenMatching(nn.Module):
         self.to_teacher = to_teacher
         self._teacher = [teacher]  # in a list: else it were a part of this module
         widths = shapes[0].hidden, shapes[1].hidden
-        self.maps = nn.ModuleList(nn.Linear(*widths, bias=False) for _ in pairs)
-        for each in self.maps:
+        self.learned = nn.ModuleList(nn.Linear(*widths, bias=False) for _ in pairs)
+        for each in self.learned:
             nn.init.eye_(cast(nn.Linear, each).weight)
 
     @property
     def teacher(self) -> Any:
         """The model whose states are followed."""
         return self._teacher[0]
-
-    @property
-    def learned(self) -> nn.ModuleList:
-        """The matrices."""
-        return self.maps
 
     def forward(self, model: Any, batch: Batch) -> Tensor:
         """The objective's loss plus the distance, with one pass of student and teacher each."""
@@ -81,7 +76,7 @@ class HiddenMatching(nn.Module):
         _, share = wanted_tokens(batch)
         wanted = batch["weights"][:, 1:] != 0
         found = share.new_zeros(())
-        for (mine, yours), projection in zip(self.pairs, self.maps, strict=True):
+        for (mine, yours), projection in zip(self.pairs, self.learned, strict=True):
             goal = wished[yours][:, :-1][wanted].float()  # [N, teacher's D]
             gap = projection(states[mine][:, :-1][wanted]).float() - goal
             size = (goal.square().sum() / max(1, goal.numel())).clamp_min(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -11,18 +12,55 @@ from typing import Any
 
 from flyweight.checkpoint import Checkpoint
 from flyweight.distill.cache import Record, cache_folder, record
-from flyweight.distill.corpora import Cutter, read_corpus
-from flyweight.distill.pairing import Pairing
+from flyweight.distill.corpora import Cutter, asked, read_corpus
+from flyweight.distill.objectives import Aim
+from flyweight.distill.pairing import Pairing, pair_up
+from flyweight.distill.plan import Plan, planned
 from flyweight.distill.teacher import TOP_K
 from flyweight.distill.trainer import Row
 from flyweight.distill.weights import CALLS, TokenWeights, find_calls, weighted_rows
 from flyweight.distill.wish import Wish
 from flyweight.errors import OptionError
-from flyweight.folder import bytes_of, sha256_of
+from flyweight.folder import bytes_of
 from flyweight.progress import say
 from flyweight.tasks.corpus import documents
 from flyweight.tasks.encode import Example, encode_items
 from flyweight.tasks.items import Item, Task
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a student learns from: `parts` are the rows of the items, then of each corpus."""
+
+    pairing: Pairing
+    parts: list[list[Row]]
+    plan: Plan | None  # None without a corpus
+
+
+def read_material(
+    big: Checkpoint,
+    small: Checkpoint,
+    task: Task | None,
+    corpora: Sequence[str],
+    weights: TokenWeights,
+    *,
+    apart: bool = False,
+    **much: Any,
+) -> Material:
+    """The rows of a task's train items and of corpora, for a `small` student of a `big` teacher.
+
+    All corpora together have the tokens of the plan, or `apart` each of them; `planned` has `much`.
+    """
+    answers = [item.answer or "" for item in task.train] if task else []
+    pairing = pair_up(big, small, [*answers, *first_texts(corpora)])
+    items = item_rows(pairing.tokenizer, task, big.context, weights)
+    if not corpora:
+        return Material(pairing, [items], None)
+    plan = planned(items, context=min(big.context, small.context), **much)
+    cutter = Cutter(pairing.tokenizer, plan.length, weights, asked(task))
+    tokens = plan.tokens if apart else -(-plan.tokens // len(corpora))
+    read = [read_corpus(source, cutter, tokens) for source in corpora]
+    return Material(pairing, [items, *read], plan)
 
 
 def item_rows(tokenizer: Any, task: Task | None, context: int, weights: TokenWeights) -> list[Row]:
@@ -61,35 +99,32 @@ def first_texts(corpora: Sequence[str]) -> list[str]:
     return found
 
 
-def read_corpora(corpora: Sequence[str], cutter: Cutter, tokens: int) -> list[list[Row]]:
-    """The rows of each corpus, of as many of the `tokens` as are read of it."""
-    return [read_corpus(source, cutter, -(-tokens // len(corpora))) for source in corpora]
-
-
 def recorded(
     big: Checkpoint,
-    parts: Sequence[list[Row]],
-    pairing: Pairing,
+    material: Material,
+    aim: Aim,
     place: Path | None = None,
     budget: str | None = None,
     top_k: int = TOP_K,
-    drawn: bool = False,
 ) -> list[list[Row]]:
     """Each part with what the teacher says about it, by itself: items are recorded but once.
 
-    With `drawn` as forward KL needs it (`Record.rows`), otherwise as any divergence can have it.
-    It is kept in `place` (the user's cache if None), all of it within `budget` bytes.
+    The parts as they are where the aim needs no record. It is kept in `place` (the user's cache if
+    None), all of it within `budget` bytes.
     """
+    if not aim.recorded:
+        return material.parts
     load = cache(big.model)
     most = None if budget is None else bytes_of(budget, "--cache-budget")
     said: list[list[Row]] = []
-    for rows in parts:
+    for rows in material.parts:
         if not rows:
             said.append([])
             continue
-        found = _record(big, load, rows, pairing, place or cache_folder(), most, top_k)
+        folder = place or cache_folder()
+        found = _record(big, load, rows, material.pairing, folder, most, top_k)
         most = None if most is None else max(0, most - found.wish.bytes())
-        said.append(found.rows(drawn=drawn))
+        said.append(found.rows(drawn=aim.drawn))
         for row, own in zip(said[-1], rows, strict=True):
             row["input_ids"] = own["input_ids"]
     return said
@@ -109,12 +144,7 @@ def _record(
     if pairing.to_teacher is not None:
         ids = pairing.to_teacher.numpy()
         heard = [row | {"input_ids": ids[row["input_ids"]]} for row in rows]
-    source = {
-        "teacher": big.sha256(),
-        "tokenizer": big.tokenizer_sha256(),
-        "config": sha256_of(big.path / "config.json"),
-    }
-    wish = Wish(heard, source, big.shape.vocabulary, top_k)
+    wish = Wish(heard, big.identity(), big.shape.vocabulary, top_k)
     found = record(folder / wish.name, wish, load, budget=most)
     if not found.written:
         say(f"The teacher is not run: what it says is known from before ({found.place}).")
@@ -124,4 +154,4 @@ def _record(
     return found
 
 
-__all__ = ["first_texts", "item_rows", "read_corpora", "recorded"]
+__all__ = ["Material", "first_texts", "item_rows", "read_material", "recorded"]

@@ -128,4 +128,4 @@ class Aim:
         return HiddenMatching(given, student, teacher, pairs, self.match_hidden, to_teacher)
 
 
-__all__ = ["ANSWERS", "DIVERGENCES", "LOSSES", "Aim"]
+__all__ = ["ANSWERS", "DIVERGENCES", "KL", "LOSSES", "Aim"]

@@ -64,7 +64,9 @@ def planned(
 ) -> Plan:
     """A step has the tokens of `batch_size` average items, or without items so many rows.
 
-    OptionError for a `row_length` that an item or the models' `context` does not fit.
+    At least one row, which holds the longest item; where no `row_length` is given, rows are as much
+    shorter as the step then needs to have its tokens in whole rows. OptionError for a `row_length`
+    that an item or the models' `context` does not fit.
     """
     longest = max(map(size, items), default=2)
     if row_length is not None and not longest <= row_length <= context:
@@ -75,8 +77,16 @@ def planned(
     if not items:
         return Plan(row_length or min(ROW, context), batch_size, steps, 1.0)
     tokens = batch_size * float(np.mean([*map(size, items)]))
-    length = row_length or max(longest, min(ROW, context, max(LEAST_ROW, round(tokens))))
-    return Plan(length, max(1, round(tokens / length)), steps, share)
+    if row_length is not None:
+        return Plan(row_length, max(1, round(tokens / row_length)), steps, share)
+    least = max(longest, min(LEAST_ROW, context))
+    most = max(least, min(ROW, context, round(tokens)))
+    fewest = max(1, int(tokens / most))
+    plans = [
+        Plan(min(most, max(least, round(tokens / count))), count, steps, share)
+        for count in (fewest, fewest + 1)
+    ]
+    return min(plans, key=lambda plan: abs(plan.batch_size * plan.length - tokens))
 
 
 __all__ = ["Plan", "planned"]

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from flyweight.checkpoint import Checkpoint, open_checkpoint
-from flyweight.distill.corpora import Cutter, asked
-from flyweight.distill.material import first_texts, item_rows, read_corpora, recorded
+from flyweight.distill.material import read_material, recorded
 from flyweight.distill.objectives import Aim
-from flyweight.distill.pairing import pair_up
-from flyweight.distill.plan import Plan, planned
+from flyweight.distill.plan import Plan
 from flyweight.distill.trainer import Row, Schedule, train
-from flyweight.distill.weights import PROMPT_WEIGHT, TokenWeights
+from flyweight.distill.weights import TokenWeights
+from flyweight.errors import OptionError
 from flyweight.runtime.forced import Pair, answer_bits
 from flyweight.tasks.encode import encode_items
 from flyweight.tasks.items import refuse_unanswered
@@ -55,32 +54,27 @@ class Bench:
         big, small = open_checkpoint(teacher), open_checkpoint(student)
         task = read_task(data)
         dev = task.dev[:MOST_DEV]
+        if len({item.group for item in dev}) < 2:
+            raise OptionError(
+                f"{data}: its dev items are one group, which tells nothing of others. "
+                "Give dev items of another group."
+            )
         for part in (task.train, dev):
             refuse_unanswered(part, data, "Add one: the probes read the loss of answers")
-        texts = [item.answer or "" for item in task.train]
-        pairing = pair_up(big, small, [*texts, *first_texts(corpora)])
-        tokenizer, weights = pairing.tokenizer, TokenWeights(PROMPT_WEIGHT)
-        items = item_rows(tokenizer, task, big.context, weights)
-        plan = planned(
-            items,
-            steps=schedule.steps,
-            batch_size=schedule.batch_size,
-            share=largest,
-            row_length=None,
-            context=min(big.context, small.context),
-        )
-        cutter = Cutter(tokenizer, plan.length, weights, asked(task))
-        # each is probed alone, and so may be all that is read besides the items
-        read = [rows for source in corpora for rows in read_corpora([source], cutter, plan.tokens)]
-        parts = [items, *read]
-        if aim.recorded:
-            parts = recorded(big, parts, pairing, cache)
-        examples = encode_items(tokenizer, dev, task.name, big.context)
+        # each corpus is probed alone, and so may be all that is read besides the items
+        material = read_material(
+            big, small, task, corpora, TokenWeights(), apart=True,
+            steps=schedule.steps, batch_size=schedule.batch_size, share=largest, row_length=None,
+        )  # fmt: skip
+        assert material.plan is not None
+        items, *read = recorded(big, material, aim, cache)
+        pairing = material.pairing
+        examples = encode_items(pairing.tokenizer, dev, task.name, big.context)
         pairs = [(each.prompt, each.answer) for each in examples]
-        named = dict(zip(corpora, parts[1:], strict=True))
+        named = dict(zip(corpora, read, strict=True))
         objective = aim.without_teacher(pairing.alignment)
         groups = [item.group for item in dev]
-        return cls(small, parts[0], named, plan, schedule, objective, pairs, groups)
+        return cls(small, items, named, material.plan, schedule, objective, pairs, groups)
 
     @property
     def dev_tokens(self) -> int:

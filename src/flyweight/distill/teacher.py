@@ -68,15 +68,13 @@ def wanted(row: Row) -> int:
     return int(np.count_nonzero(np.asarray(row["weights"])[1:]))
 
 
-def record_teacher(
-    teacher: Any, rows: Sequence[Row], top_k: int = TOP_K, batch_size: int = BATCH
-) -> list[Row]:
+def record_teacher(teacher: Any, rows: Sequence[Row], top_k: int = TOP_K) -> list[Row]:
     """The rows with the teacher's `top`, `indices` and `tail` added (`SaidRow`)."""
     vocabulary = len(head_of(teacher).weight)
     with bar(TITLE, sum(wanted(row) > 0 for row in rows)) as running:
 
         def said() -> Iterator[tuple[list[int], Columns]]:
-            for places, top in listen(teacher, rows, top_k, batch_size=batch_size):
+            for places, top in listen(teacher, rows, top_k):
                 yield places, pack(top, vocabulary)
                 running.advance(len(places))
 
@@ -85,13 +83,7 @@ def record_teacher(
 
 @torch.inference_mode()
 def listen(
-    teacher: Any,
-    rows: Sequence[Row],
-    k: int,
-    *,
-    temperature: float = 1.0,
-    batch_size: int = BATCH,
-    draw: Draw | None = None,
+    teacher: Any, rows: Sequence[Row], k: int, *, draw: Draw | None = None
 ) -> Iterator[tuple[list[int], Top]]:
     """What the teacher says of the wanted tokens of each batch: the rows' places, and its top k.
 
@@ -102,12 +94,12 @@ def listen(
     lengths = [len(row["input_ids"]) if wanted(row) else 0 for row in rows]
     with multiplied_in(trainer.fast_dtype(teacher.device.type), teacher):
         head = head_of(teacher)
-        for places in _batches(lengths, batch_size):
+        for places in _batches(lengths):
             batch = collate([_plain(rows[place]) for place in places])
             batch = {name: each.to(teacher.device) for name, each in batch.items()}
             with fast_math(batch["input_ids"]):
                 hidden = wanted_hidden(teacher, batch)
-                top = top_from_hidden(hidden, head, k, temperature, draw=draw)
+                top = top_from_hidden(hidden, head, k, draw=draw)
             yield places, _checked(top)
 
 
@@ -127,14 +119,14 @@ def _plain(row: Row) -> Row:
     return {key: row[key] for key in ("input_ids", "weights", "position_ids") if key in row}
 
 
-def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
     """Places of the rows, none of them empty, the short ones first."""
     taken: list[int] = []
     for place in sorted(range(len(lengths)), key=lengths.__getitem__):
         longest = lengths[place]
         if not longest:
             continue
-        if taken and (len(taken) == batch_size or (len(taken) + 1) * longest > TOKENS_AT_ONCE):
+        if taken and (len(taken) == BATCH or (len(taken) + 1) * longest > TOKENS_AT_ONCE):
             yield taken
             taken = []
         taken.append(place)
@@ -175,7 +167,6 @@ def said_rows(
 
 
 __all__ = [
-    "BATCH",
     "PROMPT_WEIGHT",
     "TITLE",
     "TOP_K",

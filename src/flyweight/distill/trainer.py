@@ -105,7 +105,8 @@ def collate(rows: Sequence[Row]) -> Batch:
     """Rows as one right-padded batch; what the teacher said, where present, laid end to end.
 
     Where rows have a `prompt_length`, the batch has `prompt_lengths` int64 [B]; where they have
-    `position_ids` (packing.py), it has those too, int64 [B, T], which go on over the padding.
+    `position_ids` (packing.py), it has those too, int64 [B, T], which go on over the padding. Of
+    rows with a `label` labels.py tells.
     """
     length = max(len(row["input_ids"]) for row in rows)
     length += -length % MULTIPLE
@@ -120,6 +121,11 @@ def collate(rows: Sequence[Row]) -> Batch:
             batch[key] = torch.cat([row[key] for row in rows])
     if "position_ids" in rows[0]:
         batch["position_ids"] = _positions(rows, length)
+    if "label" in rows[0]:
+        batch["labels"] = torch.tensor([row["label"] for row in rows])
+        batch["lengths"] = torch.tensor([len(row["input_ids"]) for row in rows])
+    if "said" in rows[0]:
+        batch["said"] = torch.stack([torch.as_tensor(row["said"]) for row in rows])
     if "prompt_length" in rows[0]:
         batch["prompt_lengths"] = torch.tensor([row["prompt_length"] for row in rows])
     return batch
@@ -159,7 +165,6 @@ def train(
     keep: Path | None = None,
     until: int | None = None,
     probe: Probe | None = None,
-    save_every: float = SAVE_EVERY,
 ) -> Trained:
     """Train `model` in place to the schedule's last step, or to step `until` of it.
 
@@ -177,9 +182,7 @@ def train(
     with tempfile.TemporaryDirectory() as scratch:
         folder = keep or Path(scratch)
         with disk_errors(folder), bar(title, last) as running:
-            watch = _Watch(
-                running, last, probe, keep is not None, save_every, done.seconds if done else 0.0
-            )
+            watch = _Watch(running, last, probe, keep is not None, done.seconds if done else 0.0)
             _run(model, rows, objective, schedule, folder, watch, done)
     return Trained(last, watch.losses, watch.readings, watch.seconds)
 
@@ -279,16 +282,9 @@ class _Watch(TrainerCallback):
     """Moves the bar, keeps losses and readings, asks for checkpoints, and ends in time."""
 
     def __init__(
-        self,
-        running: Bar,
-        last: int,
-        probe: Probe | None,
-        saving: bool,
-        save_every: float,
-        seconds: float,
+        self, running: Bar, last: int, probe: Probe | None, saving: bool, seconds: float
     ) -> None:
-        self.running, self.last, self.probe = running, last, probe
-        self.saving, self.save_every = saving, save_every
+        self.running, self.last, self.probe, self.saving = running, last, probe, saving
         self.history: list[dict[str, float]] = []
         self.before, self.started = seconds, time.perf_counter()
         self.asked = self.started
@@ -315,7 +311,7 @@ class _Watch(TrainerCallback):
         at_end = state.global_step >= self.last
         control.should_training_stop |= at_end
         control.should_evaluate = self.probe is not None and state.global_step in self.probe.steps
-        due = time.perf_counter() - self.saved >= max(self.save_every, 10 * self.cost)
+        due = time.perf_counter() - self.saved >= max(SAVE_EVERY, 10 * self.cost)
         control.should_save = self.saving and (at_end or due)
         self.asked = time.perf_counter()
 

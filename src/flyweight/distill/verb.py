@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flyweight.distill.losses import Objective
+    from flyweight.distill.material import Material
     from flyweight.distill.objectives import Aim
-    from flyweight.distill.pairing import Pairing
-    from flyweight.distill.trainer import Row
     from flyweight.tasks.items import Task
 
 _ANSWER_MISSING = "Add one, or use `flyweight make`, where the teacher writes what is missing"
@@ -46,7 +46,8 @@ def distill(
 
     The loss is `kl` times a divergence from the teacher plus the rest as cross-entropy on the
     answers. The teacher runs once over the data, or in each step where --temperature,
-    --match-hidden or --on-policy asks for it. Writes a Hugging Face folder.
+    --match-hidden or --on-policy asks for it. An encoder's student learns which label its teacher
+    gives each text, and how surely. Writes a Hugging Face folder.
 
     Args:
         teacher: A Hugging Face model folder, or a hub name.
@@ -54,13 +55,14 @@ def distill(
         out: The folder to write.
         data: JSONL or Parquet with prompt or messages, and answer; corpora alone if not given.
         corpus: Texts or chats to learn from besides: a .txt, .jsonl or .parquet file, a folder of
-            such, or a data set on the hub. Once for each; read as far as the training goes.
+            such, or a data set on the hub. Once for each; read as far as the training goes. A chat
+            that asks what dev or test asks is refused; plain texts are not searched for items.
         corpus_share: The share of the tokens that come from corpora, each of them giving as much.
         row_length: Tokens of the rows in which corpora and items are packed, none seeing another;
             longer documents are cut. At most 512 if not given, or what the longest item needs.
         steps: Training steps.
-        batch_size: Items in a step. With corpora: as many tokens as so many items have; rows where
-            there are no items.
+        batch_size: Items in a step. With corpora: as many tokens as so many items have, but a row
+            as long as the longest item at least; rows where there are no items.
         learning_rate: The highest; it falls linearly to zero.
         loss: The divergence: forward-kl, reverse-kl or jsd; or cross-entropy, without the teacher.
         beta: Of jsd: near 0 it is like forward-kl, near 1 like reverse-kl; 0.5 if not given.
@@ -80,58 +82,52 @@ def distill(
         FlyweightError: Bad input, or a tokenizer that differs from the teacher's.
     """
     from flyweight.checkpoint import open_checkpoint, save_checkpoint
-    from flyweight.distill.corpora import Cutter, asked
-    from flyweight.distill.material import first_texts, item_rows, read_corpora, recorded
+    from flyweight.distill.classify import distill_labels
+    from flyweight.distill.material import read_material, recorded
     from flyweight.distill.objectives import Aim
-    from flyweight.distill.pairing import pair_up
-    from flyweight.distill.plan import planned
     from flyweight.distill.trainer import Schedule, train
     from flyweight.distill.weights import TokenWeights
     from flyweight.folder import check_place, new_folder
     from flyweight.tasks.items import refuse_unanswered
     from flyweight.tasks.read import read_task
 
-    _check_options(steps, batch_size, learning_rate, prompt_weight, tool_weight)
+    check_training(steps, batch_size, learning_rate)
+    _check_weights(prompt_weight, tool_weight)
     aim = Aim(loss, beta, kl, temperature, match_hidden, on_policy)
     _check_record(aim, cache, cache_budget, top_k, seed)
     _check_data(data, corpus, corpus_share, row_length, on_policy, tool_weight)
     big, small = open_checkpoint(teacher), open_checkpoint(student)
     check_place(out)
     task = read_task(data) if data else None
-    items = task.train if task else ()
-    refuse_unanswered(items, data, _ANSWER_MISSING)
-    _warn_of_leaks(task, data)
-    pairing = pair_up(big, small, [*(item.answer or "" for item in items), *first_texts(corpus)])
-    weights = TokenWeights(prompt_weight, 1.0, tool_weight)
-    rows = item_rows(pairing.tokenizer, task, big.context, weights)
-    parts = [rows]  # of the items, then of each corpus
-    plan = planned(
-        rows, steps=steps, batch_size=batch_size, share=corpus_share, row_length=row_length,
-        context=min(big.context, small.context),
-    ) if corpus else None  # fmt: skip
-    if plan:
-        cutter = Cutter(pairing.tokenizer, plan.length, weights, asked(task))
-        parts += read_corpora(corpus, cutter, plan.tokens)
-    model, live = small.model(), big.model() if aim.live else None
-    objective = _objective(aim, model, live, rows, pairing)
-    if aim.recorded:
-        parts = recorded(big, parts, pairing, cache, cache_budget, top_k, aim.drawn)
-    rows = parts[0]
-    if plan:
-        models = [each for each in (model, live) if each is not None]
-        rows, batch_size = plan.rows(parts[0], parts[1:], models, seed)
     schedule = Schedule(steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
+    if not big.family.causal:
+        _refuse_of_writers(corpus, cache, cache_budget)
+        return distill_labels(big, small, out, task, aim, schedule)
+    refuse_unanswered(task.train if task else (), data, _ANSWER_MISSING)
+    _warn_of_leaks(task, data)
+    material = read_material(
+        big, small, task, corpus, TokenWeights(prompt_weight, 1.0, tool_weight),
+        steps=steps, batch_size=batch_size, share=corpus_share, row_length=row_length,
+    )  # fmt: skip
+    model, live = small.model(), big.model() if aim.live else None
+    objective = _objective(aim, model, live, material)
+    rows, *corpora = recorded(big, material, aim, cache, cache_budget, top_k)
+    if material.plan:
+        models = [each for each in (model, live) if each is not None]
+        rows, batch_size = material.plan.rows(rows, corpora, models, seed)
+        schedule = replace(schedule, batch_size=batch_size)
     train(model, rows, objective, schedule, "Distilling")
     with new_folder(out) as folder:
-        save_checkpoint(model, pairing.tokenizer, folder)
+        save_checkpoint(model, material.pairing.tokenizer, folder)
     return out
 
 
-def _objective(aim: Aim, model: Any, live: Any, rows: Sequence[Row], pairing: Pairing) -> Objective:
-    """What is aimed at, with a `live` teacher or None; `rows` are the items'."""
+def _objective(aim: Aim, model: Any, live: Any, material: Material) -> Objective:
+    """What is aimed at, with a `live` teacher or None."""
+    rows, pairing = material.parts[0], material.pairing
     if live is None:
         return aim.without_teacher(pairing.alignment)
-    longest = max((len(row["input_ids"]) - row["prompt_length"] for row in rows), default=1)
+    longest = max([1, *(len(row["input_ids"]) - row["prompt_length"] for row in rows)])
     return aim.beside(model, live, longest, pairing.alignment, pairing.to_teacher)
 
 
@@ -147,13 +143,27 @@ def _warn_of_leaks(task: Task | None, data: Path | None) -> None:
             say(warning)
 
 
-def _check_options(
-    steps: int, batch_size: int, learning_rate: float, prompt_weight: float, tool_weight: float
-) -> None:
+def _refuse_of_writers(corpus: Sequence[str], cache: Path | None, budget: str | None) -> None:
+    """OptionError for options that an encoder has no use for."""
+    from flyweight.errors import OptionError
+
+    given = {"--corpus": corpus, "--cache": cache, "--cache-budget": budget}
+    for name, value in given.items():
+        if value:
+            raise OptionError(f"{name} is for models that write, and this one gives texts labels.")
+
+
+def check_training(steps: int, batch_size: int, learning_rate: float) -> None:
+    """OptionError for a training that cannot be."""
     from flyweight.errors import OptionError
 
     if steps < 1 or batch_size < 1 or not 0 < learning_rate < math.inf:
         raise OptionError("--steps, --batch-size and --learning-rate must be above 0.")
+
+
+def _check_weights(prompt_weight: float, tool_weight: float) -> None:
+    from flyweight.errors import OptionError
+
     for name, weight in (("--prompt-weight", prompt_weight), ("--tool-weight", tool_weight)):
         if not 0 <= weight < math.inf:
             raise OptionError(f"{name} is {weight}: give a number from 0 on.")

@@ -42,11 +42,10 @@ class Wish:
     source: Mapping[str, Any]
     vocabulary: int
     k: int = TOP_K
-    temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.k < 1 or not self.temperature > 0:
-            raise OptionError(f"top {self.k} at temperature {self.temperature}: both are above 0.")
+        if self.k < 1:
+            raise OptionError(f"top {self.k}: give a number above 0.")
         object.__setattr__(self, "k", kept(self.k, self.vocabulary)[0])
         if not self.tokens:
             raise TaskError("there is no token to learn. Give items with an answer.")
@@ -82,7 +81,7 @@ class Wish:
     @cached_property
     def name(self) -> str:
         """The record's name: a hash of all that decides what it holds."""
-        told = [FORMAT, dict(self.source), self.vocabulary, self.k, self.temperature]
+        told = [FORMAT, dict(self.source), self.vocabulary, self.k, 1.0]  # the temperature
         told += [str(trainer.fast_dtype()), rows_sha256(self.rows)]
         text = json.dumps(told, sort_keys=True)
         return f"teacher-{hashlib.sha256(text.encode()).hexdigest()[:32]}"

@@ -14,7 +14,7 @@ from flyweight.errors import ParityError
 from flyweight.make.effort import BATCH, MOST_DOUBLINGS, learning_rate
 from flyweight.make.job import Job
 from flyweight.make.students import Candidate, passes
-from flyweight.make.trials import Lesson, learn, learned_model, measure_widths
+from flyweight.make.trials import Lesson, exported, learn, measure_widths
 from flyweight.progress import say
 from flyweight.shrink.cut import cut_config
 
@@ -53,13 +53,7 @@ def from_scratch(job: Job, chosen: Candidate) -> list[Candidate]:
     lesson, note = _best_lesson(job, chosen)
     learn(job, lesson, lesson.schedule.steps)
     try:
-        folder = job.exported(
-            "rival",
-            lesson.label,
-            lesson.inputs,
-            chosen.parameters,
-            lambda: learned_model(job, lesson),
-        )
+        folder = exported(job, lesson, "rival")
     except ParityError as error:
         say(f"The rival from scratch is not exported: {error}")
         return []

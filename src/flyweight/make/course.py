@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from flyweight.make.effort import MOST_DOUBLINGS, Effort
+from flyweight.make.effort import MOST_DOUBLINGS, WIDTHS, Effort
 from flyweight.make.rates import TRAINING, Work
 from flyweight.make.workload import (
     CALIBRATION,
@@ -28,7 +28,6 @@ from flyweight.make.workload import (
     train_work,
 )
 
-WIDTHS = 3  # that a shape which passes is measured at
 GUESSED = 0.5  # what the guesses weigh in all; a past job just like the new one weighs 1
 
 
@@ -81,13 +80,9 @@ class PastCourse:
             easier = 0.0
         return math.exp(-harder - easier - (1.0 if self.score != sizes.score else 0.0))
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
     @staticmethod
     def from_dict(told: dict[str, Any]) -> PastCourse:
-        """The opposite of `as_dict`. Raises ValueError, TypeError or KeyError for anything else."""
+        """The opposite of `asdict`. Raises ValueError, TypeError or KeyError for anything else."""
         found = told["course"]
         course = Course(tuple(found["trained"]), tuple(found["widths"]), found["chosen"])
         return PastCourse(str(told["score"]), float(told["bar"]), int(told["steps"]), course)
@@ -109,7 +104,7 @@ def guessed_courses(sizes: Sizes, effort: Effort) -> list[Course]:
 
     The biggest that is finished passes.
     """
-    count, halved = len(sizes.levels), _halved(len(sizes.levels), effort)
+    count, halved, most = len(sizes.levels), _halved(len(sizes.levels), effort), len(WIDTHS)
     finishing = [{0}]
     for finished in range(1, min(3, count) + 1):
         spread = (math.ceil(count * (i + 0.5) / finished) - 1 for i in range(finished))
@@ -118,8 +113,8 @@ def guessed_courses(sizes: Sizes, effort: Effort) -> list[Course]:
     for places in finishing:
         trained = tuple(1.0 if i in places else share for i, share in enumerate(halved))
         last = max(places)
-        failing = 1 if sizes.forced else WIDTHS
-        widths = tuple(WIDTHS if i == last else failing if i in places else 0 for i in range(count))
+        failing = 1 if sizes.forced else most
+        widths = tuple(most if i == last else failing if i in places else 0 for i in range(count))
         courses.append(Course(trained, widths, last))
     return courses
 
@@ -132,7 +127,7 @@ def shortest_course(sizes: Sizes, effort: Effort) -> Course:
 def longest_course(sizes: Sizes) -> Course:
     """Every shape trained to its end and measured at every width."""
     count = len(sizes.levels)
-    return Course((1.0,) * count, (WIDTHS,) * count, count - 1)
+    return Course((1.0,) * count, (len(WIDTHS),) * count, count - 1)
 
 
 def _halved(count: int, effort: Effort) -> list[float]:
@@ -186,7 +181,7 @@ def _student_works(parameters: int, widths: int, sizes: Sizes) -> list[Work]:
     if not widths:
         return []
     dev = sizes.items["dev"]
-    checks = WIDTHS - 1 if sizes.forced else 0
+    checks = len(WIDTHS) - 1 if sizes.forced else 0
     return [
         pack_work("pack", parameters, sizes),
         *[measure_work("measure", dev, sizes, parameters)] * widths,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from flyweight.card import Card, Recovery
 from flyweight.make import words
 from flyweight.make.axis import Axis
-from flyweight.make.plots import BELOW, LEFT, RIGHT, Frame, Tick, padded, percentage
+from flyweight.make.plots import BELOW, LEFT, RIGHT, Frame, Tick, padded
 
 NUMBERED = 12  # curves that bear their number
 LINKED = 8  # forecasts that are joined to their curve
@@ -91,9 +91,9 @@ class Nearness:
         inside = [
             share for share in ROUND if self.axis.low * 1.02 < 1 - share <= self.axis.high * 1.0001
         ]
-        found = [Tick(share, self.place(share), percentage(share)) for share in inside]
+        found = [Tick(share, self.place(share), words.bar_percent(share)) for share in inside]
         if self.clipped:
-            found.append(Tick(1 - LEAST, self.place(1.0), f"≥ {percentage(1 - LEAST)}"))
+            found.append(Tick(1 - LEAST, self.place(1.0), f"≥ {words.bar_percent(1 - LEAST)}"))
         return found
 
 
@@ -170,7 +170,7 @@ def losses(card: Card, width: int, height: int) -> Losses | None:
     y = padded(everything, bottom, top, log=min(everything) > 0)
     return Losses(
         width, height, left, right, top, bottom,
-        x_ticks=[Tick(v, x.place(v), percentage(v)) for v in (0, 0.25, 0.5, 0.75, 1)],
+        x_ticks=[Tick(v, x.place(v), words.bar_percent(v)) for v in (0, 0.25, 0.5, 0.75, 1)],
         y_ticks=[Tick(v, y.place(v), f"{v:g}") for v in y.ticks(5)],
         curves=[(name, _line(pairs, x, y)) for name, pairs in curves.items()],
     )  # fmt: skip

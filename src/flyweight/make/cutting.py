@@ -9,10 +9,11 @@ from typing import Any
 
 from flyweight.anatomy import Shape
 from flyweight.checkpoint import Checkpoint, open_checkpoint
+from flyweight.distill.labels import ask_labels, label_rows
 from flyweight.distill.teacher import answer_rows, record_teacher
 from flyweight.errors import OptionError
 from flyweight.folder import check_place
-from flyweight.make.rank import rank_shapes
+from flyweight.make.rank import divergence, label_divergence, rank_shapes
 from flyweight.make.workload import CALIBRATION, RANKING
 from flyweight.progress import say
 from flyweight.shrink.calibrate import measure_importance
@@ -28,6 +29,7 @@ from flyweight.shrink.token_ids import named_ids
 from flyweight.shrink.vocabulary import Vocabulary, plan_vocabulary
 from flyweight.tasks.encode import encode_items, prompt_ids
 from flyweight.tasks.items import Item, Task
+from flyweight.tasks.labels import label_items
 from flyweight.tasks.read import read_task
 
 DEFAULT_SHARE = 0.25
@@ -152,17 +154,26 @@ class _Cutter:
 
     def _nearest(self, importance: Importance, share: float) -> Shape:
         """The shape of the grid with about this share that stays nearest to the teacher on dev."""
-        if not self.source.family.causal:
-            raise OptionError(
-                f"--keep: {self.source.family.name} writes no answers to compare shapes by. Give "
-                "the sizes, such as --layers and --mlp."
-            )
-        dev = self.task.dev[:RANKING]
-        examples = encode_items(self.tokenizer, dev, self.task.name, self.source.context)
-        rows = record_teacher(self.model, answer_rows(examples, 0.0))
-        ranked = rank_shapes(self.model, self.source.family, importance, rows, share)
+        source = self.source
+        apart = self._apart() if source.family.causal else self._labels_apart()
+        ranked = rank_shapes(self.model, source.family, importance, apart, share)
         if not ranked:
             raise OptionError(
                 f"no shape of the grid keeps about {share:.0%}. Give another --keep, or the sizes."
             )
         return ranked[0].shape
+
+    def _apart(self) -> Callable[[Any], float]:
+        """How far a model that writes is from the teacher on dev."""
+        dev = self.task.dev[:RANKING]
+        examples = encode_items(self.tokenizer, dev, self.task.name, self.source.context)
+        rows = record_teacher(self.model, answer_rows(examples, 0.0))
+        return lambda student: divergence(student, rows)
+
+    def _labels_apart(self) -> Callable[[Any], float]:
+        """How far a model that classifies is from the teacher on dev; no answers are needed."""
+        dev = [replace(item, answer=None) for item in self.task.dev[:RANKING]]
+        context, numbers = self.source.context, self.source.config.label2id
+        rows = label_rows(label_items(self.tokenizer, dev, self.task.name, context, numbers))
+        said = ask_labels(self.model, rows)
+        return lambda student: label_divergence(student, rows, said)

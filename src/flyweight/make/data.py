@@ -49,10 +49,7 @@ class Split:
     @property
     def answer_bytes(self) -> np.ndarray:
         """int [n]: UTF-8 bytes of what likelihood measures."""
-        texts = [
-            item.messages[-1]["content"] if item.answer is None else item.answer
-            for item in self.items
-        ]
+        texts = [item.last_text if item.answer is None else item.answer for item in self.items]
         return np.array([max(1, len(text.encode())) for text in texts])
 
     @property

@@ -46,7 +46,7 @@ class Drawer:
 
     def __init__(self, tokenizer: Any, seeds: Sequence[Item]) -> None:
         self.tokenizer, self.seeds = tokenizer, list(seeds)
-        texts = [last_text(item) for item in seeds]
+        texts = [item.last_text for item in seeds]
         self.begin, self.end = "", ""
         if not tokenizer.chat_template:  # what all prompts begin and end with is no news
             self.begin = _whole_words(_common(texts))
@@ -61,8 +61,10 @@ class Drawer:
         if way in ("own", "taught"):
             return self._go_on(item, self.begin)
         if way == "continued":
-            text = last_text(item).removesuffix(self.end)
+            text = item.last_text.removesuffix(self.end)
             places = [found.end() for found in re.finditer(r"\S+", text)]
+            if not places:  # all that there is, all prompts end with
+                return self._go_on(item, self.begin)
             return self._go_on(item, text[: places[int(len(places) * rng.uniform(*KEPT))]])
         return self._from_list(item, rng)
 
@@ -115,16 +117,11 @@ class Drawer:
 
     def _from_list(self, item: Item, rng: random.Random) -> Draw:
         shown = rng.sample(self.seeds, min(EXAMPLES, len(self.seeds)))
-        listed = json.dumps([last_text(each) for each in shown], ensure_ascii=False)
+        listed = json.dumps([each.last_text for each in shown], ensure_ascii=False)
         if self.tokenizer.chat_template:
             messages = [{"role": "user", "content": ASKED.format(listed=listed)}]
             return Draw(item, prompt_ids(self.tokenizer, messages), (), _json_string)
         return Draw(item, self.ids(listed[:-1] + ","), (), _json_string)
-
-
-def last_text(item: Item) -> str:
-    """The text of an item's last message."""
-    return str(item.messages[-1]["content"])
 
 
 def with_text(item: Item, text: str) -> Item:
@@ -149,12 +146,16 @@ def _whole_words(text: str) -> str:
 
 
 def _json_string(said: str, ended: bool) -> str | None:
-    """The first JSON string in what was said; a list that holds it may stand around it."""
+    """The first JSON string in what was said; a list that holds it may stand around it.
+
+    None too where it is no text: JSON can escape half of a surrogate pair.
+    """
     start = said.find('"')
     if start < 0:
         return None
     try:
         text, _ = json.JSONDecoder().raw_decode(said[start:])
+        text.encode()
     except ValueError:
         return None
-    return text if isinstance(text, str) else None
+    return text

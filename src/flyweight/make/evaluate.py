@@ -114,7 +114,7 @@ def _show(
     from flyweight.card import Score
     from flyweight.make import words
 
-    Console().print(
+    Console(markup=False, emoji=False).print(
         f"{model} at {bits} bits on {interval.n:,} {split} items of {interval.groups:,} groups: "
         f"{words.score(interval.mean, score)} "
         f"({words.score_interval(Score(**vars(interval)), score)}), {words.size(size)}, "

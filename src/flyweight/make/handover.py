@@ -26,6 +26,7 @@ from flyweight.card import (
     TaskCard,
     VerdictCard,
 )
+from flyweight.distill.objectives import KL
 from flyweight.distill.teacher import PROMPT_WEIGHT
 from flyweight.folder import (
     GGUF_NAMES,
@@ -38,10 +39,10 @@ from flyweight.folder import (
     write_scores,
 )
 from flyweight.make.bench import Result
-from flyweight.make.device import processor
-from flyweight.make.effort import BATCH, KL, learning_rate
+from flyweight.make.effort import BATCH, learning_rate
 from flyweight.make.job import Job
 from flyweight.make.judge import Trial, score_card, shown_answers, slice_scores, test_scores
+from flyweight.make.machine import processor
 from flyweight.make.model_card import model_card
 from flyweight.make.report import write_report
 from flyweight.make.results import PARITY, load_parity
@@ -115,7 +116,7 @@ def make_card(job: Job, outcome: Outcome, folder: Path) -> Card:
         recovery=[_recovery(each) for each in found.contenders],
         quote=outcome.quote,
         kept_layers=job.importance.keep(job.teacher.shape, chosen.shape).layers.tolist(),
-        parity=_parity(job, chosen),
+        parity=_parity(chosen),
         answers=shown_answers(trial, data.test),
         files=list_files(folder),
         formats=["safetensors", *(f"gguf-{bits}" for bits in GGUF_NAMES)],
@@ -252,7 +253,7 @@ def _costs(result: Result) -> dict[str, Any]:
     }
 
 
-def _parity(job: Job, chosen: Candidate) -> Parity:
+def _parity(chosen: Candidate) -> Parity:
     report = load_parity(chosen.checkpoint)
     ties = [
         f"prompt {tie.prompt + 1}, token {tie.position + 1}: {tie.nats:.3f} nats"

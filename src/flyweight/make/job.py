@@ -25,10 +25,10 @@ from flyweight.folder import GGUF_NAMES, sha256_of
 from flyweight.make import results, workload
 from flyweight.make.bench import Bench, Result
 from flyweight.make.data import Data, prepare
-from flyweight.make.effort import EFFORTS, Effort
+from flyweight.make.effort import EFFORTS, WIDTHS, Effort
 from flyweight.make.options import Options
 from flyweight.make.probe import share_reader
-from flyweight.make.rank import RankedShape, rank_shapes
+from flyweight.make.rank import RankedShape, divergence, rank_shapes
 from flyweight.make.rates import Work
 from flyweight.make.store import Store
 from flyweight.make.students import compare
@@ -43,8 +43,6 @@ from flyweight.tasks.encode import Example
 from flyweight.tasks.items import Task
 from flyweight.tasks.score import Scorer
 from flyweight.tasks.statistics import Ratio
-
-WIDTHS = (16, 8, 4)  # bits
 
 
 class Job:
@@ -62,6 +60,7 @@ class Job:
         self.options, self.teacher, self.task = options, teacher, task
         self.scorer, self.sizes, self.store = scorer, sizes, store
         self.steps_taken: dict[Path, int] = {}  # by training
+        self._hashes: dict[Path, str] = {}
         self.tokenizer = teacher.tokenizer()
         torch.manual_seed(options.seed)
         torch.set_num_threads(options.threads)
@@ -83,17 +82,18 @@ class Job:
         return self.sizes.steps
 
     @cached_property
+    def source(self) -> dict[str, Any]:
+        """What every result of the teacher depends on, whatever the task."""
+        return self.teacher.identity() | {"threads": self.options.threads}
+
+    @cached_property
     def origin(self) -> dict[str, Any]:
         """What every result of the teacher on this task depends on."""
-        return {
-            "teacher": self.teacher.sha256(),
-            "tokenizer": self.teacher.tokenizer_sha256(),
-            "config": sha256_of(self.teacher.path / "config.json"),
+        return self.source | {
             "task": self.task.sha256,
             "score": self.options.score,
             "scorer": self.scorer.source_sha256(),
             "prompts": self._prompting(),
-            "threads": self.options.threads,
         }
 
     def _prompting(self) -> list[str]:
@@ -110,15 +110,18 @@ class Job:
 
         def make(folder: Path) -> None:
             save_checkpoint(self.model, self.tokenizer, folder)
-            say(f"Packing the teacher at {_listed(WIDTHS)} bits")
-            report = pack_checkpoint(folder, WIDTHS, self.teacher.gguf_map)
-            results.save_parity(folder, report.parity)
+            self.pack(folder, "the teacher")
 
-        names = ("teacher", "tokenizer", "config", "threads")
-        return self.store.stage(
-            "teacher", {name: self.origin[name] for name in names}, make,
-            work=workload.teacher_work(self.teacher.parameters),
-        )  # fmt: skip
+        work = workload.teacher_work(self.teacher.parameters)
+        return self.store.stage("teacher", self.source, make, work=work)
+
+    def pack(
+        self, folder: Path, label: str, prompts: Sequence[Sequence[int]] | None = None
+    ) -> None:
+        """Write a checkpoint's GGUF files into its folder, proven (on neutral prompts if None)."""
+        say(f"Packing {label} at {', '.join(map(str, WIDTHS))} bits")
+        report = pack_checkpoint(folder, WIDTHS, self.teacher.gguf_map, prompts)
+        results.save_parity(folder, report.parity)
 
     @cached_property
     def data(self) -> Data:
@@ -195,13 +198,13 @@ class Job:
 
         def make(folder: Path) -> None:
             sequences = [example.ids.tolist() for example in self.data.train.examples[:CALIBRATION]]
-            results.save_importance(
-                folder, measure_importance(self.model, self.teacher.family, sequences)
-            )
+            found = measure_importance(self.model, self.teacher.family, sequences)
+            found.save(folder / results.IMPORTANCE)
 
         inputs = self.origin | {"sequences": CALIBRATION, "format": results.IMPORTANCE_FORMAT}
         work = self._forward_work("score", min(CALIBRATION, len(self.data.train)))
-        return results.load_importance(self.store.stage("score", inputs, make, work=work))
+        folder = self.store.stage("score", inputs, make, work=work)
+        return Importance.load(folder / results.IMPORTANCE)
 
     @cached_property
     def train_rows(self) -> list[Row]:
@@ -222,9 +225,8 @@ class Job:
 
         The stage grows: what a kill leaves of it is gone on from.
         """
-        names = ("teacher", "tokenizer", "config", "threads")
-        source = {name: self.origin[name] for name in names}
-        wish = Wish(answer_rows(examples, prompt_weight), source, self.teacher.shape.vocabulary)
+        rows = answer_rows(examples, prompt_weight)
+        wish = Wish(rows, self.source, self.teacher.shape.vocabulary)
         folder = self.store.grown("record", {"name": wish.name})
 
         def load() -> Any:
@@ -252,13 +254,15 @@ class Job:
             results.save_ranking(
                 folder,
                 rank_shapes(
-                    self.model, self.teacher.family, self.importance, self._dev_rows, level,
+                    self.model, self.teacher.family, self.importance,
+                    lambda student: divergence(student, self._dev_rows), level,
                     heads=self.effort.heads,
                 ),
             )  # fmt: skip
 
         inputs = self.origin | {"level": level, "heads": self.effort.heads, "dev": RANKING}
-        work = workload.rank_work(self.teacher, self.effort, level, self.sizes)
+        shapes = workload.shapes_at(self.teacher, level, self.effort)
+        work = workload.ranking_work(len(shapes), level, self.sizes)
         folder = self.store.stage("rank", inputs, make, f"{level:g}", work=work)
         return results.load_ranking(folder)
 
@@ -269,31 +273,10 @@ class Job:
 
     # ------------------------------------------------------------------ students
 
-    def exported(
-        self,
-        kind: str,
-        label: str,
-        inputs: dict[str, Any],
-        parameters: int,
-        build: Callable[[], Any],
-    ) -> Path:
-        """A student's checkpoint with its GGUF files, proven; `build()` gives its model.
-
-        Raises ParityError where no export answers as the checkpoint does.
-        """
-
-        def make(folder: Path) -> None:
-            save_checkpoint(build(), self.tokenizer, folder)
-            say(f"Packing {label} at {_listed(WIDTHS)} bits")
-            report = pack_checkpoint(folder, WIDTHS, self.teacher.gguf_map, self._parity_prompts())
-            results.save_parity(folder, report.parity)
-
-        work = workload.pack_work(kind, parameters, self.sizes)
-        return self.store.stage(kind, inputs, make, label, work=work)
-
-    def _parity_prompts(self) -> list[list[int]] | None:
+    def parity_prompts(self) -> list[list[int]] | None:
+        """What a student's files are proven on; None where plain text has no prompts of its own."""
         if not self.scorer.needs_generation:
-            return None  # plain text has no prompts of its own: neutral ones are taken
+            return None
         different = dict.fromkeys(map(tuple, self.data.dev.prompts))
         return [list(prompt) for prompt in different]
 
@@ -306,11 +289,3 @@ class Job:
         if path not in self._hashes:
             self._hashes[path] = sha256_of(path)
         return self._hashes[path]
-
-    @cached_property
-    def _hashes(self) -> dict[Path, str]:
-        return {}
-
-
-def _listed(widths: tuple[int, ...]) -> str:
-    return ", ".join(map(str, widths))

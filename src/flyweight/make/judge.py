@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,12 +13,11 @@ from flyweight.make.bench import Result
 from flyweight.make.data import Split
 from flyweight.make.job import Job
 from flyweight.make.ledger import count_opening
+from flyweight.make.report import SHOWN
 from flyweight.make.students import Candidate, compare
 from flyweight.tasks.items import content_sha256
 from flyweight.tasks.statistics import Interval, mean_interval
 from flyweight.tasks.verdict import Verdict, confidence_of_opening, judge, slice_regressions
-
-SHOWN_ANSWERS = 10
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ def slice_scores(trial: Trial, test: Split, lower_is_better: bool, bar: float) -
     ]
 
 
-def shown_answers(trial: Trial, test: Split, count: int = SHOWN_ANSWERS) -> list[Answer]:
+def shown_answers(trial: Trial, test: Split) -> list[Answer]:
     """Test answers for a person to read: those where student and teacher differ come first."""
     if not trial.student.answers:
         return []
@@ -106,16 +104,12 @@ def shown_answers(trial: Trial, test: Split, count: int = SHOWN_ANSWERS) -> list
     )
     return [
         Answer(
-            prompt=_last_words(test.items[i].messages),
+            prompt=test.items[i].last_text,
             wanted=test.answers[i],
             teacher=trial.teacher.answers[i],
             student=trial.student.answers[i],
             teacher_score=float(trial.teacher.scores[i]),
             student_score=float(trial.student.scores[i]),
         )
-        for i in order[:count]
+        for i in order[:SHOWN]
     ]
-
-
-def _last_words(messages: Sequence[dict]) -> str:
-    return str(messages[-1]["content"])

@@ -7,18 +7,14 @@ not make an opened test a fresh one.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
-import platformdirs
-
-from flyweight.folder import disk_errors
+from flyweight.folder import disk_errors, state_folder, write_whole
 
 
 def ledger_file(test_sha256: str) -> Path:
     """Where the openings of this test split are written down."""
-    root = os.environ.get("FLYWEIGHT_STATE") or platformdirs.user_state_dir("flyweight")
-    return Path(root) / "openings" / f"{test_sha256}.json"
+    return state_folder() / "openings" / f"{test_sha256}.json"
 
 
 def count_opening(test_sha256: str, model_sha256: str, question: str) -> int:
@@ -34,8 +30,5 @@ def count_opening(test_sha256: str, model_sha256: str, question: str) -> int:
     if entry not in seen:
         seen.append(entry)
         with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            scratch = path.with_suffix(f".{os.getpid()}")
-            scratch.write_text(json.dumps(seen), encoding="utf-8")
-            scratch.replace(path)
+            write_whole(path, json.dumps(seen))
     return seen.index(entry) + 1

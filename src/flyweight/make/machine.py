@@ -9,17 +9,17 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 
 from flyweight.errors import OptionError
-from flyweight.folder import disk_errors
+from flyweight.folder import disk_errors, state_folder, write_whole
 from flyweight.make.course import PastCourse
 from flyweight.make.rates import ASSUMED, Rates, Record, Work
 
@@ -97,13 +97,10 @@ def remember(done: Sequence[tuple[Work, float]], course: PastCourse | None = Non
         "jobs": machine.jobs,
         "speed": machine.speed,
         "records": machine.records,
-        "courses": [each.as_dict() for each in machine.courses],
+        "courses": [asdict(each) for each in machine.courses],
     }
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_suffix(f".{os.getpid()}")
-        scratch.write_text(json.dumps(told), encoding="utf-8")
-        scratch.replace(path)
+        write_whole(path, json.dumps(told))
 
 
 def _read(path: Path, name: str) -> Machine:
@@ -136,13 +133,20 @@ def _records(told: dict[str, Any]) -> dict[str, list[Record]]:
 
 
 def _file(name: str) -> Path:
-    root = os.environ.get("FLYWEIGHT_STATE") or platformdirs.user_state_dir("flyweight")
-    return Path(root) / "machines" / f"{name}.json"
+    return state_folder() / "machines" / f"{name}.json"
+
+
+def processor() -> str:
+    """This machine's processor, by the name that the system tells."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine() or "unknown"
 
 
 def _own_name() -> str:
-    from flyweight.make.device import processor
-
     return re.sub(r"[^a-z0-9]+", "-", f"{processor()} x{_cores()}".lower()).strip("-")[:80]
 
 
@@ -157,4 +161,4 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-__all__ = ["NAMED", "SIZES", "Machine", "find_machine", "remember", "this_machine"]
+__all__ = ["NAMED", "SIZES", "Machine", "find_machine", "processor", "remember", "this_machine"]

@@ -60,15 +60,10 @@ def score_ticks(axis: Axis, scorer: str, most: int = 6) -> list[Tick]:
     """Round scores, none above the whole; bits per byte without a unit, others as percentages."""
     plain = scorer == words.LIKELIHOOD
     return [
-        Tick(value, axis.place(value), f"{value:g}" if plain else percentage(value))
+        Tick(value, axis.place(value), f"{value:g}" if plain else words.bar_percent(value))
         for value in axis.ticks(most)
         if plain or 0 <= value <= 1
     ]
-
-
-def percentage(share: float) -> str:
-    """A round share in short: "95 %"."""
-    return f"{round(share * 100, 6):g} %"
 
 
 def short(text: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flyweight.errors import FolderError
@@ -70,10 +71,10 @@ def read_status(out: Path) -> dict[str, Any]:
 
 def show_status(found: dict[str, Any], console: Console | None = None) -> None:
     """Print what `read_status` found."""
-    console = console or Console(highlight=False)
+    console = console or Console(highlight=False, emoji=False)
     state = found["state"]
     process = f", process {found['process']}" if found.get("process") else ""
-    console.print(f"[bold]{found['out']}[/bold]: {state}{process}")
+    console.print(f"[bold]{escape(found['out'])}[/bold]: {state}{process}")
     if found["stages"]:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         table.add_column("stage")
@@ -86,12 +87,13 @@ def show_status(found: dict[str, Any], console: Console | None = None) -> None:
         console.print(table)
         console.print(
             f"{words.seconds(found['taken'])} so far, {words.size(found['disk'])} in "
-            f"{work_folder(Path(found['out'])).name}, last change {words.moment(found['changed'])}"
+            f"{work_folder(Path(found['out'])).name}, last change {words.moment(found['changed'])}",
+            markup=False,
         )
     if now := found.get("now"):
         total = f" of {now['total']:g}" if now.get("total") else ""
         done = f" {now['done']:g}{total}" if now.get("done") is not None else ""
-        console.print(f"Now: {now['title']}{done}")
+        console.print(f"Now: {now['title']}{done}", markup=False)
     if state != "finished":
         console.print(f"About {words.seconds(found['remaining'])} left of the likely course.")
     if state == "stopped":
@@ -99,7 +101,7 @@ def show_status(found: dict[str, Any], console: Console | None = None) -> None:
             console.print(f"It ended with: {found['error']}", markup=False)
         console.print("The same `flyweight make` command goes on from there.")
     if found.get("verdict"):
-        console.print(f"[bold]{found['word'].upper()}[/bold]: {found['verdict']}")
+        console.print(f"[bold]{found['word'].upper()}[/bold]: {escape(found['verdict'])}")
 
 
 def _taken(events: list[dict[str, Any]]) -> dict[str, float]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from flyweight.anatomy import Family, Shape
+from flyweight.distill.labels import ask_labels
 from flyweight.distill.losses import Distillation
 from flyweight.distill.trainer import Row, collate
 from flyweight.progress import track
@@ -26,7 +28,7 @@ class RankedShape:
     shape: Shape
     parameters: int
     level: float
-    kl: float  # nats a token of the dev answers
+    kl: float  # nats a token of the dev answers, of an encoder nats a text
 
 
 @torch.inference_mode()
@@ -42,18 +44,23 @@ def divergence(model: Any, rows: Sequence[Row]) -> float:
     return total / tokens
 
 
+def label_divergence(model: Any, rows: Sequence[Row], said: np.ndarray) -> float:
+    """Mean KL(teacher || model) in nats a text; the teacher `said` [n, C] of rows of labels.py."""
+    return float((np.exp(said) * (said - ask_labels(model, rows, title=""))).sum(1).mean())
+
+
 def rank_shapes(
     teacher: Any,
     family: Family,
     importance: Importance,
-    rows: Sequence[Row],
+    apart: Callable[[Any], float],
     level: float,
     *,
     heads: bool = False,
 ) -> list[RankedShape]:
     """The grid's shapes with about `level` of the parameters, the least divergence first.
 
-    `rows` are dev's, with what the teacher said; `heads` also cuts query heads within groups.
+    `apart` tells a cut model's divergence on dev; `heads` also cuts query heads within groups.
     Empty where the grid has no such shape.
     """
     old = family.shape_of(teacher.config)
@@ -63,6 +70,6 @@ def rank_shapes(
     ranked = []
     for candidate in track(candidates, f"Ranking shapes of {level:.0%}"):
         student = cut_model(teacher, family, importance.keep(old, candidate.shape))
-        kl = divergence(student, rows)
+        kl = apart(student)
         ranked.append(RankedShape(candidate.shape, candidate.parameters, level, kl))
     return sorted(ranked, key=lambda shape: shape.kl)

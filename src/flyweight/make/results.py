@@ -1,4 +1,4 @@
-"""Results of stages as files: measurements, importance, parity, shapes."""
+"""Results of stages as files: measurements, parity, shapes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from flyweight.make.bench import Result
 from flyweight.make.rank import RankedShape
 from flyweight.runtime.measure import Measurement
 from flyweight.runtime.parity import Difference, ParityReport
-from flyweight.shrink.importance import Importance
 
 PARITY = "parity.json"
+IMPORTANCE = "importance.safetensors"
 IMPORTANCE_FORMAT = 3  # what a stage of another format holds is worked out anew
 _RESULT, _RANKING = "result.json", "ranking.json"
-_IMPORTANCE = "importance.safetensors"
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -44,15 +43,6 @@ def save_result(folder: Path, result: Result) -> None:
 def load_result(folder: Path) -> Result:
     told = read_json(folder / _RESULT)
     return Result(np.array(told["scores"]), told["answers"], Measurement(**told["cost"]))
-
-
-def save_importance(folder: Path, importance: Importance) -> None:
-    """What matters in the teacher."""
-    importance.save(folder / _IMPORTANCE)
-
-
-def load_importance(folder: Path) -> Importance:
-    return Importance.load(folder / _IMPORTANCE)
 
 
 def save_parity(folder: Path, report: ParityReport) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flyweight.card import Card, ItemScores
@@ -82,12 +83,12 @@ def _in_order_of(first: ItemScores, second: ItemScores) -> list[float]:
 
 def show_comparison(found: dict[str, Any], console: Console | None = None) -> None:
     """Print both as a table, and what the paired comparison says."""
-    console = console or Console(highlight=False)
+    console = console or Console(highlight=False, emoji=False)
     one, other = found["models"]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("")
     for each in (one, other):
-        table.add_column(each["name"], justify="right", overflow="fold")
+        table.add_column(escape(each["name"]), justify="right", overflow="fold")
     for title, say in _LINES.items():
         table.add_row(title, say(one), say(other))
     for size, label in words.SIZES.items():
@@ -95,7 +96,7 @@ def show_comparison(found: dict[str, Any], console: Console | None = None) -> No
         if values[0] != values[1]:
             table.add_row(label, *(f"{value:,}" if value else "" for value in values))
     console.print(table)
-    console.print(_sentence(found))
+    console.print(_sentence(found), markup=False)
 
 
 _LINES = {

@@ -61,7 +61,7 @@ class Sieve:
     def look(self, item: Item) -> str:
         """Why a prompt is of no use, whatever was kept before; "" where it is."""
         text = asked(item)
-        if not normal(str(item.messages[-1]["content"])):
+        if not normal(item.last_text):
             return "empty"
         if text in self._held_out or self._near.find(telling(item)) is not None:
             return "leak"

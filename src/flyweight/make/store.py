@@ -21,7 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from flyweight.errors import FolderError
-from flyweight.folder import MARK, check_place, disk_errors, read_seal, seal
+from flyweight.folder import MARK, check_place, disk_errors, read_seal, seal, write_whole
 from flyweight.make.journal import Journal
 from flyweight.make.rates import Work
 from flyweight.progress import watched
@@ -70,15 +70,16 @@ class Store:
         if name not in known:
             known[name] = value
             with disk_errors(path):
-                scratch = path.with_suffix(".part")
-                scratch.write_text(json.dumps(known), encoding="utf-8")
-                scratch.replace(path)
+                write_whole(path, json.dumps(known))
         return known[name]
 
     def key(self, inputs: Mapping[str, Any]) -> str:
         """The name of these inputs (JSON values), with the versions that decide what is made."""
         told = json.dumps([self._versions, inputs], sort_keys=True, default=str)
         return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    def _place(self, kind: str, inputs: Mapping[str, Any], label: str) -> Path:
+        return self.root / "-".join(part for part in (kind, label, self.key(inputs)) if part)
 
     def stage(
         self,
@@ -94,21 +95,20 @@ class Store:
         `label` (a size, say) makes the folder's name readable; it is no input. `work` says how much
         there is to do, for the next quote.
         """
-        name = "-".join(part for part in (kind, label, self.key(inputs)) if part)
-        place = self.root / name
+        place = self._place(kind, inputs, label)
         facts = self._facts(place)
         if facts is None:
-            facts = self._make(kind, name, place, make)
+            facts = self._make(kind, place, make)
             if work is not None:
                 self.fresh.append((work, float(facts["seconds"])))
         else:
-            self.journal.found(kind, name)
+            self.journal.found(kind, place.name)
         self.spent(kind, place, float(facts["seconds"]))
         return place
 
     def grown(self, kind: str, inputs: Mapping[str, Any], label: str = "") -> Path:
         """The folder of a stage that grows by itself (a training); what is in it seals itself."""
-        place = self.root / "-".join(part for part in (kind, label, self.key(inputs)) if part)
+        place = self._place(kind, inputs, label)
         with disk_errors(place):
             place.mkdir(exist_ok=True)
         self.is_new = False
@@ -132,15 +132,13 @@ class Store:
             self._whole[place] = facts
         return self._whole[place]
 
-    def _make(
-        self, kind: str, name: str, place: Path, make: Callable[[Path], object]
-    ) -> dict[str, Any]:
-        scratch = self.root / f".{name}"
+    def _make(self, kind: str, place: Path, make: Callable[[Path], object]) -> dict[str, Any]:
+        scratch = self.root / f".{place.name}"
         with disk_errors(self.root):
             for remains in (scratch, place):
                 shutil.rmtree(remains, ignore_errors=True)
             scratch.mkdir()
-            self.journal.began(kind, name)
+            self.journal.began(kind, place.name)
             started = time.perf_counter()
             self._within.append(0.0)
             try:
@@ -153,7 +151,7 @@ class Store:
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
         self._whole[place] = facts
-        self.journal.ended(kind, name, facts["seconds"])
+        self.journal.ended(kind, place.name, facts["seconds"])
         return facts
 
 

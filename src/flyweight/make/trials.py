@@ -11,18 +11,20 @@ from typing import Any
 import numpy as np
 
 from flyweight.anatomy import Shape
+from flyweight.checkpoint import save_checkpoint
 from flyweight.distill.losses import Distillation, Objective
+from flyweight.distill.objectives import KL
 from flyweight.distill.resume import Trained, newest_checkpoint
 from flyweight.distill.trainer import Probe, Schedule, train
 from flyweight.distill.wish import FORMAT
 from flyweight.errors import ParityError
 from flyweight.folder import GGUF_NAMES
-from flyweight.make.effort import BATCH, KL, learning_rate
-from flyweight.make.job import WIDTHS, Job
+from flyweight.make.effort import BATCH, WIDTHS, learning_rate
+from flyweight.make.job import Job
 from flyweight.make.probe import probe_steps
 from flyweight.make.results import read_json, write_json
 from flyweight.make.students import Candidate, Contender, within_budget
-from flyweight.make.workload import read_work, train_work
+from flyweight.make.workload import pack_work, read_work, train_work
 from flyweight.progress import say
 from flyweight.runtime.forced import greedy_matches
 from flyweight.shrink.cut import cut_model
@@ -78,11 +80,20 @@ def learn(job: Job, lesson: Lesson, step: int, model: Any = None) -> Trained:
     return trained
 
 
-def learned_model(job: Job, lesson: Lesson) -> Any:
-    """The model at the end of a lesson."""
-    model = lesson.start()
-    learn(job, lesson, lesson.schedule.steps, model)
-    return model
+def exported(job: Job, lesson: Lesson, kind: str) -> Path:
+    """The checkpoint at the end of a lesson with its GGUF files, proven, as a stage of this kind.
+
+    Raises ParityError where no export answers as the checkpoint does.
+    """
+
+    def make(folder: Path) -> None:
+        model = lesson.start()
+        learn(job, lesson, lesson.schedule.steps, model)
+        save_checkpoint(model, job.tokenizer, folder)
+        job.pack(folder, lesson.label, job.parity_prompts())
+
+    work = pack_work(kind, lesson.parameters, job.sizes)
+    return job.store.stage(kind, lesson.inputs, make, lesson.label, work=work)
 
 
 def distillation(job: Job, contender: Contender) -> Lesson:
@@ -118,15 +129,9 @@ def cut(job: Job, contender: Contender) -> Any:
 
 def measure_contender(job: Job, contender: Contender) -> None:
     """Export a finished contender and measure it at every bit width but the hopeless ones."""
-    lesson, ranked = distillation(job, contender), contender.ranked
+    ranked = contender.ranked
     try:
-        folder = job.exported(
-            "pack",
-            contender.label,
-            lesson.inputs,
-            ranked.parameters,
-            lambda: learned_model(job, lesson),
-        )
+        folder = exported(job, distillation(job, contender), "pack")
     except ParityError as error:
         contender.excluded = str(error)
         say(f"{contender.label} is not exported: {error}")

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from flyweight.checkpoint import Checkpoint
-from flyweight.folder import sha256_of
 from flyweight.make.data import FREE_TOKENS, SPARE_TOKENS
-from flyweight.make.drawing import Drawer, last_text, with_text
+from flyweight.make.drawing import Drawer, with_text
 from flyweight.make.sieve import Sieve, Written, sure_enough
 from flyweight.make.store import Store
 from flyweight.make.writer import Answer, Writer
@@ -136,7 +135,7 @@ class Tries:
                 reason = "no answer"
             yield {
                 "seed": item.line,
-                "text": last_text(item),
+                "text": item.last_text,
                 "reason": "too long" if place in long else reason,
                 "answer": answer.text if answer else None,
                 "sure": answer.sure if answer else 0.0,
@@ -161,7 +160,7 @@ class Tries:
     @cached_property
     def prompt_limit(self) -> int:
         """The most tokens of a new prompt's text."""
-        longest = max(len(self.tokenizer(last_text(item))["input_ids"]) for item in self.task.train)
+        longest = max(len(self.tokenizer(item.last_text)["input_ids"]) for item in self.task.train)
         return round(longest * LONGER) + SPARE_TOKENS
 
     @cached_property
@@ -172,10 +171,7 @@ class Tries:
         return longest + SPARE_TOKENS if longest else FREE_TOKENS
 
     def _inputs(self) -> dict[str, Any]:
-        return {
-            "teacher": self.source.sha256(), "tokenizer": self.source.tokenizer_sha256(),
-            "config": sha256_of(self.source.path / "config.json"), "task": self.task.sha256,
-        }  # fmt: skip
+        return self.source.identity() | {"task": self.task.sha256}
 
 
 def _dump(path: Path, rows: Any) -> None:

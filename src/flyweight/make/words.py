@@ -75,7 +75,7 @@ def percent(share: float, decimals: int = 1) -> str:
 
 
 def bar_percent(bar: float) -> str:
-    """The bar as it was given: 0.95 is "95 %", 0.975 is "97.5 %"."""
+    """A round share, as a bar is given: 0.95 is "95 %", 0.975 is "97.5 %"."""
     return f"{round(bar * 100, _MOST_DIGITS):g} %"
 
 

@@ -63,7 +63,7 @@ def sizes_of(
     lengths = np.array([_lengths(tokenizer, item, generates) for item in looked], dtype=float)
     prompt, answer = lengths.mean(axis=0)
     longest = _longest(tokenizer, task.train, generates)
-    grids = [_grid(teacher, level, effort) for level in effort.levels]
+    grids = [shapes_at(teacher, level, effort) for level in effort.levels]
     levels: list[int] = []
     for level, found in zip(effort.levels, grids, strict=True):
         levels += [round(level * teacher.parameters)] * min(effort.width, len(found))
@@ -115,13 +115,13 @@ def read_work(kind: str, items: int, parameters: int, sizes: Sizes) -> Work:
     return Work(kind, items * sizes.tokens, forward(parameters, items, sizes))
 
 
-def rank_work(teacher: Checkpoint, effort: Effort, level: float, sizes: Sizes) -> Work:
-    """Cutting and reading every shape of a level."""
-    return ranking_work(len(_grid(teacher, level, effort)), level, sizes)
+def shapes_at(teacher: Checkpoint, level: float, effort: Effort) -> list[Candidate]:
+    """The shapes of a level, all of which are ranked."""
+    return grid(teacher.family, teacher.shape, teacher.config, level, heads=effort.heads)
 
 
 def ranking_work(shapes: int, level: float, sizes: Sizes) -> Work:
-    """The same, of so many shapes."""
+    """Cutting and reading so many shapes of a level."""
     items = shapes * min(RANKING, sizes.items["dev"])
     return read_work("rank", items, round(level * sizes.teacher), sizes)
 
@@ -167,7 +167,3 @@ def _lengths(tokenizer: Any, item: Item, generates: bool) -> tuple[int, int]:
     if item.answer is not None:
         return prompt, len(answer_ids(tokenizer, item.answer))
     return prompt, FREE_TOKENS // 4 if generates else 0
-
-
-def _grid(teacher: Checkpoint, level: float, effort: Effort) -> list[Candidate]:
-    return grid(teacher.family, teacher.shape, teacher.config, level, heads=effort.heads)

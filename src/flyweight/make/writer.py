@@ -15,8 +15,8 @@ from typing import Any, Self
 import numpy as np
 
 from flyweight.checkpoint import Checkpoint, round_weights, save_checkpoint
-from flyweight.folder import GGUF_NAMES, sha256_of
-from flyweight.make.drawing import Draw, Drawer, last_text
+from flyweight.folder import GGUF_NAMES
+from flyweight.make.drawing import Draw, Drawer
 from flyweight.make.store import Store
 from flyweight.progress import say
 from flyweight.runtime.llama import SMALL_FILE, Generation, LlamaEngine
@@ -121,7 +121,7 @@ class Writer:
             say("Packing the teacher at 16 bits")
             self._pack(self.source.model(), folder)
 
-        return self.store.stage("packed", self._origin(), make) / GGUF_NAMES[16]
+        return self.store.stage("packed", self.source.identity(), make) / GGUF_NAMES[16]
 
     def _taught(self) -> Path:
         """A copy of the teacher that was taught to write the task's prompts."""
@@ -137,8 +137,8 @@ class Writer:
             train(model, rows, cross_entropy, schedule, "Teaching it the prompts")
             self._pack(model, folder)
 
-        texts = [[item.line, last_text(item)] for item in self.drawer.seeds]
-        inputs = self._origin() | {"texts": texts, "seed": self.seed}
+        texts = [[item.line, item.last_text] for item in self.drawer.seeds]
+        inputs = self.source.identity() | {"texts": texts, "seed": self.seed}
         return self.store.stage("taught", inputs, make) / GGUF_NAMES[16]
 
     def _pack(self, model: Any, folder: Path) -> None:
@@ -152,8 +152,7 @@ class Writer:
         for item in self.drawer.seeds:
             before, after = self.drawer.frame(item)
             head = self.drawer.ids(before)
-            text = last_text(item)
-            body = self.drawer.tokenizer(text, add_special_tokens=False)["input_ids"]
+            body = self.drawer.tokenizer(item.last_text, add_special_tokens=False)["input_ids"]
             end = self.drawer.tokenizer.eos_token_id
             ends = list(self.drawer.stop_ids(after)) or ([] if end is None else [end])
             ids = np.array([*head, *body, *ends][: self.source.context], dtype=np.int32)
@@ -161,13 +160,6 @@ class Writer:
             weights[: max(1, len(head))] = 0.0
             rows.append({"input_ids": ids, "weights": weights})
         return rows
-
-    def _origin(self) -> dict[str, str]:
-        return {
-            "teacher": self.source.sha256(),
-            "tokenizer": self.source.tokenizer_sha256(),
-            "config": sha256_of(self.source.path / "config.json"),
-        }
 
 
 def _sure(said: Generation) -> float:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flyweight.folder import disk_errors
-from flyweight.make.drawing import last_text
 from flyweight.make.sieve import REASONS, Sieve
 from flyweight.progress import say
 from flyweight.tasks.items import PROMPTS, Item, Record, Task
@@ -79,9 +78,9 @@ def _form(file: Path) -> str:
 def _new(item: Item, form: str, writer: str) -> Record:
     """A written item as a record; a chat of more than a user's words is always told as messages."""
     [first, *others] = item.messages
-    if others or first.keys() != {"role", "content"}:
+    if others or first.keys() != {"role", "content"} or first["role"] != "user":
         form = "messages"
-    asked: Any = list(item.messages) if form == "messages" else last_text(item)
+    asked: Any = list(item.messages) if form == "messages" else item.last_text
     return {form: asked, "answer": item.answer, "split": "train", "written_by": writer}
 
 
@@ -106,7 +105,7 @@ def say_outcome(
 
 
 def _example(reason: str, count: int, item: Item | None) -> None:
-    text = "" if item is None else " ".join(last_text(item).split())
+    text = "" if item is None else " ".join(item.last_text.split())
     shown = f": {text[:SHOWN]!r}" if text else ""
     answer = f" -> {item.answer[:SHOWN]!r}" if item is not None and item.answer else ""
     say(f"  {count:6,}  {reason}{shown}{answer}")

@@ -13,9 +13,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from jinja2 import TemplateError
 
 from flyweight.errors import TaskError
+from flyweight.tasks.encode import REFUSALS
 from flyweight.tasks.items import Message, fail
 
 Span = tuple[int, int]  # the first character, one after the last
@@ -141,8 +141,9 @@ def _render(tokenizer: Any, messages: Sequence[Message], place: str, *, ask: boo
         return tokenizer.apply_chat_template(
             list(messages), add_generation_prompt=ask, tokenize=False
         )
-    except TemplateError as error:
-        fail(place, f"the teacher's chat template refuses it ({error})", "Change roles or order")
+    except REFUSALS as error:
+        what = f"the teacher's chat template refuses it ({error})"
+        fail(place, what, "Change roles, order or fields")
 
 
 __all__ = ["Conversation", "encode_chat"]

@@ -13,7 +13,15 @@ from pathlib import Path
 
 from flyweight.errors import TaskError
 from flyweight.tasks.corpus_files import KINDS, Found, file_records, hub_records, kind_of
-from flyweight.tasks.items import Message, Record, conversation, fail, item_from
+from flyweight.tasks.items import (
+    PROMPTS,
+    Message,
+    Record,
+    conversation,
+    fail,
+    item_from,
+    short,
+)
 
 Documents = Generator["Document", None, None]
 
@@ -32,10 +40,10 @@ def documents(source: str | Path) -> Documents:
 
     `.jsonl` and `.parquet` hold a record a line: `text`; or `messages`, or `prompt` and `answer`,
     as in a task file, where `messages` may end with the assistant's. A record whose `split` is
-    not train is left out, and so is an empty text. `.txt` is split at lines that hold nothing but
-    <|endoftext|>, where one stands in its first megabyte, and else at blank lines. Each may be
-    `.gz`, Parquet excepted. A folder is read file by file, by their names. Anything else is the
-    name of a data set on the hub, with its configuration behind a colon if it has several; its
+    not train is left out, and so is an empty text, or null. `.txt` is split at lines that hold
+    nothing but <|endoftext|>, where one stands in its first megabyte, and else at blank lines. Each
+    may be `.gz`, Parquet excepted. A folder is read file by file, by their names. Anything else is
+    the name of a data set on the hub, with its configuration behind a colon if it has several; its
     split `train` is streamed. Any of them can be read again from the start.
     """
     with closing(_records(source)) as records:
@@ -72,23 +80,29 @@ def _told(record: Record) -> Record:
     """The fields that count: the first of messages, text and prompt that says something.
 
     Data sets have more beside them: the prompt that a text was written for, empty fields of the
-    other forms, groups of their own kind.
+    other forms, groups of their own kind. The record as it is where it has none of the fields.
     """
     found = {
         name: record[name]
         for name in ("messages", "text", "prompt", "answer")
-        if record.get(name) is not None and record[name] != []
+        if record.get(name) is not None and (record[name] != [] or name == "answer")
     }
     said = [name for name in found if not isinstance(found[name], str) or found[name].strip()]
     forms = [name for name in said if name != "answer"]
     if not forms:
-        return {"text": ""} if isinstance(found.get("text"), str) and not said else found
+        if "text" in record and not said:
+            return {"text": ""}
+        return found if found.keys() & set(PROMPTS) else record
     kept = (forms[0], "answer") if "answer" in said else (forms[0],)
     return {name: found[name] for name in kept}
 
 
 def _records(source: str | Path) -> Found:
     path = Path(source)
+    try:
+        path.exists()
+    except OSError as error:  # too long a name, or a folder that is closed
+        fail(short(str(source)), f"cannot be read ({error.strerror})", "Give a corpus that can be")
     if path.is_dir():
         for file in _files(path):
             yield from file_records(file, str(file.relative_to(path)))

@@ -13,6 +13,8 @@ from flyweight.errors import TaskError
 from flyweight.tasks.items import Item
 
 Message = dict[str, Any]
+# how a chat template refuses messages, or trips over a field that it takes for granted
+REFUSALS = (TemplateError, TypeError, ValueError, KeyError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,11 @@ def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
             return tokenizer.apply_chat_template(
                 list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
             )
-        except TemplateError as error:
+        except REFUSALS as error:
             said = str(messages[-1]["content"])[:60]
             raise TaskError(
                 f"the teacher's chat template refuses the messages that end in {said!r} ({error}). "
-                "Change their roles or order."
+                "Change their roles, order or fields."
             ) from error
     return tokenizer("".join(message["content"] for message in messages))["input_ids"]
 

@@ -28,6 +28,11 @@ class Item:
     group: str = ""  # items that belong together: they share a split and are resampled together
     line: int = 0  # 1-based place in the file, for messages
 
+    @property
+    def last_text(self) -> str:
+        """The text of the last message."""
+        return str(self.messages[-1]["content"])
+
     def with_answer(self, answer: str) -> Item:
         """The same item, with this answer wanted."""
         return replace(self, answer=answer)
