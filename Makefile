@@ -27,7 +27,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED) ## Shrink the embedded teacher to its task, into out/demo.
 	@mkdir -p out
 	@$(BIN)/python -m flyweight.demo out/demo-task.jsonl
-	@$(BIN)/flyweight make src/flyweight/demo/teacher --task out/demo-task.jsonl --bar 0.95 \
+	@$(BIN)/flyweight make src/flyweight/demo/teacher --task out/demo-task.jsonl --bar 0.93 \
 		--effort quick --out out/demo
 
 test: $(INSTALLED) ## Run the tests.
