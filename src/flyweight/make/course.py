@@ -21,6 +21,7 @@ from flyweight.make.workload import (
     RANKING,
     Sizes,
     measure_work,
+    mend_work,
     pack_work,
     ranking_work,
     read_work,
@@ -156,6 +157,8 @@ def works_of(course: Course, sizes: Sizes, effort: Effort, *, longest: bool = Fa
     for shapes, level in zip(sizes.shapes, effort.levels, strict=False):
         works.append(ranking_work(shapes, level, sizes))
     for parameters, share in zip(sizes.levels, course.trained, strict=True):
+        if share and effort.mend:
+            works.append(mend_work(parameters, sizes))
         works += _trainings(parameters, share, sizes, effort)
     for parameters, widths in zip(sizes.levels, course.widths, strict=True):
         works += _student_works(parameters, widths, sizes)

@@ -14,7 +14,7 @@ from flyweight.distill.teacher import answer_rows, record_teacher
 from flyweight.errors import OptionError
 from flyweight.folder import check_place
 from flyweight.make.rank import divergence, label_divergence, rank_shapes
-from flyweight.make.workload import CALIBRATION, RANKING
+from flyweight.make.workload import CALIBRATION, MENDED, RANKING
 from flyweight.progress import say
 from flyweight.shrink.calibrate import measure_importance
 from flyweight.shrink.check import check_shape, check_share
@@ -33,7 +33,6 @@ from flyweight.tasks.labels import label_items
 from flyweight.tasks.read import read_task
 
 DEFAULT_SHARE = 0.25
-MENDING = 1024  # train items that weights are mended by, at most
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ class _Cutter:
             return None
 
         def finish(folder: Path) -> None:
-            prompts = self._sequences(self.task.train[:MENDING])
+            prompts = self._sequences(self.task.train[:MENDED])
             mend_folder(folder, self.model, self.source.family, keep, prompts)
 
         return finish

@@ -20,6 +20,7 @@ class Effort:
     `rungs`: shares of the steps after which half of them drop out; `patience`: the chance that a
     smaller shape passes below which the search ends. From scratch: learning rates that are tried,
     and whether steps are added until that gains nothing.
+    `mend`: whether the weights that a cut leaves are first fitted to say what the teacher's say.
     """
 
     levels: tuple[float, ...]
@@ -28,6 +29,7 @@ class Effort:
     patience: float
     epochs: int
     heads: bool  # the grid also cuts query heads within groups
+    mend: bool
     scratch_rates: tuple[float, ...]
     scratch_plateau: bool
 
@@ -40,6 +42,7 @@ EFFORTS = {
         patience=0.5,
         epochs=8,
         heads=False,
+        mend=False,
         scratch_rates=(1.0,),
         scratch_plateau=False,
     ),
@@ -50,6 +53,7 @@ EFFORTS = {
         patience=0.3,
         epochs=15,
         heads=True,
+        mend=True,
         scratch_rates=(1.0,),
         scratch_plateau=False,
     ),
@@ -60,6 +64,7 @@ EFFORTS = {
         patience=0.1,
         epochs=40,
         heads=True,
+        mend=True,
         scratch_rates=(0.5, 1.0, 2.0),
         scratch_plateau=True,
     ),

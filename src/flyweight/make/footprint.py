@@ -16,7 +16,7 @@ LIBRARIES = 650_000_000  # Python, torch, transformers
 CODE = 500_000_000
 HELD = 1.5
 PACKED = 2 + 2 + 1.1 + 0.7  # bytes a parameter: checkpoint and three files
-CHECKPOINT = 12.5  # bytes a parameter of a training's last checkpoint: weights and optimiser
+CHECKPOINT = 16.5  # bytes a parameter of a training: mended start, last weights, optimiser
 
 
 def working_memory(sizes: Sizes) -> float:

@@ -22,6 +22,7 @@ ASSUMED = {
     "score": (0.1, 4.8e-5, 1.1e-11),
     "record": (0.1, 4e-5, 4e-12),
     "rank": (0.1, 2e-5, 1.3e-11),
+    "mend": (0.3, 4e-5, 1.3e-11),
     "distil": (0.8, 2.6e-5, 1.25e-11),
     "scratch": (0.8, 2.6e-5, 1.25e-11),
     "pack": (0.3, 1e-4, 6e-11),
@@ -33,7 +34,7 @@ TRAINING = ("distil", "scratch")  # what an accelerator does; the rest is the pr
 RELATIVES = (
     TRAINING,
     ("answers", "measure", "test"),
-    ("score", "record", "rank", "check"),
+    ("score", "record", "rank", "mend", "check"),
     ("teacher", "pack", "rival"),
 )
 NOISE = 0.2  # of one stage's seconds, relative

@@ -19,6 +19,7 @@ NAMES = {
     "score": "importance of what can be cut",
     "record": "record the teacher",
     "rank": "rank shapes",
+    "mend": "mend what is cut",
     "distil": "distil students",
     "pack": "pack and prove students",
     "check": "check bit widths",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.torch import load_model, save_model
 
 from flyweight.anatomy import Shape
 from flyweight.checkpoint import save_checkpoint
@@ -18,16 +19,20 @@ from flyweight.distill.resume import Trained, newest_checkpoint
 from flyweight.distill.trainer import Probe, Schedule, train
 from flyweight.distill.wish import FORMAT
 from flyweight.errors import ParityError
-from flyweight.folder import GGUF_NAMES
+from flyweight.folder import GGUF_NAMES, WEIGHTS
 from flyweight.make.effort import BATCH, WIDTHS, learning_rate
 from flyweight.make.job import Job
 from flyweight.make.probe import probe_steps
 from flyweight.make.results import read_json, write_json
 from flyweight.make.students import Candidate, Contender, within_budget
-from flyweight.make.workload import pack_work, read_work, train_work
+from flyweight.make.workload import MENDED, mend_work, pack_work, read_work, train_work
 from flyweight.progress import say
 from flyweight.runtime.forced import greedy_matches
 from flyweight.shrink.cut import cut_model
+from flyweight.shrink.keep import Keep
+from flyweight.shrink.mend import mend
+
+MENDING_FORMAT = 1  # a stage of another one is worked out anew
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,8 @@ def distillation(job: Job, contender: Contender) -> Lesson:
         "schedule": asdict(schedule),
         "record": FORMAT,
     }
+    if job.effort.mend:
+        told["mended"] = MENDING_FORMAT
     return Lesson(
         "distil",
         contender.label,
@@ -122,9 +129,28 @@ def distillation(job: Job, contender: Contender) -> Lesson:
 
 
 def cut(job: Job, contender: Contender) -> Any:
-    """The contender's network as it is cut, before any training."""
+    """The contender's network as it is cut, and mended if the effort asks for it."""
     keep = job.importance.keep(job.teacher.shape, contender.ranked.shape)
-    return cut_model(job.model, job.teacher.family, keep)
+    student = cut_model(job.model, job.teacher.family, keep)
+    if job.effort.mend:
+        load_model(student, mended(job, contender, keep) / WEIGHTS)
+    return student
+
+
+def mended(job: Job, contender: Contender, keep: Keep) -> Path:
+    """The stage that holds a contender's weights, fitted to say what the teacher's say."""
+
+    def make(folder: Path) -> None:
+        student = cut_model(job.model, job.teacher.family, keep)
+        prompts = [example.ids.tolist() for example in job.data.train.examples[:MENDED]]
+        mend(student, job.model, job.teacher.family, keep, prompts)
+        save_model(student, str(folder / WEIGHTS))
+
+    inputs = job.origin | {
+        "shape": contender.ranked.shape.as_dict(), "items": MENDED, "format": MENDING_FORMAT,
+    }  # fmt: skip
+    work = mend_work(contender.ranked.parameters, job.sizes)
+    return job.store.stage("mend", inputs, make, contender.label, work=work)
 
 
 def measure_contender(job: Job, contender: Contender) -> None:

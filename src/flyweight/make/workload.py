@@ -16,6 +16,7 @@ from flyweight.make.options import Options
 from flyweight.make.probe import FRACTIONS, SAMPLE
 from flyweight.make.rates import Work
 from flyweight.runtime.pack import NEUTRAL, PARITY_PROMPTS, PARITY_TOKENS
+from flyweight.shrink.mend import TOKENS
 from flyweight.shrink.shapes import Candidate, grid
 from flyweight.tasks.encode import answer_ids, prompt_ids
 from flyweight.tasks.items import Item, Task
@@ -24,6 +25,7 @@ from flyweight.tasks.score import Scorer
 LOOKED_AT = 200  # items of a split whose length is measured
 CALIBRATION = 256  # train items that tell importance
 RANKING = 128  # dev items that rank the grid
+MENDED = 1024  # train items that weights are mended by, at most
 NEUTRAL_TOKENS = 20  # of a neutral prompt, roughly
 WORKSPACE = 16  # numbers a token and a hidden channel that a layer keeps for the backward pass
 
@@ -137,6 +139,13 @@ def measure_work(kind: str, items: int, sizes: Sizes, parameters: int) -> Work:
     if not sizes.generates:
         tokens, flops = tokens + items * sizes.tokens, flops + forward(parameters, items, sizes)
     return Work(kind, tokens, flops)
+
+
+def mend_work(parameters: int, sizes: Sizes) -> Work:
+    """Fitting what a cut leaves: two passes of the teacher over some items, six of the student."""
+    items = min(sizes.items["train"], MENDED, TOKENS / sizes.tokens)
+    teacher, student = (forward(each, items, sizes) for each in (sizes.teacher, parameters))
+    return Work("mend", items * sizes.tokens, 2 * teacher + 6 * student)
 
 
 def train_work(kind: str, steps: float, parameters: int, sizes: Sizes) -> Work:
