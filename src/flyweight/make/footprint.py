@@ -16,7 +16,8 @@ LIBRARIES = 650_000_000  # Python, torch, transformers
 CODE = 500_000_000
 HELD = 1.5
 PACKED = 2 + 2 + 1.1 + 0.7  # bytes a parameter: checkpoint and three files
-CHECKPOINT = 16.5  # bytes a parameter of a training: mended start, last weights, optimiser
+CHECKPOINT = 12.5  # bytes a parameter of a training's last checkpoint: weights and optimiser
+START = 4.0  # bytes a parameter of a mended student, before it is trained
 
 
 def working_memory(sizes: Sizes) -> float:
@@ -37,7 +38,8 @@ def disk(sizes: Sizes, course: Course) -> float:
     packed = [size for size, widths in zip(sizes.levels, course.widths, strict=True) if widths]
     rival = sizes.levels[course.chosen]
     files = PACKED * (sizes.teacher + sum(packed) + rival)
-    return files + CHECKPOINT * (sum(trained) + rival) + _records(sizes) + 1_000_000
+    trainings = CHECKPOINT * (sum(trained) + rival) + START * sum(trained)
+    return files + trainings + _records(sizes) + 1_000_000
 
 
 def _records(sizes: Sizes) -> float:
