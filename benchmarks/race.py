@@ -140,14 +140,15 @@ def run(data: Data, arm: str, seed: int, steps: int) -> Course:
 class Courses(list[Course]):
     """The trainings so far, kept in a file when there is one."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, steps: int) -> None:
         super().__init__()
         self.path = path
         if path is not None and path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():
                 known = json.loads(line)
                 moments = [Moment(**each) for each in known["moments"]]
-                self.append(Course(known["arm"], known["seed"], moments))
+                if moments[-1].step == steps:  # others are of another race
+                    self.append(Course(known["arm"], known["seed"], moments))
 
     def of(self, arm: str) -> list[Course]:
         return [each for each in self if each.arm == arm]
@@ -271,7 +272,7 @@ def main() -> None:
         setup = plateau.set_up(str(teacher), task, score, told.keep, told.train)
         data = Data.of(setup, Path(scratch) / "record")
         judge = Judge(setup.counts, setup.groups, score == "likelihood")
-        courses = Courses(told.runs)
+        courses = Courses(told.runs, told.steps)
         for arm in ARMS:
             courses.need(data, arm, 0, told.steps)
         report(courses, judge)
