@@ -30,6 +30,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -50,7 +51,7 @@ from flyweight.distill.teacher import answer_rows, record_teacher
 from flyweight.distill.trainer import Probe, Row, Schedule, train
 from flyweight.make.data import prepare_split
 from flyweight.make.effort import BATCH, LEARNING_RATE
-from flyweight.make.rank import rank_shapes
+from flyweight.make.rank import divergence, rank_shapes
 from flyweight.runtime.forced import answer_bits
 from flyweight.shrink.calibrate import measure_importance
 from flyweight.shrink.cut import cut_model
@@ -115,7 +116,8 @@ def set_up(name: str, task_file: Path, score: str, keep: float, most: int) -> Se
     sequences = [example.ids.tolist() for example in splits["train"].examples[:256]]
     importance = measure_importance(teacher, source.family, sequences)
     looked = record_teacher(teacher, answer_rows(splits["dev"].examples[:128], 0.0))
-    shape = rank_shapes(teacher, source.family, importance, looked, keep)[0].shape
+    apart = partial(divergence, rows=looked)
+    shape = rank_shapes(teacher, source.family, importance, apart, keep)[0].shape
     cut = cut_model(teacher, source.family, importance.keep(source.shape, shape))
     mean = float(np.mean([len(row["input_ids"]) for row in rows]))
     count = source.family.count(shape, source.config)

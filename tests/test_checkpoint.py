@@ -197,7 +197,7 @@ def test_a_missing_tokenizer_is_one_line(folder: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         (folder / name).unlink(missing_ok=True)
     with pytest.raises(
-        TeacherError, match=r"tokenizer cannot be read.*Add tokenizer\.json"
+        TeacherError, match=r"no tokenizer in the folder\. Add tokenizer\.json"
     ) as error:
         open_checkpoint(folder).tokenizer()
     assert "\n" not in str(error.value)

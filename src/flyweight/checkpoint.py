@@ -17,7 +17,7 @@ from flyweight.folder import sha256_of
 
 WEIGHT_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt")
 BYTES_AT_16_BITS = 2
 
 
@@ -58,6 +58,26 @@ class Checkpoint:
                 "needs. `flyweight families` lists what it writes; prune and distill work without."
             )
         return self.family.gguf
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """Numbers of its labels by name; TeacherError unless it gives a text one of several."""
+        config = self.config
+        kind = getattr(config, "problem_type", None)
+        if config.num_labels < 2 or kind not in (None, "single_label_classification"):
+            raise TeacherError(
+                f"{self.name} chooses no label of several ({config.num_labels} outputs, "
+                f"problem_type {kind}). Use a model that does."
+            )
+        numbers = {str(label): int(number) for number, label in config.id2label.items()}
+        given = getattr(config, "label2id", None) or numbers
+        wrong = {label: number for label, number in given.items() if numbers.get(label) != number}
+        if wrong or sorted(numbers.values()) != list(range(config.num_labels)):
+            raise TeacherError(
+                f"{self.name}: id2label and label2id in its config.json do not number the "
+                f"{config.num_labels} labels alike, each once. Correct them."
+            )
+        return numbers
 
     def sha256(self) -> str:
         """One hash over all weight files."""
@@ -130,6 +150,11 @@ class Checkpoint:
         """The transformers tokenizer."""
         from transformers import AutoTokenizer
 
+        if not any((self.path / name).exists() for name in TOKENIZER_FILES):
+            raise TeacherError(  # transformers would make one up
+                f"{self.name}: no tokenizer in the folder. Add tokenizer.json and "
+                "tokenizer_config.json."
+            )
         try:
             return AutoTokenizer.from_pretrained(self.path, local_files_only=True)
         except Exception as error:  # as above

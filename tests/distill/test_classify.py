@@ -96,6 +96,8 @@ def test_a_student_of_fewer_tokens_reads_in_its_own(
         ({"temperature": 2.0}, "without --temperature, --match-hidden and --on-policy"),
         ({"match_hidden": 1.0}, "without --temperature, --match-hidden and --on-policy"),
         ({"cache": Path("somewhere")}, "--cache is for models that write"),
+        ({"prompt_weight": 1.0}, "--prompt-weight is for models that write"),
+        ({"top_k": 5}, "--top-k is for models that write"),
         ({"corpus": ["texts.txt"]}, "--corpus is for models that write"),
     ],
 )
@@ -116,3 +118,39 @@ def test_labels_that_do_not_fit_are_refused(teacher: Path, task: Path, tmp_path:
     with pytest.raises(TaskError, match="the answer 'leak' is none of the teacher's labels"):
         flyweight.distill(str(teacher), str(teacher), tmp_path / "out", data=task)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"problem_type": "multi_label_classification"}, "chooses no label of several"),
+        ({"num_labels": 1, "id2label": {0: "a"}}, "chooses no label of several"),
+        ({"id2label": dict.fromkeys(range(5), "same")}, "do not number the 5 labels alike"),
+    ],
+)
+def test_heads_that_choose_no_label_are_refused(
+    teacher: Path, task: Path, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    other = save(tmp_path / "other", **changes)
+    with pytest.raises(TeacherError, match=said):
+        flyweight.distill(str(other), str(teacher), tmp_path / "out", data=task)
+
+
+def test_a_tokenizer_of_more_tokens_than_the_model_is_refused(
+    teacher: Path, task: Path, tmp_path: Path
+) -> None:
+    other = save(tmp_path / "other")
+    small = zoo.build("bert", vocab_size=200)
+    small.save_pretrained(other)
+    with pytest.raises(TeacherError, match="and the model has 200 embeddings"):
+        flyweight.distill(str(teacher), str(other), tmp_path / "out", data=task)
+
+
+def test_near_copies_of_test_items_are_told(
+    teacher: Path, task: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lines = [json.loads(line) for line in task.read_text().splitlines()]
+    lines[-1] = lines[0] | {"prompt": lines[0]["prompt"] + " .", "split": "test"}
+    task.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    flyweight.distill(str(teacher), str(teacher), tmp_path / "out", data=task, steps=1)
+    assert "nearly test items" in " ".join(capfd.readouterr().err.split())

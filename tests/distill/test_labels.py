@@ -101,7 +101,6 @@ def test_a_text_without_a_label_counts_by_its_divergence_alone(teacher: Any) -> 
 def test_parts_add_up(teacher: Any) -> None:
     rows = label_rows(texts(labels=labels_of(teacher)))
     batch = collate(with_said(rows, ask_labels(teacher, rows)))
-    batch["total"] = torch.tensor(4.0)
     student = zoo.build(teacher.config.model_type, seed=1)
     objective = LabelDistillation(0.7)
     split = list(parts(batch, 40))
@@ -161,3 +160,13 @@ def test_what_is_no_label_or_too_long_is_refused() -> None:
         label_items(
             tiny_tokenizer(), [item("the pump is leaking " * 9, "leak")], "task", 8, numbers
         )
+
+
+def test_texts_of_one_token_are_learned_from(teacher: Any) -> None:
+    examples = [Labelled(np.array([3 + i % 9], dtype=np.int32), i % 5) for i in range(32)]
+    student = zoo.build(teacher.config.model_type, seed=1)
+    trained = train(
+        student, label_rows(examples), LabelDistillation(0.0), Schedule(3, 16, 1e-3), "Learning"
+    )
+    assert all(loss > 0 for loss in trained.losses)
+    assert all(weight.isfinite().all() for weight in student.parameters())

@@ -13,7 +13,7 @@ import torch
 
 import zoo
 from flyweight.checkpoint import open_checkpoint
-from flyweight.errors import EngineError, MissingExtra, OptionError, ParityError
+from flyweight.errors import EngineError, MissingExtra, OptionError, ParityError, TeacherError
 from flyweight.folder import ONNX_NAMES
 from flyweight.runtime.classify import OnnxClassifier, TorchClassifier
 from flyweight.runtime.measure_classifier import measure_classifier
@@ -82,6 +82,21 @@ def test_measured_in_a_child_by_either_engine(packed: Path) -> None:
     assert len(seen) == 2 * len(TEXTS)
 
 
+def test_labels_of_eight_bits_do_not_hang_on_the_neighbours(packed: Path) -> None:
+    small = packed / ONNX_NAMES[8]
+    some, all_of_them = (measure_classifier(small, TEXTS, timed=n).labels for n in (5, len(TEXTS)))
+    with OnnxClassifier(small) as engine:
+        assert some == all_of_them == [int(engine.logits(text).argmax()) for text in TEXTS]
+
+
+def test_a_folder_without_a_tokenizer_is_refused(packed: Path, tmp_path: Path) -> None:
+    bare = Path(shutil.copytree(packed, tmp_path / "bare"))
+    for file in bare.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(TeacherError, match="no tokenizer in the folder"):
+        pack(bare)
+
+
 def test_a_file_of_other_weights_is_refused(packed: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(packed, tmp_path / "other"))
     model = open_checkpoint(packed).model()
@@ -100,6 +115,9 @@ def test_what_is_no_model_is_an_error_here(packed: Path, tmp_path: Path) -> None
         measure_classifier(broken, TEXTS)
     with pytest.raises(EngineError, match=r"broken\.onnx: ONNX Runtime does not load it"):
         OnnxClassifier(broken)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(TeacherError, match=r"no config\.json"):  # from the child, as it is
+        measure_classifier(tmp_path / "empty", TEXTS)
     with pytest.raises(OptionError, match="choose from 32, 8"):
         pack(packed, bits=[16])
 

@@ -6,6 +6,7 @@ more. The teacher runs once over the train items.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from flyweight.checkpoint import Checkpoint, save_checkpoint
@@ -14,7 +15,7 @@ from flyweight.distill.objectives import ANSWERS, Aim
 from flyweight.distill.trainer import Row, Schedule, train
 from flyweight.errors import OptionError, TeacherError
 from flyweight.folder import new_folder
-from flyweight.tasks.items import Task, refuse_unanswered
+from flyweight.tasks.items import Item, Task, refuse_unanswered
 from flyweight.tasks.labels import label_items
 
 
@@ -32,19 +33,28 @@ def distill_labels(
     check_labels(big, small)
     if not aim.blend.share:
         refuse_unanswered(task.train, Path(task.name), "Add one, or give another --loss")
-    rows = _rows(small, task)
+    rows = labelled_rows(small, task.train, task.name)
     model, tokenizer = small.model(), small.tokenizer()
     if aim.blend.share:
-        rows = with_said(rows, ask_labels(big.model(), _rows(big, task)))
+        rows = with_said(rows, ask_labels(big.model(), labelled_rows(big, task.train, task.name)))
     train(model, rows, LabelDistillation(aim.blend.share), schedule, "Distilling")
     with new_folder(out) as folder:
         save_checkpoint(model, tokenizer, folder)
     return out
 
 
-def _rows(source: Checkpoint, task: Task) -> list[Row]:
-    numbers = source.config.label2id
-    examples = label_items(source.tokenizer(), task.train, task.name, source.context, numbers)
+def labelled_rows(source: Checkpoint, items: Sequence[Item], name: str) -> list[Row]:
+    """The items as rows of that model; TeacherError where its tokenizer has tokens that it has not.
+
+    `name` is the task's.
+    """
+    examples = label_items(source.tokenizer(), items, name, source.context, source.labels)
+    highest = max((int(example.ids.max()) for example in examples), default=0)
+    if highest >= source.shape.vocabulary:
+        raise TeacherError(
+            f"{source.name}: {name} holds the token {highest} and the model has "
+            f"{source.shape.vocabulary} embeddings. Use the model's own tokenizer."
+        )
     return label_rows(examples)
 
 
@@ -59,11 +69,11 @@ def check_aim(aim: Aim, source: Checkpoint) -> None:
 
 def check_labels(big: Checkpoint, small: Checkpoint) -> None:
     """TeacherError unless the two have the same labels."""
-    if small.family.causal or small.config.label2id != big.config.label2id:
+    if small.family.causal or small.labels != big.labels:
         raise TeacherError(
             f"{small.name}: its labels are not those of {big.name}. Use a student that was made "
             "from this teacher."
         )
 
 
-__all__ = ["distill_labels"]
+__all__ = ["distill_labels", "labelled_rows"]

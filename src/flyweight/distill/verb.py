@@ -100,11 +100,11 @@ def distill(
     check_place(out)
     task = read_task(data) if data else None
     schedule = Schedule(steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
+    _warn_of_leaks(task, data)
     if not big.family.causal:
-        _refuse_of_writers(corpus, cache, cache_budget)
+        _refuse_of_writers(corpus, cache, cache_budget, prompt_weight, tool_weight, top_k)
         return distill_labels(big, small, out, task, aim, schedule)
     refuse_unanswered(task.train if task else (), data, _ANSWER_MISSING)
-    _warn_of_leaks(task, data)
     material = read_material(
         big, small, task, corpus, TokenWeights(prompt_weight, 1.0, tool_weight),
         steps=steps, batch_size=batch_size, share=corpus_share, row_length=row_length,
@@ -143,13 +143,25 @@ def _warn_of_leaks(task: Task | None, data: Path | None) -> None:
             say(warning)
 
 
-def _refuse_of_writers(corpus: Sequence[str], cache: Path | None, budget: str | None) -> None:
+def _refuse_of_writers(
+    corpus: Sequence[str], cache: Path | None, budget: str | None, prompt: float, tool: float,
+    top_k: int,
+) -> None:  # fmt: skip
     """OptionError for options that an encoder has no use for."""
+    from flyweight.distill.teacher import TOP_K
+    from flyweight.distill.weights import PROMPT_WEIGHT
     from flyweight.errors import OptionError
 
-    given = {"--corpus": corpus, "--cache": cache, "--cache-budget": budget}
-    for name, value in given.items():
-        if value:
+    given = {
+        "--corpus": bool(corpus),
+        "--cache": cache is not None,
+        "--cache-budget": budget is not None,
+        "--prompt-weight": prompt != PROMPT_WEIGHT,
+        "--tool-weight": tool != 1,
+        "--top-k": top_k != TOP_K,
+    }
+    for name, is_given in given.items():
+        if is_given:
             raise OptionError(f"{name} is for models that write, and this one gives texts labels.")
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from flyweight.anatomy import Shape
 from flyweight.checkpoint import Checkpoint, open_checkpoint
-from flyweight.distill.labels import ask_labels, label_rows
+from flyweight.distill.classify import labelled_rows
+from flyweight.distill.labels import ask_labels
 from flyweight.distill.teacher import answer_rows, record_teacher
 from flyweight.errors import OptionError
 from flyweight.folder import check_place
@@ -29,7 +30,6 @@ from flyweight.shrink.token_ids import named_ids
 from flyweight.shrink.vocabulary import Vocabulary, plan_vocabulary
 from flyweight.tasks.encode import encode_items, prompt_ids
 from flyweight.tasks.items import Item, Task
-from flyweight.tasks.labels import label_items
 from flyweight.tasks.read import read_task
 
 DEFAULT_SHARE = 0.25
@@ -172,7 +172,6 @@ class _Cutter:
     def _labels_apart(self) -> Callable[[Any], float]:
         """How far a model that classifies is from the teacher on dev; no answers are needed."""
         dev = [replace(item, answer=None) for item in self.task.dev[:RANKING]]
-        context, numbers = self.source.context, self.source.config.label2id
-        rows = label_rows(label_items(self.tokenizer, dev, self.task.name, context, numbers))
+        rows = labelled_rows(self.source, dev, self.task.name)
         said = ask_labels(self.model, rows)
         return lambda student: label_divergence(student, rows, said)

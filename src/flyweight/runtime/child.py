@@ -15,13 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flyweight.errors import EngineError
+from flyweight import errors
+from flyweight.errors import EngineError, FlyweightError
 
 
 def run_child(
     module: str, file: Path, job: dict[str, Any], timeout: float, on_answer: Callable[[], object]
 ) -> dict[str, Any]:
-    """What `python -m module` makes of the job, or its error as an EngineError.
+    """What `python -m module` makes of the job, or its error; EngineError where it dies.
 
     `file` is what the job is about, for the message; `on_answer` is called at each `say_answer`.
     """
@@ -47,7 +48,7 @@ def run_child(
         if "result" in said:
             return said["result"]
         if "error" in said:
-            raise EngineError(said["error"])
+            raise getattr(errors, said["kind"])(said["error"])
         if expired.is_set():
             raise EngineError(f"{file}: not done after {timeout:.0f} s; use fewer prompts")
         complaints.seek(0)
@@ -89,8 +90,8 @@ def answer_parent(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """In the child: do the job that stdin holds."""
     try:
         said = {"result": work(json.load(sys.stdin))}
-    except EngineError as error:
-        said = {"error": str(error)}
+    except FlyweightError as error:
+        said = {"error": str(error), "kind": type(error).__name__}
     print(json.dumps(said), flush=True)
 
 

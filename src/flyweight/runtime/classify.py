@@ -41,7 +41,10 @@ class Classifier(Protocol):
         ...
 
     def batch(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
-        """float32 [n, C], of several texts at once."""
+        """float32 [n, C], of several texts at once.
+
+        At 8 bits they share the scale of what is rounded: alone each may give other logits.
+        """
         ...
 
     def close(self) -> None:

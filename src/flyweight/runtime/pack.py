@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from flyweight.errors import FolderError, OptionError
-from flyweight.folder import GGUF_NAMES, ONNX_NAMES
+from flyweight.folder import GGUF_NAMES, ONNX_NAMES, disk_errors
 
 if TYPE_CHECKING:
     from flyweight.anatomy.gguf import GgufMap
@@ -92,7 +92,8 @@ def _pack_writer(source: Checkpoint, bits: Sequence[int]) -> None:
 def _pack_encoder(source: Checkpoint, bits: Sequence[int]) -> None:
     from flyweight.progress import say
 
-    files, parity = pack_classifier(source.path, bits)
+    source.tokenizer()  # refused where there is none
+    files, parity = pack_classifier(source.path, bits, source.context)
     for path in files.values():
         say(f"{path}: {path.stat().st_size:,} bytes")
     say(
@@ -102,11 +103,13 @@ def _pack_encoder(source: Checkpoint, bits: Sequence[int]) -> None:
 
 
 def pack_classifier(
-    checkpoint: Path, bits: Sequence[int], prompts: Sequence[Sequence[int]] | None = None
-) -> tuple[dict[int, Path], LogitReport]:
+    checkpoint: Path, bits: Sequence[int], context: int,
+    prompts: Sequence[Sequence[int]] | None = None,
+) -> tuple[dict[int, Path], LogitReport]:  # fmt: skip
     """Write and prove an encoder's ONNX files, as `pack_checkpoint` does a writer's.
 
-    Returns the files by their bits, and the proof of the 32-bit one.
+    The proof runs on `prompts`, or on neutral ones, cut to `context` tokens. Returns the files by
+    their bits, and the proof of the 32-bit one.
     """
     from transformers import AutoTokenizer
 
@@ -116,9 +119,9 @@ def pack_classifier(
     wanted = _widths(bits, ONNX_NAMES)
     if prompts is None:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
-        prompts = [tokenizer(text)["input_ids"] for text in NEUTRAL]
+        prompts = [tokenizer(text)["input_ids"][:context] for text in NEUTRAL]
     prompts = prompts[:PARITY_PROMPTS]
-    with _folder_beside(checkpoint) as folder:
+    with disk_errors(checkpoint), _folder_beside(checkpoint) as folder:
         unproven = {width: Path(folder) / ONNX_NAMES[width] for width in {32, *wanted}}
         write_onnx(checkpoint, unproven[32])
         if 8 in unproven:

@@ -32,7 +32,7 @@ class Labelled:
 def label_items(
     tokenizer: Any, items: Sequence[Item], name: str, context: int, numbers: Mapping[str, int]
 ) -> tuple[Labelled, ...]:
-    """The items tokenised, their answers as `numbers` (transformers' label2id) has them.
+    """The items tokenised, their answers as `numbers` (`Checkpoint.labels`) has them.
 
     Raises TaskError for an answer that is no label, and for a text longer than `context`; `name` is
     the task's, for the message.
@@ -40,6 +40,8 @@ def label_items(
     found = []
     for item in items:
         ids = np.array(prompt_ids(tokenizer, item.messages), dtype=np.int32)
+        if not len(ids):
+            raise TaskError(f"{name}, line {item.line}: the text has no tokens. Remove the item.")
         if len(ids) > context:
             raise TaskError(
                 f"{name}, line {item.line}: {len(ids)} tokens do not fit the teacher's context of "
