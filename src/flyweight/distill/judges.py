@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 import torch
@@ -12,7 +13,7 @@ from flyweight.distill.divergences import Blend, Top, against_logits_, against_t
 from flyweight.distill.head import Head
 
 
-class Judge:
+class Judge(ABC):
     """What is held against the student's logits, position by position."""
 
     alignment: Alignment | None = None  # where the teacher's head has other rows
@@ -26,12 +27,12 @@ class Judge:
         """How many logits a position it holds itself."""
         return 0
 
-    def hear(self, rows: slice, dtype: torch.dtype) -> None:
-        """Get ready for these positions, with logits of this type."""
+    def hear(self, rows: slice, dtype: torch.dtype) -> None:  # noqa: B027
+        """Get ready for these positions, with logits of this type; most need nothing."""
 
+    @abstractmethod
     def judge_(self, student: Tensor, rows: slice, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Values [n] and `weights` x gradient [n, V]; `student` logits [n, V] are overwritten."""
-        raise NotImplementedError
 
 
 @dataclass
