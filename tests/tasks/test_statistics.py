@@ -203,7 +203,7 @@ def test_the_lower_limit_is_wrong_at_most_as_often_as_it_says(
         ([1, 1], [1, 1], ["a"], "differ in length"),
         ([], [], [], "no items"),
         ([1, math.nan], [1, 1], ["a", "b"], "item 2 is nan"),
-        ([1, 1], [-0.5, 1], ["a", "b"], "item 1 is -0.5"),
+        ([1, -2], [1, 1], ["a", "b"], "less than 0"),
     ],
 )
 def test_bad_scores_are_named(student: list, teacher: list, groups: list, message: str) -> None:

@@ -25,6 +25,15 @@ class Labelled:
     ids: np.ndarray
     label: int | None
 
+    @property
+    def prompt(self) -> list[int]:
+        return self.ids.tolist()
+
+    @property
+    def answer(self) -> list[int]:
+        """No tokens: a label is chosen, not written."""
+        return []
+
     def __len__(self) -> int:
         return len(self.ids)
 

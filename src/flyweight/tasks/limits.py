@@ -31,7 +31,7 @@ _CELLS = 2_000_000  # resampled group counts held at once: 16 MB
 
 @dataclass(frozen=True)
 class Pairs:
-    """Paired scores by item [n], each >= 0, and the group of each item as a code 0..groups-1."""
+    """Paired scores by item [n], of means >= 0, and each item's group as a code 0..groups-1."""
 
     student: np.ndarray
     teacher: np.ndarray

@@ -13,15 +13,19 @@ import string
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
+import numpy as np
+
 from flyweight.errors import OptionError
+from flyweight.tasks.macro import macro_f1_parts
 
 Compare = Callable[[str, str], float]
+Whole = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 
 _MINUS = "\N{MINUS SIGN}"
 
@@ -36,9 +40,16 @@ class Scorer:
     lower_is_better: bool = False
     needs_generation: bool = True  # False: the model is asked for probabilities, not for text
     teacher_forced: bool = False  # the argmax at each token of the answer decides it as well
+    whole: Whole | None = field(default=None, repr=False)  # what an item counts depends on others
 
     def __call__(self, said: str, wanted: str) -> float:
         return self.compare(said, wanted)
+
+    def scores(self, said: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
+        """float [n], whose mean is the score of all these answers together."""
+        if self.whole is not None:
+            return self.whole(said, wanted)
+        return np.array([self(*pair) for pair in zip(said, wanted, strict=True)], dtype=float)
 
     def source_sha256(self) -> str:
         """A hex name for the code of a user's own score; empty for one of ours."""
@@ -221,6 +232,8 @@ _SCORERS = {
         Scorer("numeric", numeric, binary=True),
         Scorer("f1", f1),
         Scorer("likelihood", _no_text, lower_is_better=True, needs_generation=False),
+        Scorer("accuracy", exact, binary=True, teacher_forced=True),  # as classifiers call it
+        Scorer("macro-f1", exact, whole=macro_f1_parts),
     )
 }
 

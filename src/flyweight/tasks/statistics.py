@@ -47,7 +47,7 @@ def mean_interval(
     """The mean of `values` [n] with a two-sided interval; items cluster in `groups` [n].
 
     0/1 values: Wilson's interval on the effective number of items, honest at 0 and at 1; other
-    values >= 0: cluster bootstrap-t. Raises OptionError for lengths that differ or bad scores.
+    values: cluster bootstrap-t. Raises OptionError for lengths that differ or bad scores.
     """
     found = absolute_limits(values, groups, (1 + _probability(confidence)) / 2)
     return Interval(found.estimate, found.low, found.high, found.n, found.groups)
@@ -74,7 +74,7 @@ def paired_ratio(
 ) -> Ratio:
     """mean(student) / mean(teacher) over the same items [n], each limit one-sided.
 
-    Scores are >= 0, more is better: for lower-is-better scores swap the two. Whole groups are the
+    Means are >= 0, more is better: for lower-is-better scores swap the two. Whole groups are the
     independent units. Scores of 0 and 1 only: the matched-pairs score test on an effective number
     of items, which leaves doubt even when nothing differs; other scores: cluster bootstrap-t
     (4,000 resamples, fixed seed). With one single group the limits are 0 and infinity.
@@ -101,12 +101,12 @@ def pair(student: ArrayLike, teacher: ArrayLike, groups: Sequence[Hashable]) -> 
     if len(groups) == 0:
         raise OptionError("there are no items to judge on: give a split that has some")
     for values in scores:
-        bad = ~np.isfinite(values) | (values < 0)
+        bad = ~np.isfinite(values)
         if bad.any():
             at = int(bad.argmax())
-            raise OptionError(
-                f"the score of item {at + 1} is {values[at]}: a score must be a number >= 0"
-            )
+            raise OptionError(f"the score of item {at + 1} is {values[at]}: it must be a number")
+        if values.mean() < -1e-9:
+            raise OptionError("the scores add up to less than 0: a mean score must be >= 0")
     known: dict[Hashable, int] = {}
     codes = np.array([known.setdefault(group, len(known)) for group in groups])
     return Pairs(scores[0], scores[1], codes, len(known))
