@@ -55,6 +55,7 @@ from flyweight.distill.teacher import answer_rows, record_teacher
 from flyweight.distill.trainer import Row, Schedule, train
 from flyweight.make.data import prepare_split
 from flyweight.make.effort import BATCH, LEARNING_RATE
+from flyweight.make.form import form_of
 from flyweight.runtime.forced import answer_bits
 from flyweight.shrink.calibrate import measure_importance
 from flyweight.shrink.cut import cut_model
@@ -107,7 +108,7 @@ class Setup:
         source, task, how = open_checkpoint(str(name)), read_task(task_file), scorer(score)
         self.family, self.shape, self.teacher = source.family, source.shape, source.model().float()
         taught, self.dev = (
-            prepare_split(items, task.name, source.tokenizer(), how, source.context)
+            prepare_split(items, task.name, form_of(source), how)
             for items in (task.train[:train_items], task.dev[:held_out])
         )
         self.rows = answer_rows(taught.examples)

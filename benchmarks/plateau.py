@@ -51,6 +51,7 @@ from flyweight.distill.teacher import answer_rows, record_teacher
 from flyweight.distill.trainer import Probe, Row, Schedule, train
 from flyweight.make.data import prepare_split
 from flyweight.make.effort import BATCH, LEARNING_RATE
+from flyweight.make.form import form_of
 from flyweight.make.rank import divergence, rank_shapes
 from flyweight.runtime.forced import answer_bits
 from flyweight.shrink.calibrate import measure_importance
@@ -107,9 +108,9 @@ class Run:
 def set_up(name: str, task_file: Path, score: str, keep: float, most: int) -> Setup:
     """Teacher, shape and data: the shape of the grid with about `keep` that stays nearest to it."""
     source, task = open_checkpoint(name), read_task(task_file)
-    tokenizer, teacher, how = source.tokenizer(), source.model(), scorer(score)
+    form, teacher, how = form_of(source), source.model(), scorer(score)
     splits = {
-        part: prepare_split(items, task.name, tokenizer, how, source.context)
+        part: prepare_split(items, task.name, form, how)
         for part, items in (("train", task.train[:most]), ("dev", task.dev))
     }
     rows = record_teacher(teacher, answer_rows(splits["train"].examples))

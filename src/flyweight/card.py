@@ -88,10 +88,12 @@ class Row(Part):
     dev_low: float
     latency_p50: float
     latency_p95: float
-    tokens_per_second: float
-    prompt_tokens_per_second: float
+    tokens_per_second: float | None  # of what writes, in one stream
+    prompt_tokens_per_second: float | None
+    texts_per_second: float | None = None  # of what classifies, in batches
     peak_memory: int
     threads: int
+    engine: str = "llama.cpp"
     chosen: bool = False
 
 
@@ -247,11 +249,16 @@ class ItemScores(Part):
 
 
 class Parity(Part):
-    """The checkpoint in fp32 against the 16-bit GGUF, greedily, on `prompts` prompts."""
+    """The checkpoint in fp32 against the file of most bits, on `prompts` prompts.
+
+    Of a model that writes, greedy answers; of one that classifies, labels, and how far apart its
+    logits are at the most, in their standard deviations.
+    """
 
     prompts: int
     equal: int
     near_ties: list[str]
+    furthest: float | None = None
 
 
 class Card(Part):
@@ -282,6 +289,11 @@ class Card(Part):
     engines: list[str]
     versions: dict[str, str]
     device: dict[str, str]
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it gives texts labels, and writes nothing."""
+        return any(name.startswith("onnx") for name in self.formats)
 
     @property
     def student(self) -> Row:

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from flyweight.make.bench import Bench, Result
+from flyweight.make.bench import Result, bits_per_byte
 from flyweight.make.data import Split
 from flyweight.make.judge import Trial, slice_scores
 from flyweight.tasks.encode import Example
 from flyweight.tasks.items import Item
-from flyweight.tasks.score import scorer
 
 Build = Callable[..., Any]
 SLICES = [("short",), ("long",), ("long", "odd"), (), ("odd",)]
@@ -49,8 +48,7 @@ def plain_bits(model: Any, split: Split) -> np.ndarray:
 
 def test_a_slice_scores_its_own_bits_over_its_own_bytes(small_model: Build, split: Split) -> None:
     teacher, student = (small_model(seed=seed, num_hidden_layers=1) for seed in (1, 2))
-    bench = Bench(None, scorer("likelihood"), 8)
-    results = [Result(bench.bits_per_byte(each, split), [], NONE) for each in (teacher, student)]
+    results = [Result(bits_per_byte(each, split), [], NONE) for each in (teacher, student)]
     found = slice_scores(Trial(NONE, 1, *results), split, lower_is_better=True, bar=0.95)
     assert [part.name for part in found] == ["long", "odd", "short"]
     size = np.array([len((item.answer or "").encode()) for item in split.items])

@@ -11,7 +11,6 @@ import torch
 
 from flyweight.make.job import Job
 from flyweight.make.options import check_options
-from flyweight.make.rank import divergence
 from flyweight.make.run import prepare_job
 from flyweight.make.store import open_store
 from flyweight.make.students import Contender
@@ -47,7 +46,7 @@ def test_a_cut_is_mended_beyond_quick(
         sliced = cut_model(job.model, job.teacher.family, keep)
         started, again = cut(job, contender), cut(job, contender)
         stages = [path.name for path in store.root.glob("mend-*")]
-        far, near = (divergence(each, job._dev_rows) for each in (sliced, started))
+        far, near = (job.apart(each) for each in (sliced, started))
         assert distillation(job, contender).inputs.get("mended") == (
             None if effort == "quick" else 1
         )

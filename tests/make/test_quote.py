@@ -19,6 +19,7 @@ from flyweight.errors import OptionError
 from flyweight.make.course import Course, PastCourse, likely_courses, longest_course, works_of
 from flyweight.make.effort import BATCH, EFFORTS, Effort, default_steps
 from flyweight.make.footprint import disk, working_memory
+from flyweight.make.form import form_of
 from flyweight.make.machine import Machine
 from flyweight.make.options import check_options
 from flyweight.make.quote import make_quote, settle
@@ -46,6 +47,7 @@ SIZES = Sizes(
     vocabulary=2048,
     steps=900,
     generates=True,
+    classifies=False,
     forced=True,
     score="exact",
     bar=0.9,
@@ -100,7 +102,7 @@ def test_the_longest_item_is_found(tmp_path: Path, tiny_llama: Path) -> None:
     options = check_options(
         str(tiny_llama), file, tmp_path / "out", 0.95, None, "exact", "bytes", "quick", None, 10, 0
     )
-    found = sizes_of(task, teacher, teacher.tokenizer(), options, 10, scorer("exact"))
+    found = sizes_of(task, form_of(teacher), teacher, options, 10, scorer("exact"))
     longest = max(len(prompt_ids(teacher.tokenizer(), item.messages)) for item in task.train)
     assert longest < found.longest < longest + 10  # and the answer
 
@@ -248,7 +250,7 @@ def test_sizes_are_those_of_the_task(tiny_llama: Path, task: Path, tmp_path: Pat
     options = check_options(
         str(tiny_llama), task, tmp_path, 0.8, None, "exact", "bytes", "quick", None, 50, 0
     )
-    sizes = sizes_of(items, source, tokenizer, options, 50, scorer("exact"))
+    sizes = sizes_of(items, form_of(source), source, options, 50, scorer("exact"))
     assert sizes.items == {name: len(part) for name, part in items.splits.items()}
     assert sizes.teacher == source.parameters
     wanted = [len(tokenizer(item.answer)["input_ids"]) + 1 for item in items.train[:200]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from flyweight.anatomy.gguf import LLAMA
 from flyweight.errors import EngineError, OptionError
 from flyweight.runtime.gguf import write_gguf
-from flyweight.runtime.llama import SMALL_FILE, Generation, LlamaEngine, default_threads
+from flyweight.runtime.llama import Generation, LlamaEngine
+from flyweight.runtime.threads import SMALL_FILE, default_threads
 
 
 @pytest.fixture(scope="module")
@@ -158,9 +160,6 @@ def test_signals_stay_pythons_and_a_closed_engine_says_so(tiny_files: dict[int, 
         engine.generate([7], 1)
 
 
-def test_small_files_get_one_thread(tiny_files: dict[int, Path], tmp_path: Path) -> None:
-    large = tmp_path / "large.gguf"
-    with large.open("wb") as file:
-        file.truncate(SMALL_FILE)
-    assert default_threads(tiny_files[8]) == 1
-    assert default_threads(large) >= 1
+def test_small_files_get_one_thread() -> None:
+    assert default_threads(SMALL_FILE - 1) == 1
+    assert default_threads(SMALL_FILE) == len(os.sched_getaffinity(0))

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from flyweight.make.data import Split
+from flyweight.make.form import Cost, Form
 from flyweight.progress import bar
-from flyweight.runtime.measure import Measurement, measure
 from flyweight.tasks.score import Scorer
 
 LIKELIHOOD_PROMPTS = 100  # answered for the figures alone, where the score needs no answers
@@ -27,19 +27,19 @@ class Result:
 
     scores: np.ndarray
     answers: list[str]
-    cost: Measurement
+    cost: Cost
 
 
 @dataclass(frozen=True)
 class Bench:
     """How answers are made and scored: the same for the teacher and for every student."""
 
-    tokenizer: Any
+    form: Form
     scorer: Scorer
     max_tokens: int
 
-    def run(self, name: str, gguf: Path, split: Split, model: Any = None) -> Result:
-        """Answer and score `split` with a GGUF file.
+    def run(self, name: str, file: Path, split: Split, model: Any = None) -> Result:
+        """Answer and score `split` with one of a model's files.
 
         `model` is the same weights in torch, needed for likelihood, which llama.cpp cannot tell.
         """
@@ -47,21 +47,14 @@ class Bench:
         if not self.scorer.needs_generation:
             prompts = prompts[:LIKELIHOOD_PROMPTS]
         with bar(f"Measuring {name}", len(prompts)) as running:
-            cost = measure(
-                gguf,
-                prompts,
-                self.max_tokens,
-                on_answer=running.advance,
-            )
+            said = self.form.answers(file, prompts, self.max_tokens, running.advance)
         if not self.scorer.needs_generation:
-            return Result(self.bits_per_byte(model, split), [], cost)
-        answers = [self.tokenizer.decode(ids, skip_special_tokens=False) for ids in cost.answers]
-        pairs = zip(answers, split.answers, strict=True)
-        scores = np.array([self.scorer(said, wanted) for said, wanted in pairs])
-        return Result(scores, answers, cost)
+            return Result(bits_per_byte(model, split), [], said.cost)
+        return Result(self.scorer.scores(said.texts, split.answers), said.texts, said.cost)
 
-    def bits_per_byte(self, model: Any, split: Split) -> np.ndarray:
-        """float [n], whose mean is the bits a byte over the whole split."""
-        from flyweight.runtime.forced import answer_bits
 
-        return answer_bits(model, split.pairs) / split.answer_bytes.mean()
+def bits_per_byte(model: Any, split: Split) -> np.ndarray:
+    """float [n], whose mean is the bits a byte over the whole split."""
+    from flyweight.runtime.forced import answer_bits
+
+    return answer_bits(model, split.pairs) / split.answer_bytes.mean()

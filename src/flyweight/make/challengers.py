@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from flyweight.distill.losses import cross_entropy
 from flyweight.distill.trainer import Schedule
 from flyweight.errors import ParityError
 from flyweight.make.effort import BATCH, MOST_DOUBLINGS, learning_rate
+from flyweight.make.form import Form
 from flyweight.make.job import Job
 from flyweight.make.students import Candidate, passes
 from flyweight.make.trials import Lesson, exported, learn, measure_widths
@@ -23,24 +23,29 @@ PLATEAU_GAIN = 0.01  # of the dev error: twice the steps that bring less than th
 
 def find_rivals(job: Job, chosen: Candidate) -> list[Candidate]:
     """The rivals of the chosen student, measured on dev as it was."""
-    return [*quantised_teachers(job), *from_scratch(job, chosen)]
+    quantised = quantised_teachers(job, job.big)
+    if job.form is not job.big:
+        quantised += quantised_teachers(job, job.form, "with the task's tokens alone")
+    return [*quantised, *from_scratch(job, chosen)]
 
 
-def quantised_teachers(job: Job) -> list[Candidate]:
+def quantised_teachers(job: Job, form: Form, note: str = "") -> list[Candidate]:
     """The smallest teacher only quantised that passes; where none does, all that were measured.
 
-    Which is the smallest is known before for bytes alone; else both are measured.
+    Which is the smallest is known before for bytes alone; else all are measured.
     """
-    teacher, options, measured = job.teacher, job.options, []
-    for bits in (4, 8):  # the smaller file first
+    teacher, options, measured = form.source, job.options, []
+    for bits in sorted(form.files)[:-1]:  # the smaller file first
         measured += measure_widths(
             job,
-            job.teacher_folder,
+            job.packed(form),
             teacher.shape,
             teacher.parameters,
-            "teacher",
+            f"teacher {note}".strip(),
             (bits,),
+            form,
             role="quantised teacher",
+            note=note,
         )
         if options.by == "bytes" and passes(measured[-1], options):
             break
@@ -108,7 +113,7 @@ def _scratch(job: Job, chosen: Candidate, rate: float, steps: int) -> Lesson:
         f"{chosen.parameters / 1e6:.2f}M",
         chosen.parameters,
         job.origin | told,
-        cross_entropy,
+        job.form.objective(0.0),
         schedule,
         lambda: untrained(job, chosen),
     )
@@ -116,10 +121,11 @@ def _scratch(job: Job, chosen: Candidate, rate: float, steps: int) -> Lesson:
 
 def untrained(job: Job, chosen: Candidate) -> Any:
     """A network of the chosen shape as its architecture draws it, from the job's seed."""
-    keep = job.importance.keep(job.teacher.shape, chosen.shape)
-    config = cut_config(job.teacher.family, job.teacher.config, keep)
+    keep = job.importance.keep(job.base.shape, chosen.shape)
+    config = cut_config(job.base.family, job.base.config, keep)
     with torch.random.fork_rng():
         torch.manual_seed(job.options.seed)
         model = type(job.model)(config).float()
-    model.generation_config = job.model.generation_config
+    if job.base.family.causal:
+        model.generation_config = job.model.generation_config
     return model.eval()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from flyweight.make.effort import MOST_DOUBLINGS, WIDTHS, Effort
+from flyweight.make.effort import MOST_DOUBLINGS, Effort
 from flyweight.make.rates import TRAINING, Work
 from flyweight.make.workload import (
     CALIBRATION,
@@ -29,6 +29,7 @@ from flyweight.make.workload import (
     train_work,
 )
 
+WIDTHS = 3  # files of a student (form.py), measured from many bits to few
 GUESSED = 0.5  # what the guesses weigh in all; a past job just like the new one weighs 1
 
 
@@ -105,7 +106,7 @@ def guessed_courses(sizes: Sizes, effort: Effort) -> list[Course]:
 
     The biggest that is finished passes.
     """
-    count, halved, most = len(sizes.levels), _halved(len(sizes.levels), effort), len(WIDTHS)
+    count, halved, most = len(sizes.levels), _halved(len(sizes.levels), effort), WIDTHS
     finishing = [{0}]
     for finished in range(1, min(3, count) + 1):
         spread = (math.ceil(count * (i + 0.5) / finished) - 1 for i in range(finished))
@@ -128,7 +129,7 @@ def shortest_course(sizes: Sizes, effort: Effort) -> Course:
 def longest_course(sizes: Sizes) -> Course:
     """Every shape trained to its end and measured at every width."""
     count = len(sizes.levels)
-    return Course((1.0,) * count, (len(WIDTHS),) * count, count - 1)
+    return Course((1.0,) * count, (WIDTHS,) * count, count - 1)
 
 
 def _halved(count: int, effort: Effort) -> list[float]:
@@ -146,7 +147,7 @@ def works_of(course: Course, sizes: Sizes, effort: Effort, *, longest: bool = Fa
     dev, test, train = (sizes.items[name] for name in ("dev", "test", "train"))
     big, chosen = sizes.teacher, sizes.levels[course.chosen]
     works = [
-        teacher_work(big),
+        teacher_work(big, sizes),
         measure_work("measure", dev, sizes, big),
         read_work("score", min(CALIBRATION, train), big, sizes),
         read_work("record", min(RANKING, dev), big, sizes),
@@ -184,7 +185,7 @@ def _student_works(parameters: int, widths: int, sizes: Sizes) -> list[Work]:
     if not widths:
         return []
     dev = sizes.items["dev"]
-    checks = len(WIDTHS) - 1 if sizes.forced else 0
+    checks = WIDTHS - 1 if sizes.forced else 0
     return [
         pack_work("pack", parameters, sizes),
         *[measure_work("measure", dev, sizes, parameters)] * widths,

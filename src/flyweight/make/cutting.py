@@ -15,6 +15,7 @@ from flyweight.distill.teacher import answer_rows, record_teacher
 from flyweight.errors import OptionError
 from flyweight.folder import check_place
 from flyweight.make.rank import divergence, label_divergence, rank_shapes
+from flyweight.make.trim import used_vocabulary
 from flyweight.make.workload import CALIBRATION, MENDED, RANKING
 from flyweight.progress import say
 from flyweight.shrink.calibrate import measure_importance
@@ -26,8 +27,7 @@ from flyweight.shrink.keep import Keep, keep_all
 from flyweight.shrink.mend import mend_folder
 from flyweight.shrink.retoken import rebuild_tokenizer
 from flyweight.shrink.stream import cut_folder
-from flyweight.shrink.token_ids import named_ids
-from flyweight.shrink.vocabulary import Vocabulary, plan_vocabulary
+from flyweight.shrink.vocabulary import Vocabulary
 from flyweight.tasks.encode import encode_items, prompt_ids
 from flyweight.tasks.items import Item, Task
 from flyweight.tasks.read import read_task
@@ -132,11 +132,7 @@ class _Cutter:
 
     def vocabulary(self) -> Vocabulary:
         """The tokens that the train items use; dev then tells what others lose."""
-        configs = [self.model.config, getattr(self.model, "generation_config", None)]
-        named = named_ids(*[config for config in configs if config is not None])
-        used = self._sequences(self.task.train)
-        rows = self.source.shape.vocabulary
-        return plan_vocabulary(self.tokenizer, used, rows=rows, named=named)
+        return used_vocabulary(self.source, self.tokenizer, self._sequences(self.task.train))
 
     def _sequences(self, items: Sequence[Item]) -> list[list[int]]:
         """Token ids of prompts and answers; of an encoder's prompts alone."""

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flyweight.tasks.encode import Example, encode_items, prompt_ids
+from flyweight.tasks import encode
+from flyweight.tasks.encode import prompt_ids
 from flyweight.tasks.items import Item, Task
+from flyweight.tasks.labels import Labelled
 from flyweight.tasks.score import Scorer
+
+if TYPE_CHECKING:
+    from flyweight.make.form import Form
+
+Example = encode.Example | Labelled
 
 SPARE_TOKENS = 8  # beyond the longest wanted answer, before an answer is cut off
 FREE_TOKENS = 256  # where no answer tells how long answers are
@@ -72,48 +79,31 @@ class Data:
         return {"train": self.train, "dev": self.dev, "test": self.test}
 
 
-def prepare(task: Task, tokenizer: Any, scorer: Scorer, context: int, write: Writer) -> Data:
-    """The task tokenised; `write` is the teacher, asked where an item has no answer.
+def prepare(splits: Mapping[str, Sequence[Item]], name: str, form: Form, scorer: Scorer) -> Data:
+    """The splits of a task as a form reads them; `name` is the task's.
 
-    Raises TaskError where an item is longer than the teacher's `context`.
+    Raises TaskError where an item is longer than the form's context.
     """
+    made = {part: prepare_split(items, name, form, scorer) for part, items in splits.items()}
+    return Data(**made, max_tokens=form.answer_limit(made.values(), scorer))
+
+
+def prepare_split(items: Sequence[Item], name: str, form: Form, scorer: Scorer) -> Split:
+    """One split as a form reads it; every item has its answer, unless likelihood takes plain text.
+
+    Raises TaskError as `prepare` does.
+    """
+    return Split(tuple(items), form.examples(items, name, scorer))
+
+
+def answered(task: Task, form: Form, write: Writer) -> dict[str, tuple[Item, ...]]:
+    """The splits with what `write`, the teacher, says where items have no answer; asked once."""
     splits = task.splits
-    if scorer.needs_generation:
-        splits = _answered(tokenizer, splits, context, write)
-    made = {
-        name: prepare_split(items, task.name, tokenizer, scorer, context)
-        for name, items in splits.items()
-    }
-    return Data(**made, max_tokens=answer_limit(made.values(), scorer))
-
-
-def prepare_split(
-    items: Sequence[Item], name: str, tokenizer: Any, scorer: Scorer, context: int
-) -> Split:
-    """One split tokenised; every item has its answer, unless likelihood takes it for plain text.
-
-    Raises TaskError where an item is longer than `context`; `name` is the task's.
-    """
-    plain = not scorer.needs_generation
-    return Split(tuple(items), encode_items(tokenizer, items, name, context, plain=plain))
-
-
-def answer_limit(splits: Iterable[Split], scorer: Scorer) -> int:
-    """Where an answer is cut off, in tokens: a little beyond the longest that these splits want."""
-    if not scorer.needs_generation:
-        return PLAIN_TOKENS
-    return SPARE_TOKENS + max(len(answer) for split in splits for _, answer in split.pairs)
-
-
-def _answered(
-    tokenizer: Any, splits: dict[str, tuple[Item, ...]], context: int, write: Writer
-) -> dict[str, tuple[Item, ...]]:
-    """The splits with the teacher's answers where items have none; it is asked once for all."""
     missing = [item for items in splits.values() for item in items if item.answer is None]
     if not missing:
         return splits
-    prompts = [prompt_ids(tokenizer, item.messages) for item in missing]
-    room = context - max(map(len, prompts)) - 1  # the end of the turn is a token as well
+    prompts = [prompt_ids(form.tokenizer, item.messages) for item in missing]
+    room = form.source.context - max(map(len, prompts)) - 1  # the end of the turn is a token too
     written = iter(write(prompts, max(1, min(FREE_TOKENS, room))))
     return {
         name: tuple(

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 BATCH = 32
-WIDTHS = (16, 8, 4)  # bits at which a student is measured, from many to few
 LEARNING_RATE = 2e-3  # up to NARROW hidden channels
 NARROW = 256
 MOST_DOUBLINGS = 4  # of the steps from scratch, in search of the plateau

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flyweight.checkpoint import Checkpoint
     from flyweight.make.bench import Result
+    from flyweight.make.form import Form
     from flyweight.tasks.items import Task
     from flyweight.tasks.score import Scorer
     from flyweight.tasks.statistics import Interval
@@ -26,18 +26,21 @@ def eval(
     Args:
         model: A Hugging Face or Flyweight model folder, or a hub name.
         task: JSONL or Parquet with prompt or messages, and answer.
-        score: exact, choice, json, contains, numeric, f1, likelihood, or module:function.
+        score: exact, choice, json, contains, numeric, f1, likelihood, accuracy, macro-f1, or
+            module:function.
         split: train, dev or test; only its items need answers.
-        bits: 16, 8 or 4; what the model's card chose if not given, else 16.
+        bits: 16, 8 or 4, of an encoder 32, 16 or 8; what the model's card chose if not given, else
+            the most.
 
     Returns:
-        Score, interval, latency, tokens a second and peak memory.
+        Score, interval, latency, tokens (of an encoder, texts) a second and peak memory.
 
     Raises:
         FlyweightError: Bad input, or an item without an answer.
     """
     from flyweight.checkpoint import open_checkpoint
     from flyweight.errors import OptionError
+    from flyweight.make.form import form_of
     from flyweight.tasks.items import refuse_unanswered
     from flyweight.tasks.read import read_task
     from flyweight.tasks.score import scorer
@@ -46,13 +49,14 @@ def eval(
 
     if split not in SPLITS:
         raise OptionError(f"--split is {split!r}: choose train, dev or test.")
-    scoring, source = scorer(score), open_checkpoint(model)
-    bits = _bits(source, bits)
+    scoring, form = scorer(score), form_of(open_checkpoint(model))
+    form.check(scoring)
+    bits = _bits(form, bits)
     asked = read_task(task)
     items = asked.splits[split]
     if scoring.needs_generation:
         refuse_unanswered(items, task, "Add one to each item of " + split)
-    result, size = _measure(source, bits, asked, split, scoring)
+    result, size = _measure(form, bits, asked, split, scoring)
     interval = mean_interval(result.scores, [item.group for item in items])
     _show(model, bits, split, score, interval, result, size)
     return {
@@ -61,48 +65,46 @@ def eval(
         "bytes": size,
         "latency_p50": result.cost.latency_p50,
         "latency_p95": result.cost.latency_p95,
-        "tokens_per_second": result.cost.decode_tokens_per_second,
+        "tokens_per_second": result.cost.tokens_per_second,
+        "texts_per_second": result.cost.texts_per_second,
         "peak_memory": result.cost.peak_memory_bytes,
     }
 
 
-def _bits(source: Checkpoint, bits: int | None) -> int:
+def _bits(form: Form, bits: int | None) -> int:
     """The width that was asked for, or that the model's card chose."""
     from flyweight.errors import OptionError
-    from flyweight.folder import CARD, GGUF_NAMES, read_card
+    from flyweight.folder import CARD, read_card
 
     if bits is None:
-        bits = read_card(source.path).bits if (source.path / CARD).exists() else 16
-    if bits not in GGUF_NAMES:
-        raise OptionError(f"--bits is {bits}: choose 16, 8 or 4.")
+        path = form.source.path
+        bits = read_card(path).bits if (path / CARD).exists() else next(iter(form.files))
+    if bits not in form.files:
+        *others, last = map(str, form.files)
+        raise OptionError(f"--bits is {bits}: choose {', '.join(others)} or {last}.")
     return bits
 
 
-def _measure(
-    source: Checkpoint, bits: int, task: Task, split: str, scoring: Scorer
-) -> tuple[Result, int]:
+def _measure(form: Form, bits: int, task: Task, split: str, scoring: Scorer) -> tuple[Result, int]:
     """A split scored in the runtime, and the bytes of the file that answered."""
     import tempfile
 
-    from flyweight.folder import GGUF_NAMES, sha256_of
+    from flyweight.folder import sha256_of
     from flyweight.make.bench import Bench
-    from flyweight.make.data import answer_limit, prepare_split
+    from flyweight.make.data import prepare_split
     from flyweight.make.ledger import count_opening
-    from flyweight.runtime.gguf import write_gguf
-    from flyweight.runtime.rounding import rounded
 
-    tokenizer, gguf_map = source.tokenizer(), source.gguf_map
-    part = prepare_split(task.splits[split], task.name, tokenizer, scoring, source.context)
-    bench = Bench(tokenizer, scoring, answer_limit([part], scoring))
+    part = prepare_split(task.splits[split], task.name, form, scoring)
+    bench = Bench(form, scoring, form.answer_limit([part], scoring))
     with tempfile.TemporaryDirectory() as scratch:
-        gguf = source.path / GGUF_NAMES[bits]
-        if not gguf.exists():
-            gguf = Path(scratch) / gguf.name
-            write_gguf(source.path, gguf, bits, gguf_map)
-        weights = None if scoring.needs_generation else rounded(source.model(), bits, gguf_map)
+        file = form.source.path / form.files[bits]
+        if not file.exists():
+            file = Path(scratch) / file.name
+            form.write(bits, file)
+        weights = None if scoring.needs_generation else form.rounded(form.source.path, bits)
         if split == "test":  # a look at test is a look, whoever takes it
-            count_opening(task.test_sha256, sha256_of(gguf), f"{scoring.name} eval")
-        return bench.run(f"{split} at {bits} bits", gguf, part, weights), gguf.stat().st_size
+            count_opening(task.test_sha256, sha256_of(file), f"{scoring.name} eval")
+        return bench.run(f"{split} at {bits} bits", file, part, weights), file.stat().st_size
 
 
 def _show(
@@ -118,6 +120,6 @@ def _show(
         f"{model} at {bits} bits on {interval.n:,} {split} items of {interval.groups:,} groups: "
         f"{words.score(interval.mean, score)} "
         f"({words.score_interval(Score(**vars(interval)), score)}), {words.size(size)}, "
-        f"{words.seconds(result.cost.latency_p50)} an answer, "
-        f"{words.rate(result.cost.decode_tokens_per_second)} tokens/s"
+        f"{words.seconds(result.cost.latency_p50)} an answer, {words.speed(result.cost)} "
+        f"{'tokens' if result.cost.texts_per_second is None else 'texts'}/s"
     )

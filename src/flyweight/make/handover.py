@@ -14,13 +14,13 @@ from typing import Any
 
 from flyweight.card import (
     Card,
-    Parity,
     QuoteCard,
     Ranked,
     Recipe,
     Recovery,
     Row,
     Scores,
+    SliceScore,
     Source,
     SplitScores,
     TaskCard,
@@ -29,7 +29,6 @@ from flyweight.card import (
 from flyweight.distill.objectives import KL
 from flyweight.distill.teacher import PROMPT_WEIGHT
 from flyweight.folder import (
-    GGUF_NAMES,
     MODEL_CARD,
     REPORT,
     SEAL,
@@ -51,7 +50,7 @@ from flyweight.make.words import verdict_sentence
 
 STAGE_FILES = (SEAL, PARITY)  # of a stage, not of a model
 REPORTED_LOSSES = 100  # points of a loss curve that the card keeps
-PACKAGES = ("flyweight", "torch", "transformers", "gguf", "xllamacpp", "numpy")
+PACKAGES = ("flyweight", "torch", "transformers", "numpy")  # beside those of a form
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def hand_over(job: Job, outcome: Outcome) -> Card:
 
 def make_card(job: Job, outcome: Outcome, folder: Path) -> Card:
     """Everything that was found out, as the card says it."""
-    options, data, lower = job.options, job.data, job.scorer.lower_is_better
+    options, data = job.options, job.data
     found, chosen, trial = outcome.found, outcome.chosen, outcome.trial
     return Card(
         name=options.out.absolute().name,
@@ -109,25 +108,33 @@ def make_card(job: Job, outcome: Outcome, folder: Path) -> Card:
                 test=score_card(trial.student.scores, data.test),
             ),
         ),
-        slices=slice_scores(trial, data.test, lower, 1.0 if options.absolute else options.bar),
+        slices=_slices(job, trial),
         rows=_rows(job, outcome),
         ranking=_ranking(found),
         losses=_curves(found, chosen),
         recovery=[_recovery(each) for each in found.contenders],
         quote=outcome.quote,
-        kept_layers=job.importance.keep(job.teacher.shape, chosen.shape).layers.tolist(),
-        parity=_parity(chosen),
+        kept_layers=job.importance.keep(job.base.shape, chosen.shape).layers.tolist(),
+        parity=load_parity(chosen.checkpoint),
         answers=shown_answers(trial, data.test),
         files=list_files(folder),
-        formats=["safetensors", *(f"gguf-{bits}" for bits in GGUF_NAMES)],
-        engines=["transformers", "llama.cpp"],
-        versions={name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        formats=["safetensors", *job.form.formats],
+        engines=["transformers", *job.form.engines],
+        versions={name: version(name) for name in (*PACKAGES, *job.form.packages)}
+        | {"python": platform.python_version()},
         device={
             "system": f"{platform.system()} {platform.machine()}",
             "processor": processor(),
             "cores": str(os.cpu_count()),
         },
     )
+
+
+def _slices(job: Job, trial: Trial) -> list[SliceScore]:
+    if job.scorer.whole is not None:  # what is no mean over items cannot be told by slice
+        return []
+    bar = 1.0 if job.options.absolute else job.options.bar
+    return slice_scores(trial, job.data.test, job.scorer.lower_is_better, bar)
 
 
 def _source(job: Job) -> Source:
@@ -176,13 +183,14 @@ def _verdict(job: Job, chosen: Candidate, trial: Trial) -> VerdictCard:
 
 def _rows(job: Job, outcome: Outcome) -> list[Row]:
     itself = job.ratio(job.teacher_dev.scores)
+    bits, file = next(iter(job.big.files.items()))
     teacher = Row(
-        name="teacher, 16 bits",
+        name=f"teacher, {bits} bits",
         role="teacher",
-        bits=16,
+        bits=bits,
         shape=job.teacher.shape.as_dict(),
         parameters=job.teacher.parameters,
-        bytes=(job.teacher_folder / GGUF_NAMES[16]).stat().st_size,
+        bytes=(job.teacher_folder / file).stat().st_size,
         dev=score_card(job.teacher_dev.scores, job.data.dev),
         dev_ratio=itself.estimate,
         dev_low=itself.low if job.options.absolute else itself.estimate,
@@ -246,20 +254,13 @@ def _costs(result: Result) -> dict[str, Any]:
     return {
         "latency_p50": cost.latency_p50,
         "latency_p95": cost.latency_p95,
-        "tokens_per_second": cost.decode_tokens_per_second,
+        "tokens_per_second": cost.tokens_per_second,
         "prompt_tokens_per_second": cost.prompt_tokens_per_second,
+        "texts_per_second": cost.texts_per_second,
         "peak_memory": cost.peak_memory_bytes,
         "threads": cost.threads,
+        "engine": cost.engine,
     }
-
-
-def _parity(chosen: Candidate) -> Parity:
-    report = load_parity(chosen.checkpoint)
-    ties = [
-        f"prompt {tie.prompt + 1}, token {tie.position + 1}: {tie.nats:.3f} nats"
-        for tie in report.near_ties
-    ]
-    return Parity(prompts=report.prompts, equal=report.equal, near_ties=ties)
 
 
 def _curves(found: Found, chosen: Candidate) -> dict[str, list[float]]:

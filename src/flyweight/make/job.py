@@ -6,7 +6,7 @@ run that asks the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,62 +15,56 @@ import numpy as np
 import torch
 
 from flyweight.checkpoint import Checkpoint, open_checkpoint, round_weights, save_checkpoint
-from flyweight.distill.cache import Record, record
 from flyweight.distill.resume import Reading
-from flyweight.distill.teacher import PROMPT_WEIGHT, answer_rows
 from flyweight.distill.trainer import Row
-from flyweight.distill.wish import Wish
 from flyweight.errors import TaskError
-from flyweight.folder import GGUF_NAMES, sha256_of
+from flyweight.folder import sha256_of
 from flyweight.make import results, workload
 from flyweight.make.bench import Bench, Result
-from flyweight.make.data import Data, prepare
-from flyweight.make.effort import EFFORTS, WIDTHS, Effort
+from flyweight.make.data import Data, answered, prepare
+from flyweight.make.effort import EFFORTS, Effort
+from flyweight.make.form import Form, form_of
 from flyweight.make.options import Options
-from flyweight.make.probe import share_reader
-from flyweight.make.rank import RankedShape, divergence, rank_shapes
-from flyweight.make.rates import Work
+from flyweight.make.rank import RankedShape, rank_shapes
 from flyweight.make.store import Store
 from flyweight.make.students import compare
+from flyweight.make.trim import trim, vocabulary_of
 from flyweight.make.workload import CALIBRATION, RANKING, Sizes
 from flyweight.progress import bar, say
-from flyweight.runtime.measure import measure
-from flyweight.runtime.pack import pack_checkpoint
-from flyweight.runtime.rounding import rounded
 from flyweight.shrink.calibrate import measure_importance
 from flyweight.shrink.importance import Importance
-from flyweight.tasks.encode import Example
-from flyweight.tasks.items import Task
+from flyweight.tasks.items import Item, Task
 from flyweight.tasks.score import Scorer
 from flyweight.tasks.statistics import Ratio
 
+TRIMMED = "teacher"  # in its stage
+
 
 class Job:
-    """A teacher, a task, wishes, and the store of what was found out about them."""
+    """A teacher, a task, wishes, and the store of what was found out about them.
+
+    `big` is the teacher as it is, `form` what students are cut from: the teacher with the tokens
+    of the task.
+    """
 
     def __init__(
-        self,
-        options: Options,
-        teacher: Checkpoint,
-        task: Task,
-        scorer: Scorer,
-        sizes: Sizes,
-        store: Store,
+        self, options: Options, big: Form, task: Task, scorer: Scorer, sizes: Sizes, store: Store
     ) -> None:
-        self.options, self.teacher, self.task = options, teacher, task
+        self.options, self.big, self.task = options, big, task
         self.scorer, self.sizes, self.store = scorer, sizes, store
         self.steps_taken: dict[Path, int] = {}  # by training
         self._hashes: dict[Path, str] = {}
-        self.tokenizer = teacher.tokenizer()
+        self._data: dict[Form, Data] = {}
         torch.manual_seed(options.seed)
         torch.set_num_threads(options.threads)
 
-    @cached_property
-    def model(self) -> Any:
-        """The teacher in torch, fp32, rounded as its 16-bit file is; loaded when first needed."""
-        model = self.teacher.model()
-        round_weights(model)
-        return model
+    @property
+    def teacher(self) -> Checkpoint:
+        return self.big.source
+
+    @property
+    def base(self) -> Checkpoint:
+        return self.form.source
 
     @property
     def effort(self) -> Effort:
@@ -81,15 +75,21 @@ class Job:
         """The steps of a distillation that is not broken off."""
         return self.sizes.steps
 
-    @cached_property
+    @property
     def source(self) -> dict[str, Any]:
-        """What every result of the teacher depends on, whatever the task."""
-        return self.teacher.identity() | {"threads": self.options.threads}
+        """What every result of `base` depends on, whatever the task."""
+        return self._source(self.form)
 
-    @cached_property
+    @property
     def origin(self) -> dict[str, Any]:
-        """What every result of the teacher on this task depends on."""
-        return self.source | {
+        """What every result of `base` on this task depends on."""
+        return self._origin(self.form)
+
+    def _source(self, form: Form) -> dict[str, Any]:
+        return form.source.identity() | {"threads": self.options.threads}
+
+    def _origin(self, form: Form) -> dict[str, Any]:
+        return self._source(form) | {
             "task": self.task.sha256,
             "score": self.options.score,
             "scorer": self.scorer.source_sha256(),
@@ -105,85 +105,136 @@ class Job:
     # ------------------------------------------------------------------ the teacher
 
     @cached_property
+    def teacher_model(self) -> Any:
+        """The teacher in torch, fp32, rounded as its 16-bit file is; loaded when first needed."""
+        return _rounded_model(self.teacher)
+
+    @property
     def teacher_folder(self) -> Path:
-        """The teacher's checkpoint with its GGUF at 16, 8 and 4 bits."""
+        """The teacher's checkpoint with its files for the runtime."""
+        return self.packed(self.big)
+
+    def packed(self, form: Form) -> Path:
+        """A form's checkpoint, in 16 bits, with its files for the runtime, proven."""
 
         def make(folder: Path) -> None:
-            save_checkpoint(self.model, self.tokenizer, folder)
-            self.pack(folder, "the teacher")
+            model = self.teacher_model if form is self.big else self.model
+            save_checkpoint(model, form.tokenizer, folder)
+            results.save_parity(folder, form.pack(folder, None))
 
-        work = workload.teacher_work(self.teacher.parameters)
-        return self.store.stage("teacher", self.source, make, work=work)
-
-    def pack(
-        self, folder: Path, label: str, prompts: Sequence[Sequence[int]] | None = None
-    ) -> None:
-        """Write a checkpoint's GGUF files into its folder, proven (on neutral prompts if None)."""
-        say(f"Packing {label} at {', '.join(map(str, WIDTHS))} bits")
-        report = pack_checkpoint(folder, WIDTHS, self.teacher.gguf_map, prompts)
-        results.save_parity(folder, report.parity)
+        work = workload.teacher_work(form.source.parameters, self.sizes)
+        inputs = self._source(form) | {"format": results.PACK_FORMAT}
+        return self.store.stage("teacher", inputs, make, work=work)
 
     @cached_property
-    def data(self) -> Data:
-        """The task, tokenised, every item with an answer."""
-        return prepare(
-            self.task, self.tokenizer, self.scorer, self.teacher.context, self._write_answers
-        )
+    def _items(self) -> dict[str, tuple[Item, ...]]:
+        """The task's splits, every item with an answer."""
+        if not self.scorer.needs_generation:
+            return self.task.splits
+        return answered(self.task, self.big, self._write_answers)
 
     def _write_answers(self, prompts: list[list[int]], max_tokens: int) -> list[str]:
         """What the teacher says where the task holds no answer."""
 
         def make(folder: Path) -> None:
-            gguf = self.teacher_folder / GGUF_NAMES[16]
+            file = self.teacher_folder / self.big.whole
             with bar("Teacher writes answers", len(prompts)) as running:
-                said = measure(gguf, prompts, max_tokens, on_answer=running.advance)
-            cut = sum(stop is None for stop in said.stop_ids)
-            if cut and self.options.score == "exact":
+                said = self.big.answers(file, prompts, max_tokens, running.advance)
+            if said.unfinished and self.options.score == "exact":
                 raise TaskError(
-                    f"{self.task.name}: the teacher did not end {cut} of {len(prompts)} answers "
-                    f"within {max_tokens} tokens. Give answers, or ask for shorter ones."
+                    f"{self.task.name}: the teacher did not end {said.unfinished} of "
+                    f"{len(prompts)} answers within {max_tokens} tokens. Give answers, or ask for "
+                    "shorter ones."
                 )
-            answers = [self.tokenizer.decode(ids) for ids in said.answers]
-            results.write_json(folder / "answers.json", answers)
+            results.write_json(folder / "answers.json", said.texts)
 
         work = workload.measure_work("answers", len(prompts), self.sizes, self.teacher.parameters)
-        inputs = self.origin | {"max_tokens": max_tokens}
+        inputs = self._origin(self.big) | {"max_tokens": max_tokens}
         folder = self.store.stage("answers", inputs, make, work=work)
         return results.read_json(folder / "answers.json")
 
+    # ------------------------------------------------------------------ what students are cut from
+
     @cached_property
-    def bench(self) -> Bench:
-        return Bench(self.tokenizer, self.scorer, self.data.max_tokens)
+    def form(self) -> Form:
+        """The teacher with the tokens of the task, or as it is where that gains little."""
+        train, name = self._items["train"], self.task.name
+        vocabulary = vocabulary_of(self.big, train, name, self.scorer)
+        if vocabulary is None:
+            return self.big
+
+        def make(folder: Path) -> None:
+            say(f"Of the task's vocabulary {vocabulary}")
+            trim(self.teacher, self.big.tokenizer, vocabulary, folder / TRIMMED)
+
+        inputs = self._source(self.big) | {"tokens": vocabulary.keep.tolist()}
+        return form_of(open_checkpoint(self.store.stage("vocabulary", inputs, make) / TRIMMED))
+
+    @cached_property
+    def model(self) -> Any:
+        """`base` in torch, fp32, rounded as a 16-bit file is; loaded when first needed."""
+        return self.teacher_model if self.form is self.big else _rounded_model(self.base)
+
+    @property
+    def data(self) -> Data:
+        """The task as students read it, every item with an answer."""
+        return self.data_of(self.form)
+
+    def data_of(self, form: Form) -> Data:
+        """The task as a form reads it."""
+        if form not in self._data:
+            self._data[form] = prepare(self._items, self.task.name, form, self.scorer)
+        return self._data[form]
+
+    # ------------------------------------------------------------------ measuring
 
     def measured(
         self,
         kind: str,
         title: str,
-        gguf: Path,
+        file: Path,
         split: str,
         parameters: int,
         model: Callable[[], Any],
+        *,
+        form: Form | None = None,
     ) -> Result:
-        """One file's scores and costs on a split, measured once; `model()` gives it in torch."""
-        part = self.data.splits[split]
+        """One file's scores and costs on a split, measured once; `model()` gives it in torch.
+
+        `form` is that of students where it is not given.
+        """
+        form = form or self.form
+        data = self.data_of(form)
+        part = data.splits[split]
 
         def make(folder: Path) -> None:
             weights = None if self.scorer.needs_generation else model()
-            results.save_result(folder, self.bench.run(title, gguf, part, weights))
+            bench = Bench(form, self.scorer, data.max_tokens)
+            results.save_result(folder, bench.run(title, file, part, weights))
 
-        inputs = self.origin | {
-            "gguf": self.hash(gguf), "split": split, "max_tokens": self.data.max_tokens,
+        inputs = self._origin(form) | {
+            "file": self.hash(file), "split": split, "max_tokens": data.max_tokens,
+            "format": results.RESULT_FORMAT,
         }  # fmt: skip
         work = workload.measure_work(kind, len(part), self.sizes, parameters)
         return results.load_result(self.store.stage(kind, inputs, make, work=work))
 
+    def measured_teacher(self, kind: str, split: str) -> Result:
+        """The teacher itself on a split."""
+        return self.measured(
+            kind,
+            f"teacher on {split}",
+            self.teacher_folder / self.big.whole,
+            split,
+            self.teacher.parameters,
+            lambda: self.teacher_model,
+            form=self.big,
+        )
+
     @cached_property
     def teacher_dev(self) -> Result:
-        """The teacher at 16 bits on dev."""
-        gguf = self.teacher_folder / GGUF_NAMES[16]
-        return self.measured(
-            "measure", "teacher on dev", gguf, "dev", self.teacher.parameters, lambda: self.model
-        )
+        """The teacher on dev."""
+        return self.measured_teacher("measure", "dev")
 
     def ratio(self, scores: np.ndarray) -> Ratio:
         """A student's dev scores against the teacher's."""
@@ -198,54 +249,28 @@ class Job:
 
         def make(folder: Path) -> None:
             sequences = [example.ids.tolist() for example in self.data.train.examples[:CALIBRATION]]
-            found = measure_importance(self.model, self.teacher.family, sequences)
+            found = measure_importance(self.model, self.base.family, sequences)
             found.save(folder / results.IMPORTANCE)
 
         inputs = self.origin | {"sequences": CALIBRATION, "format": results.IMPORTANCE_FORMAT}
-        work = self._forward_work("score", min(CALIBRATION, len(self.data.train)))
+        items = min(CALIBRATION, len(self.data.train))
+        work = workload.read_work("score", items, self.base.parameters, self.sizes)
         folder = self.store.stage("score", inputs, make, work=work)
         return Importance.load(folder / results.IMPORTANCE)
 
     @cached_property
     def train_rows(self) -> list[Row]:
-        """The train items with what the teacher said about each token."""
-        return self._recorded(self.data.train.examples, PROMPT_WEIGHT).rows(drawn=True)
+        """The train items with what the teacher said of them."""
+        return self.form.train_rows(self)
 
     @cached_property
-    def _dev_rows(self) -> list[Row]:
-        # not what is drawn: shapes are told apart by a divergence that is shown as such
-        return self._recorded(self.data.dev.examples[:RANKING], 0.0).rows()
+    def apart(self) -> Callable[[Any], float]:
+        """Tells how far a model in torch is from the teacher on some of dev, in nats."""
+        return self.form.apart(self)
 
     def count_all(self) -> None:
         """Look up the stages that a second run has no need to read: they took time as well."""
-        _ = self.importance, self.train_rows, self._dev_rows
-
-    def _recorded(self, examples: Sequence[Example], prompt_weight: float) -> Record:
-        """What the teacher said, read from disk when it is used.
-
-        The stage grows: what a kill leaves of it is gone on from.
-        """
-        rows = answer_rows(examples, prompt_weight)
-        wish = Wish(rows, self.source, self.teacher.shape.vocabulary)
-        folder = self.store.grown("record", {"name": wish.name})
-
-        def load() -> Any:
-            self.store.journal.began("record", folder.name)
-            return self.model
-
-        found = record(folder, wish, load)
-        work = None
-        if found.written:
-            work = self._forward_work("record", len(examples) * found.written // len(found.shards))
-            self.store.journal.ended("record", folder.name, found.seconds)
-            say(f"What the teacher says: {found.size}")
-        else:
-            self.store.journal.found("record", folder.name)
-        self.store.spent("record", folder, found.seconds, work=work, now=found.now)
-        return found
-
-    def _forward_work(self, kind: str, items: int) -> Work:
-        return workload.read_work(kind, items, self.teacher.parameters, self.sizes)
+        _ = self.importance, self.train_rows, self.apart
 
     def ranked(self, level: float) -> list[RankedShape]:
         """The grid's shapes at one size, the nearest to the teacher first."""
@@ -254,14 +279,13 @@ class Job:
             results.save_ranking(
                 folder,
                 rank_shapes(
-                    self.model, self.teacher.family, self.importance,
-                    lambda student: divergence(student, self._dev_rows), level,
+                    self.model, self.base.family, self.importance, self.apart, level,
                     heads=self.effort.heads,
                 ),
             )  # fmt: skip
 
         inputs = self.origin | {"level": level, "heads": self.effort.heads, "dev": RANKING}
-        shapes = workload.shapes_at(self.teacher, level, self.effort)
+        shapes = workload.shapes_at(self.base, level, self.effort)
         work = workload.ranking_work(len(shapes), level, self.sizes)
         folder = self.store.stage("rank", inputs, make, f"{level:g}", work=work)
         return results.load_ranking(folder)
@@ -269,23 +293,30 @@ class Job:
     @cached_property
     def read_share(self) -> Callable[[Any], Reading]:
         """Reads the share of the teacher's dev score off a student in training."""
-        return share_reader(self.data.dev, self.teacher_dev.scores, self.scorer, self.tokenizer)
+        return self.form.reader(self)
 
     # ------------------------------------------------------------------ students
 
-    def parity_prompts(self) -> list[list[int]] | None:
+    def pack(self, folder: Path, label: str) -> None:
+        """Write a student's files for the runtime into its folder, proven."""
+        say(f"Packing {label} at {', '.join(map(str, self.form.files))} bits")
+        results.save_parity(folder, self.form.pack(folder, self._parity_prompts()))
+
+    def _parity_prompts(self) -> list[list[int]] | None:
         """What a student's files are proven on; None where plain text has no prompts of its own."""
         if not self.scorer.needs_generation:
             return None
         different = dict.fromkeys(map(tuple, self.data.dev.prompts))
         return [list(prompt) for prompt in different]
 
-    def rounded(self, folder: Path, bits: int) -> Any:
-        """A checkpoint's weights in torch, as its GGUF file at `bits` holds them."""
-        return rounded(open_checkpoint(folder).model(), bits, self.teacher.gguf_map)
-
     def hash(self, path: Path) -> str:
         """A file's hash, taken once a run."""
         if path not in self._hashes:
             self._hashes[path] = sha256_of(path)
         return self._hashes[path]
+
+
+def _rounded_model(source: Checkpoint) -> Any:
+    model = source.model()
+    round_weights(model)
+    return model

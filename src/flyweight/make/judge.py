@@ -8,7 +8,6 @@ from functools import partial
 import numpy as np
 
 from flyweight.card import Answer, ItemScores, Score, SliceScore
-from flyweight.folder import GGUF_NAMES, sha256_of
 from flyweight.make.bench import Result
 from flyweight.make.data import Split
 from flyweight.make.job import Job
@@ -34,15 +33,12 @@ def try_on_test(job: Job, chosen: Candidate) -> Trial:
     """Open test for the chosen candidate: its answers beside the teacher's, and the verdict."""
     options, lower = job.options, job.scorer.lower_is_better
     question = f"{options.score} {'score' if options.absolute else 'ratio'} {options.bar}"
-    opening = count_opening(job.task.test_sha256, sha256_of(chosen.gguf), question)
-    weights = partial(job.rounded, chosen.checkpoint, chosen.bits)
+    opening = count_opening(job.task.test_sha256, job.hash(chosen.file), question)
+    weights = partial(job.form.rounded, chosen.checkpoint, chosen.bits)
     student = job.measured(
-        "test", "student on test", chosen.gguf, "test", chosen.parameters, weights
+        "test", "student on test", chosen.file, "test", chosen.parameters, weights
     )
-    big = job.teacher_folder / GGUF_NAMES[16]
-    teacher = job.measured(
-        "test", "teacher on test", big, "test", job.teacher.parameters, lambda: job.model
-    )
+    teacher = job.measured_teacher("test", "test")
     confidence = confidence_of_opening(opening)
     ratio = compare(student.scores, teacher.scores, job.data.test, options, lower, confidence)
     return Trial(judge(ratio, options.bar), opening, teacher, student)

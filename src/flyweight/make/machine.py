@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import re
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from flyweight.errors import OptionError
 from flyweight.folder import disk_errors, state_folder, write_whole
 from flyweight.make.course import PastCourse
 from flyweight.make.rates import ASSUMED, Rates, Record, Work
+from flyweight.runtime.threads import cores
 
 FORMAT = 4  # of the file; what was written in another way is left out
 KEPT = 60  # stages of each kind
@@ -147,18 +147,12 @@ def processor() -> str:
 
 
 def _own_name() -> str:
-    return re.sub(r"[^a-z0-9]+", "-", f"{processor()} x{_cores()}".lower()).strip("-")[:80]
+    return re.sub(r"[^a-z0-9]+", "-", f"{processor()} x{cores()}".lower()).strip("-")[:80]
 
 
 def _speed() -> float:
     """Assumed of these cores beside one: networks this small gain less than a core for each."""
-    return _cores() ** 0.7
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return cores() ** 0.7
 
 
 __all__ = ["NAMED", "SIZES", "Machine", "find_machine", "processor", "remember", "this_machine"]

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from flyweight.card import Card
 from flyweight.make import words
-from flyweight.make.report import gguf_name, run_commands
+from flyweight.make.report import judged_file, run_commands
 from flyweight.make.rivals import order_rows, rivals_sentence
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
@@ -35,7 +35,9 @@ def model_card(card: Card) -> str:
         chosen=next((row for row in rows if row.chosen), None),
         scorer=card.task.score,
         base=_base_model(card.teacher.name),
-        gguf=gguf_name(card),
+        file=judged_file(card),
+        engines=words.engines(rows),
+        unit="texts" if card.classifies else "tokens",
         commands=run_commands(card),
         words=words,
     )

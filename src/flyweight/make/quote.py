@@ -18,7 +18,7 @@ from flyweight.make.course import (
 from flyweight.make.effort import Effort
 from flyweight.make.footprint import LIBRARIES, disk, working_memory
 from flyweight.make.machine import Machine
-from flyweight.make.rates import Rates, Work
+from flyweight.make.rates import ONNX, Rates, Work
 from flyweight.make.workload import Sizes
 
 
@@ -89,5 +89,6 @@ def peak_memory() -> int | None:
 def _by_kind(works: Sequence[Work], rates: Rates) -> dict[str, float]:
     total: dict[str, float] = {}
     for work in works:
-        total[work.kind] = total.get(work.kind, 0.0) + rates.seconds(work)
+        kind = work.kind.removesuffix(ONNX)
+        total[kind] = total.get(kind, 0.0) + rates.seconds(work)
     return total

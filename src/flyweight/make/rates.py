@@ -29,13 +29,22 @@ ASSUMED = {
     "rival": (0.3, 1e-4, 6e-11),
     "check": (0.1, 4e-5, 4e-12),
     "test": (0.35, 2.5e-5, 1.3e-11),
+    "teacher (ONNX)": (7.0, 1e-4, 1e-10),
+    "pack (ONNX)": (7.0, 1e-4, 1e-10),
+    "rival (ONNX)": (7.0, 1e-4, 1e-10),
+    "answers (ONNX)": (1.5, 3e-5, 3e-11),
+    "measure (ONNX)": (1.5, 3e-5, 3e-11),
+    "test (ONNX)": (1.5, 3e-5, 3e-11),
 }
+ONNX = " (ONNX)"  # stages of encoders that take quite another time than those of models that write
 TRAINING = ("distil", "scratch")  # what an accelerator does; the rest is the processor's
 RELATIVES = (
     TRAINING,
     ("answers", "measure", "test"),
     ("score", "record", "rank", "mend", "check"),
     ("teacher", "pack", "rival"),
+    ("answers (ONNX)", "measure (ONNX)", "test (ONNX)"),
+    ("teacher (ONNX)", "pack (ONNX)", "rival (ONNX)"),
 )
 NOISE = 0.2  # of one stage's seconds, relative
 NEARNESS = 0.6  # how far, relative, a kind's factors lie from those of its relatives

@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from flyweight.card import Answer, Card, Row
-from flyweight.folder import GGUF_NAMES, disk_errors
+from flyweight.folder import GGUF_NAMES, ONNX_NAMES, WEIGHTS, disk_errors
 from flyweight.make import words
 from flyweight.make.axis import Axis
 from flyweight.make.curve_plots import losses, order_recoveries, recovery_plot
@@ -90,14 +90,43 @@ def order_answers(answers: list[Answer]) -> list[Answer]:
     return sorted(answers, key=rank)
 
 
-def gguf_name(card: Card) -> str | None:
-    """The GGUF file that was judged, None where the folder has none."""
-    name = GGUF_NAMES.get(card.bits)
+def judged_file(card: Card) -> str | None:
+    """The file that was judged, None where the folder has none."""
+    names = ONNX_NAMES | {16: WEIGHTS} if card.classifies else GGUF_NAMES
+    name = names.get(card.bits)
     return name if name in card.files else None
 
 
 def run_commands(card: Card) -> dict[str, str]:
     """How to run the model next, from beside its folder: by title, what to type."""
+    return _classifying(card) if card.classifies else _writing(card)
+
+
+def _classifying(card: Card) -> dict[str, str]:
+    folder = json.dumps(card.name, ensure_ascii=False)
+    commands = {}
+    name = judged_file(card)
+    if name and name in ONNX_NAMES.values():
+        commands["In Python, with ONNX Runtime"] = f"""\
+import onnxruntime
+from transformers import AutoConfig, AutoTokenizer
+
+folder = {folder}
+tokenizer = AutoTokenizer.from_pretrained(folder)
+labels = AutoConfig.from_pretrained(folder).id2label
+session = onnxruntime.InferenceSession(folder + "/{name}")
+given = tokenizer("your text", return_tensors="np")
+inputs = {{name: given[name] for name in ("input_ids", "attention_mask")}}
+[logits] = session.run(["logits"], inputs)
+print(labels[int(logits[0].argmax())])"""
+    commands["In Python, with plain transformers"] = f"""\
+from transformers import pipeline
+
+print(pipeline("text-classification", model={folder})("your text"))"""
+    return commands
+
+
+def _writing(card: Card) -> dict[str, str]:
     folder = card.name
     commands = {"In a terminal": f"flyweight chat {shlex.quote(folder)}"}
     commands["In Python, with plain transformers"] = f"""\
@@ -112,7 +141,7 @@ inputs = tokenizer.apply_chat_template(
 )
 said = model.generate(**inputs, max_new_tokens=200)[0, inputs["input_ids"].shape[1] :]
 print(tokenizer.decode(said, skip_special_tokens=True))"""
-    name = gguf_name(card)
+    name = judged_file(card)
     if name:
         path = shlex.quote(f"{folder}/{name}")
         commands["With any llama.cpp program"] = f"llama-server --model {path}"
@@ -140,7 +169,9 @@ def _view(card: Card) -> dict[str, Any]:
         "answers": [_shown(answer) for answer in answers],
         "differing": sum(a.student.strip() != a.teacher.strip() for a in card.answers),
         "commands": run_commands(card),
-        "gguf": gguf_name(card),
+        "file": judged_file(card),
+        "engines": words.engines(rows),
+        "unit": "texts" if card.classifies else "tokens",
         **_pictures(card, rows),
         **_quote(card),
     }

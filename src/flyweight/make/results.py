@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 
 from flyweight.anatomy import Shape
+from flyweight.card import Parity
 from flyweight.make.bench import Result
+from flyweight.make.form import Cost
 from flyweight.make.rank import RankedShape
-from flyweight.runtime.measure import Measurement
-from flyweight.runtime.parity import Difference, ParityReport
 
 PARITY = "parity.json"
 IMPORTANCE = "importance.safetensors"
-IMPORTANCE_FORMAT = 3  # what a stage of another format holds is worked out anew
+# What a stage of another format holds is worked out anew.
+IMPORTANCE_FORMAT = 3
+PACK_FORMAT = 1
+RESULT_FORMAT = 1
 _RESULT, _RANKING = "result.json", "ranking.json"
 
 
@@ -42,20 +45,16 @@ def save_result(folder: Path, result: Result) -> None:
 
 def load_result(folder: Path) -> Result:
     told = read_json(folder / _RESULT)
-    return Result(np.array(told["scores"]), told["answers"], Measurement(**told["cost"]))
+    return Result(np.array(told["scores"]), told["answers"], Cost(**told["cost"]))
 
 
-def save_parity(folder: Path, report: ParityReport) -> None:
+def save_parity(folder: Path, found: Parity) -> None:
     """How an exported file compares with its checkpoint."""
-    write_json(folder / PARITY, asdict(report))
+    (folder / PARITY).write_text(found.model_dump_json(), encoding="utf-8")
 
 
-def load_parity(folder: Path) -> ParityReport:
-    told = read_json(folder / PARITY)
-    ties, differing = (
-        [Difference(**each) for each in told.pop(name)] for name in ("near_ties", "differing")
-    )
-    return ParityReport(**told, near_ties=ties, differing=differing)
+def load_parity(folder: Path) -> Parity:
+    return Parity.model_validate_json((folder / PARITY).read_bytes())
 
 
 def save_ranking(folder: Path, ranked: Sequence[RankedShape]) -> None:

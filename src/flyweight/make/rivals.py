@@ -117,7 +117,7 @@ def _teachers_clause(card: Card, chosen: Row, teachers: Sequence[Row]) -> str:
     parts = []
     if good:
         best = min(good, key=lambda row: _measure(row, by))
-        more = f"{best.bits} bits, {_times(best, chosen, by)}"
+        more = f"{best.bits} bits {best.note}".strip() + f", {_times(best, chosen, by)}"
         size = _said(_measure(best, by), by)
         parts.append(f"the smallest quantised teacher that passes {size} ({more})")
     parts += [
@@ -147,7 +147,7 @@ def _who(row: Row) -> str:
     if row.role == "teacher":
         return "the teacher untouched"
     if row.role == "quantised teacher":
-        return f"the teacher at {row.bits} bits"
+        return f"the teacher at {row.bits} bits {row.note}".strip()
     how = f" ({row.note})" if row.note else ""
     return f"a model of the same shape and bits, trained from scratch{how},"
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from flyweight.card import Card, QuoteCard
-from flyweight.checkpoint import Checkpoint, open_checkpoint
+from flyweight.checkpoint import open_checkpoint
 from flyweight.errors import FolderError, OptionError, TaskError, TeacherError
 from flyweight.folder import bytes_in, check_place, check_space, disk_errors
 from flyweight.make.challengers import find_rivals
 from flyweight.make.course import Course, PastCourse, works_of
 from flyweight.make.effort import BATCH, EFFORTS, default_steps
 from flyweight.make.footprint import LIBRARIES, disk, working_memory
+from flyweight.make.form import Form, form_of
 from flyweight.make.handover import Outcome, hand_over
 from flyweight.make.job import Job
 from flyweight.make.judge import try_on_test
@@ -26,6 +27,7 @@ from flyweight.make.search import search
 from flyweight.make.show import show_result
 from flyweight.make.store import Store, open_store, work_folder
 from flyweight.make.students import Candidate, Found, choose
+from flyweight.make.trim import foreseen, vocabulary_of
 from flyweight.make.workload import Sizes, sizes_of
 from flyweight.progress import say
 from flyweight.tasks.enough import check_evidence
@@ -42,7 +44,7 @@ class Plan:
     """A job that has been read and quoted, and not begun."""
 
     options: Options
-    teacher: Checkpoint
+    teacher: Form
     task: Task
     scorer: Scorer
     sizes: Sizes
@@ -57,11 +59,14 @@ def prepare_job(options: Options, machine: str) -> Plan:
     check_place(options.out)
     teacher = open_checkpoint(options.teacher)
     teacher.check_declared()
-    teacher.gguf_map.metadata(teacher.config)  # refused now, not after hours
+    form = form_of(teacher)
+    form.check(scoring)
     task = read_task(options.task)
     effort = EFFORTS[options.effort]
     steps = options.steps or default_steps(len(task.train), effort)
-    sizes = sizes_of(task, teacher, teacher.tokenizer(), options, steps, scoring)
+    vocabulary = vocabulary_of(form, task.train, task.name, scoring)
+    base = teacher if vocabulary is None else foreseen(teacher, vocabulary)
+    sizes = sizes_of(task, form, base, options, steps, scoring)
     known = find_machine(machine)
     quote = make_quote(sizes, effort, known)
     unit = unit_of(options.task)
@@ -69,7 +74,7 @@ def prepare_job(options: Options, machine: str) -> Plan:
         *check_evidence(task, options.bar, scoring),
         *leak_warnings(task.train, task.test, options.task.name, unit),
     ]
-    return Plan(options, teacher, task, scoring, sizes, known, quote, warnings)
+    return Plan(options, form, task, scoring, sizes, known, quote, warnings)
 
 
 def run_job(plan: Plan) -> Card:
@@ -113,6 +118,11 @@ def _remember(store: Store, course: PastCourse | None = None) -> None:
 
 def _run(plan: Plan, store: Store) -> Card:
     job = Job(plan.options, plan.teacher, plan.task, plan.scorer, plan.sizes, store)
+    if plan.sizes.unanswered:  # what the teacher answers holds tokens that nobody could foresee
+        steps = plan.sizes.steps
+        sizes = sizes_of(plan.task, plan.teacher, job.base, plan.options, steps, plan.scorer)
+        plan = replace(plan, sizes=sizes)
+        job.sizes = sizes
     found = search(job)
     chosen = choose(found.candidates, job.options)
     rivals = find_rivals(job, chosen)

@@ -14,17 +14,19 @@ from flyweight.folder import REPORT
 from flyweight.make import words
 from flyweight.make.rivals import order_rows, rivals_sentence
 
-COLUMNS = ("size", "score", "kept", "at least", "answer", "tok/s", "memory")
+COLUMNS = ("size", "score", "kept", "at least", "answer", "{}/s", "memory")
 NAME = 20  # columns of a terminal that a model's name may take, so that a line has at most 80
 
 
 def result_table(card: Card) -> Table:
     """Every measured model, the teacher first, a line each; fits 80 columns."""
-    title = f"{escape(card.task.name)}: measured in llama.cpp on {card.task.dev:,} dev items"
+    where = words.engines(card.rows)
+    title = f"{escape(card.task.name)}: measured in {where} on {card.task.dev:,} dev items"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
     table.add_column("model", no_wrap=True, max_width=NAME)
     for heading in COLUMNS:
-        table.add_column(heading, justify="right", no_wrap=True)
+        unit = "texts" if card.classifies else "tok"
+        table.add_column(heading.format(unit), justify="right", no_wrap=True)
     for row in order_rows(card.rows):
         table.add_row(*_cells(row, card), style=_style(row))
     return table
@@ -46,7 +48,7 @@ def _cells(row: Row, card: Card) -> tuple[str, ...]:
         "" if teacher else words.percent(row.dev_ratio),
         "" if teacher else words.lower_limit(row.dev_low, card.verdict.bar),
         words.seconds(row.latency_p50),
-        words.rate(row.tokens_per_second),
+        words.speed(row),
         words.size(row.peak_memory),
     )
 

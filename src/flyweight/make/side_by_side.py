@@ -46,6 +46,7 @@ def _facts(name: str, card: Card) -> dict[str, Any]:
         "latency_p50": row.latency_p50,
         "latency_p95": row.latency_p95,
         "tokens_per_second": row.tokens_per_second,
+        "texts_per_second": row.texts_per_second,
         "peak_memory": row.peak_memory,
     }
 
@@ -90,7 +91,8 @@ def show_comparison(found: dict[str, Any], console: Console | None = None) -> No
     for each in (one, other):
         table.add_column(escape(each["name"]), justify="right", overflow="fold")
     for title, say in _LINES.items():
-        table.add_row(title, say(one), say(other))
+        if any(said := (say(one), say(other))):
+            table.add_row(title, *said)
     for size, label in words.SIZES.items():
         values = [each["shape"].get(size) for each in (one, other)]
         if values[0] != values[1]:
@@ -109,9 +111,14 @@ _LINES = {
     "parameters": lambda it: words.quantity(it["parameters"]),
     "an answer, median": lambda it: words.seconds(it["latency_p50"]),
     "an answer, 95 %": lambda it: words.seconds(it["latency_p95"]),
-    "tokens a second": lambda it: words.rate(it["tokens_per_second"]),
+    "tokens a second": lambda it: _rate(it["tokens_per_second"]),
+    "texts a second": lambda it: _rate(it["texts_per_second"]),
     "peak memory": lambda it: words.size(it["peak_memory"]),
 }
+
+
+def _rate(value: float | None) -> str:
+    return "" if value is None else words.rate(value)
 
 
 def _sentence(found: dict[str, Any]) -> str:

@@ -26,7 +26,7 @@ class Candidate:
     shape: Shape
     parameters: int
     bits: int
-    gguf: Path
+    file: Path
     checkpoint: Path
     dev: Result
     ratio: Ratio  # against the teacher on dev, or the score itself for an absolute bar
@@ -35,12 +35,12 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        of = {"quantised teacher": "teacher", "from scratch": "scratch"}
+        of = {"quantised teacher": "trimmed" if self.note else "teacher", "from scratch": "scratch"}
         return f"{of.get(self.role, f'{self.parameters / 1e6:.1f}M')} at {self.bits} bits"
 
     @property
     def bytes(self) -> int:
-        return self.gguf.stat().st_size
+        return self.file.stat().st_size
 
     def size(self, by: By) -> float:
         """What "smallest" compares: bytes, seconds an answer (p50), or peak memory in bytes."""

@@ -13,17 +13,18 @@ from safetensors.torch import load_model, save_model
 
 from flyweight.anatomy import Shape
 from flyweight.checkpoint import save_checkpoint
-from flyweight.distill.losses import Distillation, Objective
+from flyweight.distill.losses import Objective
 from flyweight.distill.objectives import KL
 from flyweight.distill.resume import Trained, newest_checkpoint
 from flyweight.distill.trainer import Probe, Schedule, train
 from flyweight.distill.wish import FORMAT
 from flyweight.errors import ParityError
-from flyweight.folder import GGUF_NAMES, WEIGHTS
-from flyweight.make.effort import BATCH, WIDTHS, learning_rate
+from flyweight.folder import WEIGHTS
+from flyweight.make.effort import BATCH, learning_rate
+from flyweight.make.form import Form
 from flyweight.make.job import Job
 from flyweight.make.probe import probe_steps
-from flyweight.make.results import read_json, write_json
+from flyweight.make.results import PACK_FORMAT, read_json, write_json
 from flyweight.make.students import Candidate, Contender, within_budget
 from flyweight.make.workload import MENDED, mend_work, pack_work, read_work, train_work
 from flyweight.progress import say
@@ -86,7 +87,7 @@ def learn(job: Job, lesson: Lesson, step: int, model: Any = None) -> Trained:
 
 
 def exported(job: Job, lesson: Lesson, kind: str) -> Path:
-    """The checkpoint at the end of a lesson with its GGUF files, proven, as a stage of this kind.
+    """The checkpoint at the end of a lesson with its files, proven, as a stage of this kind.
 
     Raises ParityError where no export answers as the checkpoint does.
     """
@@ -94,15 +95,16 @@ def exported(job: Job, lesson: Lesson, kind: str) -> Path:
     def make(folder: Path) -> None:
         model = lesson.start()
         learn(job, lesson, lesson.schedule.steps, model)
-        save_checkpoint(model, job.tokenizer, folder)
-        job.pack(folder, lesson.label, job.parity_prompts())
+        save_checkpoint(model, job.form.tokenizer, folder)
+        job.pack(folder, lesson.label)
 
     work = pack_work(kind, lesson.parameters, job.sizes)
-    return job.store.stage(kind, lesson.inputs, make, lesson.label, work=work)
+    inputs = lesson.inputs | {"format": PACK_FORMAT}
+    return job.store.stage(kind, inputs, make, lesson.label, work=work)
 
 
 def distillation(job: Job, contender: Contender) -> Lesson:
-    """A contender's lesson: what the teacher says about each token, and the answers."""
+    """A contender's lesson: what the teacher says, and the answers."""
     schedule = Schedule(
         steps=contender.full_steps,
         batch_size=BATCH,
@@ -122,7 +124,7 @@ def distillation(job: Job, contender: Contender) -> Lesson:
         contender.label,
         contender.ranked.parameters,
         job.origin | told,
-        Distillation(KL),
+        job.form.objective(KL),
         schedule,
         lambda: cut(job, contender),
     )
@@ -130,8 +132,8 @@ def distillation(job: Job, contender: Contender) -> Lesson:
 
 def cut(job: Job, contender: Contender) -> Any:
     """The contender's network as it is cut, and mended if the effort asks for it."""
-    keep = job.importance.keep(job.teacher.shape, contender.ranked.shape)
-    student = cut_model(job.model, job.teacher.family, keep)
+    keep = job.importance.keep(job.base.shape, contender.ranked.shape)
+    student = cut_model(job.model, job.base.family, keep)
     if job.effort.mend:
         load_model(student, mended(job, contender, keep) / WEIGHTS)
     return student
@@ -141,9 +143,9 @@ def mended(job: Job, contender: Contender, keep: Keep) -> Path:
     """The stage that holds a contender's weights, fitted to say what the teacher's say."""
 
     def make(folder: Path) -> None:
-        student = cut_model(job.model, job.teacher.family, keep)
+        student = cut_model(job.model, job.base.family, keep)
         prompts = [example.ids.tolist() for example in job.data.train.examples[:MENDED]]
-        mend(student, job.model, job.teacher.family, keep, prompts)
+        mend(student, job.model, job.base.family, keep, prompts)
         save_model(student, str(folder / WEIGHTS))
 
     inputs = job.origin | {
@@ -162,8 +164,8 @@ def measure_contender(job: Job, contender: Contender) -> None:
         contender.excluded = str(error)
         say(f"{contender.label} is not exported: {error}")
         return
-    sizes = {bits: (folder / GGUF_NAMES[bits]).stat().st_size for bits in WIDTHS}
-    widths = [bits for bits in WIDTHS if within_budget(sizes[bits], job.options)]
+    sizes = {bits: (folder / name).stat().st_size for bits, name in job.form.files.items()}
+    widths = [bits for bits, size in sizes.items() if within_budget(size, job.options)]
     if not widths:
         contender.excluded = f"its smallest file has {min(sizes.values()):,} bytes"
         say(f"{contender.label} does not fit the budget: {contender.excluded}")
@@ -180,35 +182,41 @@ def measure_widths(
     parameters: int,
     label: str,
     widths: Sequence[int],
+    form: Form | None = None,
     **facts: Any,
 ) -> list[Candidate]:
     """A packed checkpoint measured on dev at `widths` bits, from many to few.
 
-    Once one is measured, a width that torch shows to fall short is not measured further.
+    Once one is measured, a width that torch shows to fall short is not measured further. `form` is
+    that of students where it is not given.
     """
+    form = form or job.form
     measured: list[Candidate] = []
     for bits in widths:
-        if measured and job.scorer.teacher_forced and _falls_short(job, folder, bits, parameters):
+        if measured and _falls_short(job, form, folder, bits, parameters):
             say(f"{label} at {bits} bits falls short on dev: not measured further")
             continue
-        gguf = folder / GGUF_NAMES[bits]
-        weights = partial(job.rounded, folder, bits)
+        file = folder / form.files[bits]
+        weights = partial(form.rounded, folder, bits)
         title = f"{label}, {bits} bits"
-        result = job.measured("measure", title, gguf, "dev", parameters, weights)
+        result = job.measured("measure", title, file, "dev", parameters, weights, form=form)
         ratio = job.ratio(result.scores)
-        measured.append(Candidate(shape, parameters, bits, gguf, folder, result, ratio, **facts))
+        measured.append(Candidate(shape, parameters, bits, file, folder, result, ratio, **facts))
     return measured
 
 
-def _falls_short(job: Job, folder: Path, bits: int, parameters: int) -> bool:
-    """Whether the weights at `bits`, judged in torch, are sure to miss the bar on dev."""
+def _falls_short(job: Job, form: Form, folder: Path, bits: int, parameters: int) -> bool:
+    """Whether the weights at `bits`, if torch can judge them, are sure to miss the bar on dev."""
+    if not (form.judged_in_torch and job.scorer.teacher_forced):
+        return False
+    pairs = job.data_of(form).dev.pairs
 
     def make(place: Path) -> None:
-        model = job.rounded(folder, bits)
-        right = greedy_matches(model, job.data.dev.pairs, title=f"Checking {bits} bits")
+        model = form.rounded(folder, bits)
+        right = greedy_matches(model, pairs, title=f"Checking {bits} bits")
         write_json(place / "right.json", right.astype(float).tolist())
 
-    inputs = job.origin | {"gguf": job.hash(folder / GGUF_NAMES[bits])}
+    inputs = job.origin | {"file": job.hash(folder / form.files[bits])}
     work = read_work("check", len(job.data.dev), parameters, job.sizes)
     right = read_json(job.store.stage("check", inputs, make, work=work) / "right.json")
     return job.ratio(np.array(right)).high < job.options.bar

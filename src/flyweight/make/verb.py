@@ -24,19 +24,22 @@ def make(
     """Make the smallest model that still does your task, with proof that it does.
 
     Cuts the teacher to many shapes, distils them back on your own task and drops those that lag,
-    packs the best at 16, 8 and 4 bits, measures them in the runtime, and tries the smallest that
-    passes on dev once on test. Says first what that will take. It can be stopped at any moment: the
-    same command goes on where it was, and another bar uses all that is known. What is known lies
-    beside the model folder, in `out.work`. Returns the model folder; its `card.json` holds the
-    verdict.
+    packs the best at several bits (GGUF files of a model that writes, ONNX files of an encoder that
+    classifies), measures them in the runtime, and tries the smallest that passes on dev once on
+    test. Tokens that the task does not use go where they are many. Says first what that will take.
+    It can be stopped at any moment: the same command goes on where it was, and another bar uses all
+    that is known. What is known lies beside the model folder, in `out.work`. Returns the model
+    folder; its `card.json` holds the verdict.
 
     Args:
         teacher: A Hugging Face model folder, or a hub name.
-        task: JSONL or Parquet with prompt or messages, answer, and optionally slice, group, split.
+        task: JSONL or Parquet with prompt or messages, answer, and optionally slice, group, split;
+            an encoder's answers are its labels.
         out: The model folder to write.
         bar: The share of the teacher's score that is good enough.
         bar_absolute: A bar in the score's own range instead.
-        score: exact, choice, json, contains, numeric, f1, likelihood, or module:function.
+        score: exact, choice, json, contains, numeric, f1, likelihood, accuracy, macro-f1, or
+            module:function.
         by: What smallest means among what was measured: bytes, latency or memory. Shapes are
             searched by their parameters.
         effort: quick, standard or thorough: how many shapes are tried, and how long.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from flyweight.card import QuoteCard, Recovery, Score, VerdictCard
+    from flyweight.card import Card, QuoteCard, Recovery, Row, Score, VerdictCard
+    from flyweight.make.form import Cost
     from flyweight.tasks.verdict import Verdict
 
 _STEPS = ("bytes", "kB", "MB", "GB", "TB", "PB")
@@ -60,6 +61,29 @@ def seconds(value: float) -> str:
 def rate(value: float) -> str:
     """Things a second, without a unit: 2,340 or 3.1."""
     return f"{value:,.0f}" if value >= 99.5 else _digits(value)
+
+
+def speed(found: Cost | Row) -> str:
+    """What a model does in a second, without a unit: tokens, or of an encoder texts."""
+    per_second = found.texts_per_second or found.tokens_per_second
+    return "–" if per_second is None else rate(per_second)
+
+
+def parity(card: Card) -> str:
+    """How the file of most bits compares with its checkpoint, as the end of a sentence."""
+    found = card.parity
+    if found.furthest is None:
+        said = f"the 16-bit GGUF answer alike on {found.equal} of {found.prompts} prompts"
+        return f"{said}; near ties: {'; '.join(found.near_ties)}" if found.near_ties else said
+    return (
+        f"the 32-bit ONNX file choose the same label for {found.equal} of {found.prompts} texts, "
+        f"their logits apart by at most {found.furthest:.1g} of a standard deviation"
+    )
+
+
+def engines(rows: Sequence[Row]) -> str:
+    """Where rows were measured: "llama.cpp", "ONNX Runtime and torch"."""
+    return " and ".join(dict.fromkeys(row.engine for row in rows)) or "the runtime"
 
 
 def times(ratio: float) -> str:

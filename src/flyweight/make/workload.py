@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,13 +14,16 @@ from flyweight.make.data import FREE_TOKENS, PLAIN_TOKENS
 from flyweight.make.effort import BATCH, EFFORTS, Effort
 from flyweight.make.options import Options
 from flyweight.make.probe import FRACTIONS, SAMPLE
-from flyweight.make.rates import Work
+from flyweight.make.rates import ONNX, Work
 from flyweight.runtime.pack import NEUTRAL, PARITY_PROMPTS, PARITY_TOKENS
 from flyweight.shrink.mend import TOKENS
 from flyweight.shrink.shapes import Candidate, grid
 from flyweight.tasks.encode import answer_ids, prompt_ids
 from flyweight.tasks.items import Item, Task
 from flyweight.tasks.score import Scorer
+
+if TYPE_CHECKING:
+    from flyweight.make.form import Form
 
 LOOKED_AT = 200  # items of a split whose length is measured
 CALIBRATION = 256  # train items that tell importance
@@ -43,9 +46,10 @@ class Sizes:
     levels: tuple[int, ...]  # parameters of the contenders, one entry each, the smallest first
     shapes: tuple[int, ...]  # that are ranked, level by level
     kept: float  # numbers a token that the biggest contender keeps for the backward pass
-    vocabulary: int
+    vocabulary: int  # what a model chooses among: tokens, or labels
     steps: int
     generates: bool
+    classifies: bool
     forced: bool  # a bit width can be checked without answering
     score: str
     bar: float
@@ -57,18 +61,25 @@ class Sizes:
 
 
 def sizes_of(
-    task: Task, teacher: Checkpoint, tokenizer: Any, options: Options, steps: int, scoring: Scorer
+    task: Task, form: Form, base: Checkpoint, options: Options, steps: int, scoring: Scorer
 ) -> Sizes:
-    """What the quote needs to know; looks at a few hundred items."""
+    """What the quote needs to know; looks at a few hundred items.
+
+    `form` is the teacher's, `base` what students are cut from.
+    """
+    teacher, classifies = form.source, not form.source.family.causal
     effort, generates = EFFORTS[options.effort], scoring.needs_generation
     looked = [*task.train[:LOOKED_AT], *task.dev[:LOOKED_AT]]
-    lengths = np.array([_lengths(tokenizer, item, generates) for item in looked], dtype=float)
-    prompt, answer = lengths.mean(axis=0)
-    longest = _longest(tokenizer, task.train, generates)
-    grids = [shapes_at(teacher, level, effort) for level in effort.levels]
+
+    def measure(item: Item) -> tuple[int, int]:
+        return _lengths(form.tokenizer, item, generates, classifies)
+
+    prompt, answer = np.array([measure(item) for item in looked], dtype=float).mean(axis=0)
+    longest = _longest(measure, task.train)
+    grids = [shapes_at(base, level, effort) for level in effort.levels]
     levels: list[int] = []
     for level, found in zip(effort.levels, grids, strict=True):
-        levels += [round(level * teacher.parameters)] * min(effort.width, len(found))
+        levels += [round(level * base.parameters)] * min(effort.width, len(found))
     parts = task.splits
     unanswered = sum(item.answer is None for items in parts.values() for item in items)
     return Sizes(
@@ -78,33 +89,43 @@ def sizes_of(
         longest=longest,
         unanswered=unanswered if generates else 0,
         teacher=teacher.parameters,
-        levels=tuple(levels) or (teacher.parameters // 4,),
+        levels=tuple(levels) or (base.parameters // 4,),
         shapes=tuple(map(len, grids)),
         kept=_kept(next((found for found in reversed(grids) if found), []), longest),
-        vocabulary=teacher.shape.vocabulary,
+        vocabulary=len(teacher.labels) if classifies else base.shape.vocabulary,
         steps=steps,
         generates=generates,
-        forced=scoring.teacher_forced,
+        classifies=classifies,
+        forced=scoring.teacher_forced and not classifies,
         score=options.score,
         bar=options.bar,
     )
 
 
-def teacher_work(parameters: int) -> Work:
+def teacher_work(parameters: int, sizes: Sizes) -> Work:
     """Packing the teacher, which is proven on neutral prompts."""
+    if sizes.classifies:
+        return _export("teacher", parameters)
     return _proof("teacher", parameters, len(NEUTRAL), NEUTRAL_TOKENS, PARITY_TOKENS)
 
 
 def pack_work(kind: str, parameters: int, sizes: Sizes) -> Work:
     """Writing a student's three files and proving them, on prompts of dev where it answers any."""
+    if sizes.classifies:
+        return _export(kind, parameters)
     if not sizes.generates:
-        return replace(teacher_work(parameters), kind=kind)
+        return replace(teacher_work(parameters, sizes), kind=kind)
     prompts = min(PARITY_PROMPTS, sizes.items["dev"])
     return _proof(kind, parameters, prompts, sizes.prompt, min(PARITY_TOKENS, sizes.answer))
 
 
 def _proof(kind: str, parameters: int, prompts: int, read: float, written: float) -> Work:
     return Work(kind, prompts * written, 2.0 * parameters * prompts * (read + 4 * written))
+
+
+def _export(kind: str, parameters: int) -> Work:
+    """Tracing an encoder takes a time of its own, whatever its size."""
+    return Work(kind + ONNX, 0.0, 2.0 * parameters * PARITY_PROMPTS)
 
 
 def forward(parameters: int, items: float, sizes: Sizes) -> float:
@@ -117,9 +138,9 @@ def read_work(kind: str, items: int, parameters: int, sizes: Sizes) -> Work:
     return Work(kind, items * sizes.tokens, forward(parameters, items, sizes))
 
 
-def shapes_at(teacher: Checkpoint, level: float, effort: Effort) -> list[Candidate]:
+def shapes_at(base: Checkpoint, level: float, effort: Effort) -> list[Candidate]:
     """The shapes of a level, all of which are ranked."""
-    return grid(teacher.family, teacher.shape, teacher.config, level, heads=effort.heads)
+    return grid(base.family, base.shape, base.config, level, heads=effort.heads)
 
 
 def ranking_work(shapes: int, level: float, sizes: Sizes) -> Work:
@@ -133,6 +154,8 @@ def measure_work(kind: str, items: int, sizes: Sizes, parameters: int) -> Work:
 
     A token of a prompt takes next to nothing beside its operations.
     """
+    if sizes.classifies:
+        return Work(kind + ONNX, items * sizes.tokens, forward(parameters, items, sizes))
     asked = items if sizes.generates else min(items, LIKELIHOOD_PROMPTS)
     written = sizes.answer if sizes.generates else PLAIN_TOKENS
     tokens, flops = asked * written, 2.0 * parameters * asked * (sizes.prompt + 4 * written)
@@ -165,14 +188,17 @@ def _kept(candidates: Sequence[Candidate], tokens: float) -> float:
     return float(np.median(kept)) if kept else 0.0
 
 
-def _longest(tokenizer: Any, items: Sequence[Item], generates: bool) -> int:
+def _longest(measure: Callable[[Item], tuple[int, int]], items: Sequence[Item]) -> int:
     """Tokens that a batch of the longest items is padded to; they are found by their characters."""
     by_size = sorted(items, key=lambda item: len(str(item.messages)) + len(item.answer or ""))
-    return max(sum(_lengths(tokenizer, item, generates)) for item in by_size[-BATCH:])
+    return max(sum(measure(item)) for item in by_size[-BATCH:])
 
 
-def _lengths(tokenizer: Any, item: Item, generates: bool) -> tuple[int, int]:
+def _lengths(tokenizer: Any, item: Item, generates: bool, classifies: bool) -> tuple[int, int]:
+    """Tokens of an item's prompt and answer; of an answer that the teacher writes, roughly."""
     prompt = len(prompt_ids(tokenizer, item.messages))
+    if classifies:
+        return prompt, 0
     if item.answer is not None:
         return prompt, len(answer_ids(tokenizer, item.answer))
     return prompt, FREE_TOKENS // 4 if generates else 0

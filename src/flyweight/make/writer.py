@@ -19,9 +19,10 @@ from flyweight.folder import GGUF_NAMES
 from flyweight.make.drawing import Draw, Drawer
 from flyweight.make.store import Store
 from flyweight.progress import say
-from flyweight.runtime.llama import SMALL_FILE, Generation, LlamaEngine
+from flyweight.runtime.llama import Generation, LlamaEngine
 from flyweight.runtime.measure import STREAMS
 from flyweight.runtime.pack import pack_checkpoint
+from flyweight.runtime.threads import SMALL_FILE
 
 TEACHABLE = 200e6  # parameters: beyond, teaching a copy takes too much
 TAUGHT_EPOCHS, TAUGHT_BATCH = 12, 16

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from flyweight.errors import EngineError, MissingExtra
+from flyweight.runtime.threads import default_threads
 
 INPUTS = ("input_ids", "attention_mask")  # of a file, int64 [B, T] each
 LOGITS = "logits"  # its output, float32 [B, C]
-SMALL_FILE = 32 * 2**20  # bytes below which one thread answers fastest
 
 
 @contextmanager
@@ -144,11 +143,6 @@ def padded(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
     return ids, mask
 
 
-def default_threads(size: int) -> int:
-    """How many threads answer one text fastest, by the bytes of the weights."""
-    return 1 if size < SMALL_FILE else os.cpu_count() or 1
-
-
 def open_classifier(model: Path, *, threads: int | None = None) -> Classifier:
     """The engine for a model: an ONNX file in ONNX Runtime, a checkpoint folder in torch."""
     kind = TorchClassifier if Path(model).is_dir() else OnnxClassifier
@@ -161,4 +155,4 @@ def _first_line(error: Exception) -> str:
 
 
 __all__ = ["INPUTS", "LOGITS", "Classifier", "OnnxClassifier", "TorchClassifier",
-           "default_threads", "extra", "open_classifier", "padded"]  # fmt: skip
+           "extra", "open_classifier", "padded"]  # fmt: skip

@@ -9,7 +9,6 @@ with k = 1 and nothing else.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import signal
 import threading
@@ -22,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from flyweight.errors import EngineError, OptionError
+from flyweight.runtime.threads import default_threads
 
 # Below this one thread: a second gains a third to a half where nothing else runs, and loses tenfold
 # where anything does, since each of a hundred steps a token waits for the slower of the two.
-SMALL_FILE = 32 * 2**20
 
 _FIELDS = [
     "tokens",
@@ -74,12 +73,12 @@ class LlamaEngine(AbstractContextManager["LlamaEngine"]):
         if context < 1 or streams < 1 or (threads is not None and threads < 1):
             raise OptionError("context, threads and streams are at least 1")
         self.gguf, self.context, self.streams = Path(gguf), context, streams
-        self.threads = threads or default_threads(self.gguf)
+        _check_magic(self.gguf)
+        self.threads = threads or default_threads(self.gguf.stat().st_size)
         self._key = secrets.token_urlsafe(16)  # its loopback port answers nobody else
         self._server: Any = self._load()
 
     def _load(self) -> Any:
-        _check_magic(self.gguf)
         import xllamacpp
 
         try:
@@ -264,12 +263,6 @@ class LlamaEngine(AbstractContextManager["LlamaEngine"]):
             )
 
 
-def default_threads(gguf: Path) -> int:
-    """Threads for a file of this size on this machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return 1 if gguf.exists() and gguf.stat().st_size < SMALL_FILE else cores or 1
-
-
 def _check_magic(gguf: Path) -> None:
     try:
         with gguf.open("rb") as file:
@@ -305,4 +298,4 @@ def _generation(answer: dict[str, Any]) -> Generation:
     )
 
 
-__all__ = ["SMALL_FILE", "Generation", "LlamaEngine", "Streamed", "default_threads"]
+__all__ = ["Generation", "LlamaEngine", "Streamed"]

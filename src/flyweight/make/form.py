@@ -1,0 +1,135 @@
+"""What a model is for: to write answers, or to give texts labels. All else of `make` is the same.
+
+A form is a checkpoint with all that depends on that: how it is asked, packed and measured, and what
+a student of it learns from. Two there are, in writes.py and classifies.py.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from flyweight.card import Parity
+from flyweight.checkpoint import Checkpoint
+from flyweight.distill.losses import Objective
+from flyweight.distill.resume import Reading
+from flyweight.distill.trainer import Row
+from flyweight.make.data import Example, Split
+from flyweight.tasks.items import Item
+from flyweight.tasks.score import Scorer
+
+if TYPE_CHECKING:
+    from flyweight.make.job import Job
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What answers took in an engine, measured: seconds an answer, bytes of memory, rates.
+
+    What writes has tokens a second (of the answer, of the prompt) in one stream, what classifies
+    texts a second in batches; the others are None.
+    """
+
+    engine: str
+    latency_p50: float
+    latency_p95: float
+    peak_memory_bytes: int
+    threads: int
+    tokens_per_second: float | None = None
+    prompt_tokens_per_second: float | None = None
+    texts_per_second: float | None = None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a file said to each prompt, how many answers were cut off, and what it took."""
+
+    texts: list[str]
+    unfinished: int
+    cost: Cost
+
+
+class Form(ABC):
+    """A checkpoint as one that writes, or that classifies."""
+
+    files: ClassVar[Mapping[int, str]]  # of a model, by the bits of its weights, the most first
+    formats: ClassVar[tuple[str, ...]]  # as the card names them
+    engines: ClassVar[tuple[str, ...]]
+    packages: ClassVar[tuple[str, ...]]  # that decide what a file says
+    judged_in_torch: ClassVar[bool]  # `rounded` weights say there what a file says
+
+    def __init__(self, source: Checkpoint) -> None:
+        self.source = source
+        self.tokenizer: Any = source.tokenizer()
+
+    @property
+    def whole(self) -> str:
+        """The file that says what the checkpoint says."""
+        return next(iter(self.files.values()))
+
+    @abstractmethod
+    def check(self, scorer: Scorer) -> None:
+        """FlyweightError for what would only fail after hours."""
+
+    @abstractmethod
+    def examples(self, items: Sequence[Item], name: str, scorer: Scorer) -> tuple[Example, ...]:
+        """The items tokenised; TaskError where one does not fit. `name` is the task's."""
+
+    @abstractmethod
+    def answer_limit(self, splits: Iterable[Split], scorer: Scorer) -> int:
+        """Where an answer is cut off, in tokens: a little beyond the longest that is wanted."""
+
+    @abstractmethod
+    def pack(self, folder: Path, prompts: Sequence[Sequence[int]] | None) -> Parity:
+        """Write a checkpoint folder's files, proven on `prompts`, or on neutral ones if None."""
+
+    @abstractmethod
+    def write(self, bits: int, out: Path) -> None:
+        """Write the file of the checkpoint at `bits`, unproven."""
+
+    @abstractmethod
+    def answers(
+        self,
+        file: Path,
+        prompts: Sequence[Sequence[int]],
+        max_tokens: int,
+        on_answer: Callable[[], object],
+    ) -> Answers:
+        """What one of the files says, in its engine; `on_answer` is called once for each."""
+
+    @abstractmethod
+    def rounded(self, folder: Path, bits: int) -> Any:
+        """A checkpoint in torch with the weights that its file at `bits` holds."""
+
+    @abstractmethod
+    def train_rows(self, job: Job) -> list[Row]:
+        """The train items with what the teacher says of them, worked out as a stage."""
+
+    @abstractmethod
+    def apart(self, job: Job) -> Callable[[Any], float]:
+        """How far a model in torch is from the teacher on some of dev, in nats."""
+
+    @abstractmethod
+    def objective(self, kl: float) -> Objective:
+        """What a student is trained towards: the teacher by the share `kl`, else the answers."""
+
+    @abstractmethod
+    def reader(self, job: Job) -> Callable[[Any], Reading]:
+        """Reads `score` and `share` (of the teacher's) off a student in training; see probe.py."""
+
+
+def form_of(source: Checkpoint) -> Form:
+    """The form that a checkpoint has."""
+    if source.family.causal:
+        from flyweight.make.writes import Writes
+
+        return Writes(source)
+    from flyweight.make.classifies import Classifies
+
+    return Classifies(source)
+
+
+__all__ = ["Answers", "Cost", "Form", "form_of"]

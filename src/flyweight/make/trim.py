@@ -1,0 +1,80 @@
+"""The tokens that a task uses: the teacher without the others, which students are cut from.
+
+A small model is mostly embeddings: a row of them for each token, and a task uses few. What is left
+can still be given any text, in smaller pieces where a token is gone, and says of texts whose tokens
+all stay what the teacher says (of one that writes: among the tokens that stay).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flyweight.checkpoint import Checkpoint
+from flyweight.errors import TeacherError
+from flyweight.progress import say
+from flyweight.shrink.cut import cut_config
+from flyweight.shrink.keep import keep_all
+from flyweight.shrink.retoken import rebuild_tokenizer
+from flyweight.shrink.stream import cut_folder
+from flyweight.shrink.token_ids import named_ids
+from flyweight.shrink.vocabulary import Vocabulary, plan_vocabulary
+from flyweight.tasks.items import Item
+from flyweight.tasks.score import Scorer
+
+if TYPE_CHECKING:
+    from flyweight.make.form import Form
+
+WORTH = 0.2  # of the rows: to save fewer, no tokenizer is changed
+
+
+def used_vocabulary(
+    source: Checkpoint, tokenizer: Any, used: Sequence[Sequence[int]]
+) -> Vocabulary:
+    """The tokens that these sequences of ids use, and those that they are made from.
+
+    Raises TeacherError for a tokenizer that cannot be cut.
+    """
+    from transformers import GenerationConfig
+
+    configs = [source.config]
+    if (source.path / "generation_config.json").exists():
+        configs.append(GenerationConfig.from_pretrained(source.path))
+    named = named_ids(*configs)
+    return plan_vocabulary(tokenizer, used, rows=source.shape.vocabulary, named=named)
+
+
+def vocabulary_of(
+    form: Form, items: Sequence[Item], name: str, scorer: Scorer
+) -> Vocabulary | None:
+    """The tokens that a task's train items use, `name` being the task's.
+
+    None where the others are not worth leaving out, or cannot be left out.
+    """
+    if not scorer.needs_generation:  # plain text may use any token
+        return None
+    used = [example.ids.tolist() for example in form.examples(items, name, scorer)]
+    try:
+        found = used_vocabulary(form.source, form.tokenizer, used)
+    except TeacherError as error:
+        say(f"All tokens stay: {error}")
+        return None
+    return found if len(found) <= (1 - WORTH) * found.rows else None
+
+
+def foreseen(source: Checkpoint, vocabulary: Vocabulary) -> Checkpoint:
+    """What `trim` will write, by its config: enough to count parameters and shapes."""
+    keep = replace(keep_all(source.shape), vocabulary=vocabulary.keep)
+    return replace(source, config=cut_config(source.family, source.config, keep))
+
+
+def trim(source: Checkpoint, tokenizer: Any, vocabulary: Vocabulary, out: Path) -> None:
+    """Write the teacher with these tokens alone to `out`, nothing else of it changed."""
+    keep = replace(keep_all(source.shape), vocabulary=vocabulary.keep)
+    smaller = rebuild_tokenizer(tokenizer, vocabulary.keep, rows=vocabulary.rows)
+    cut_folder(source.path, out, source.family, keep, tokenizer=smaller)
+
+
+__all__ = ["foreseen", "trim", "used_vocabulary", "vocabulary_of"]

@@ -1,0 +1,178 @@
+"""Models that write: prompts in, text out, as GGUF files in llama.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from flyweight.card import Parity
+from flyweight.checkpoint import open_checkpoint
+from flyweight.distill.cache import Record, record
+from flyweight.distill.losses import Distillation, Objective, cross_entropy
+from flyweight.distill.resume import Reading
+from flyweight.distill.teacher import PROMPT_WEIGHT, answer_rows
+from flyweight.distill.trainer import Row, fast_math
+from flyweight.distill.wish import Wish
+from flyweight.folder import GGUF_NAMES
+from flyweight.make.data import PLAIN_TOKENS, SPARE_TOKENS, Example, Split
+from flyweight.make.form import Answers, Cost, Form
+from flyweight.make.probe import BATCH, sample_of, share_of
+from flyweight.make.rank import divergence
+from flyweight.make.workload import RANKING, read_work
+from flyweight.progress import say
+from flyweight.runtime.forced import answer_bits, answer_logits
+from flyweight.runtime.gguf import write_gguf
+from flyweight.runtime.measure import measure
+from flyweight.runtime.pack import pack_checkpoint
+from flyweight.runtime.rounding import rounded
+from flyweight.tasks.encode import encode_items
+from flyweight.tasks.items import Item
+from flyweight.tasks.score import Scorer
+
+if TYPE_CHECKING:
+    from flyweight.make.job import Job
+
+
+class Writes(Form):
+    """A checkpoint that writes."""
+
+    files = GGUF_NAMES
+    formats = tuple(f"gguf-{bits}" for bits in GGUF_NAMES)
+    engines = ("llama.cpp",)
+    packages = ("gguf", "xllamacpp")
+    judged_in_torch = True
+
+    def check(self, scorer: Scorer) -> None:
+        self.source.gguf_map.metadata(self.source.config)
+
+    def examples(self, items: Sequence[Item], name: str, scorer: Scorer) -> tuple[Example, ...]:
+        plain = not scorer.needs_generation
+        return encode_items(self.tokenizer, items, name, self.source.context, plain=plain)
+
+    def answer_limit(self, splits: Iterable[Split], scorer: Scorer) -> int:
+        if not scorer.needs_generation:
+            return PLAIN_TOKENS
+        return SPARE_TOKENS + max(len(answer) for split in splits for _, answer in split.pairs)
+
+    def pack(self, folder: Path, prompts: Sequence[Sequence[int]] | None) -> Parity:
+        found = pack_checkpoint(folder, tuple(self.files), self.source.gguf_map, prompts).parity
+        ties = [
+            f"prompt {tie.prompt + 1}, token {tie.position + 1}: {tie.nats:.3f} nats"
+            for tie in found.near_ties
+        ]
+        return Parity(prompts=found.prompts, equal=found.equal, near_ties=ties)
+
+    def write(self, bits: int, out: Path) -> None:
+        write_gguf(self.source.path, out, bits, self.source.gguf_map)
+
+    def answers(
+        self,
+        file: Path,
+        prompts: Sequence[Sequence[int]],
+        max_tokens: int,
+        on_answer: Callable[[], object],
+    ) -> Answers:
+        found = measure(file, prompts, max_tokens, on_answer=on_answer)
+        return Answers(
+            [self.tokenizer.decode(ids, skip_special_tokens=False) for ids in found.answers],
+            sum(stop is None for stop in found.stop_ids),
+            Cost(
+                "llama.cpp",
+                found.latency_p50,
+                found.latency_p95,
+                found.peak_memory_bytes,
+                found.threads,
+                tokens_per_second=found.decode_tokens_per_second,
+                prompt_tokens_per_second=found.prompt_tokens_per_second,
+            ),
+        )
+
+    def rounded(self, folder: Path, bits: int) -> Any:
+        return rounded(open_checkpoint(folder).model(), bits, self.source.gguf_map)
+
+    def train_rows(self, job: Job) -> list[Row]:
+        return _recorded(job, job.data.train.examples, PROMPT_WEIGHT).rows(drawn=True)
+
+    def apart(self, job: Job) -> Callable[[Any], float]:
+        # not what is drawn: shapes are told apart by a divergence that is shown as such
+        rows = _recorded(job, job.data.dev.examples[:RANKING], 0.0).rows()
+        return lambda student: divergence(student, rows)
+
+    def objective(self, kl: float) -> Objective:
+        return Distillation(kl) if kl else cross_entropy
+
+    def reader(self, job: Job) -> Callable[[Any], Reading]:
+        split, scores = job.data.dev, job.teacher_dev.scores
+        if job.scorer.needs_generation:
+            return share_of(scores, split, _score_reader(split, job.scorer, self.tokenizer))
+        return _bits_reader(split, scores)
+
+
+def _recorded(job: Job, examples: Sequence[Any], prompt_weight: float) -> Record:
+    """What the teacher said, read from disk when it is used.
+
+    The stage grows: what a kill leaves of it is gone on from.
+    """
+    rows = answer_rows(examples, prompt_weight)
+    wish = Wish(rows, job.source, job.base.shape.vocabulary)
+    folder = job.store.grown("record", {"name": wish.name})
+
+    def load() -> Any:
+        job.store.journal.began("record", folder.name)
+        return job.model
+
+    found = record(folder, wish, load)
+    work = None
+    if found.written:
+        items = len(examples) * found.written // len(found.shards)
+        work = read_work("record", items, job.base.parameters, job.sizes)
+        job.store.journal.ended("record", folder.name, found.seconds)
+        say(f"What the teacher says: {found.size}")
+    else:
+        job.store.journal.found("record", folder.name)
+    job.store.spent("record", folder, found.seconds, work=work, now=found.now)
+    return found
+
+
+def _score_reader(split: Split, scorer: Scorer, tokenizer: Any) -> Callable[[Any], float]:
+    """Mean score on a sample of the split, teacher-forced."""
+    places = sample_of(split)
+    pairs = [split.pairs[place] for place in places]
+    wanted = [split.answers[place] for place in places]
+
+    def read(model: Any) -> float:
+        said = list[str](wanted)
+        right = np.zeros(len(pairs))
+        with fast_math(next(model.parameters())):
+            for place, logits, ids in answer_logits(model, pairs, BATCH, title=""):
+                chosen = logits.argmax(-1)
+                if scorer.teacher_forced:
+                    right[place] = float(torch.equal(chosen, ids))
+                else:
+                    said[place] = tokenizer.decode(chosen, skip_special_tokens=True)
+        return float((right if scorer.teacher_forced else scorer.scores(said, wanted)).mean())
+
+    return read
+
+
+def _bits_reader(split: Split, teacher_scores: np.ndarray) -> Callable[[Any], Reading]:
+    """Bits a byte on a sample of the split, and the share of the teacher's compression."""
+    places = sample_of(split)
+    pairs = [split.pairs[place] for place in places]
+    bytes_of = split.answer_bytes
+    total = bytes_of[places].sum()
+    teacher = teacher_scores[places].sum() * bytes_of.mean() / total
+
+    @torch.inference_mode()
+    def read(model: Any) -> Reading:
+        bits = answer_bits(model, pairs, title="").sum() / total
+        return {"score": float(bits), "share": float(teacher / bits)}
+
+    return read
+
+
+__all__ = ["Writes"]
