@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flyweight.distill.resume import newest_checkpoint
+from flyweight.make.budget import Budgets
 from flyweight.make.effort import EFFORTS
 from flyweight.make.job import Job
 from flyweight.make.options import check_options
@@ -92,7 +93,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="random searches")
     told = parser.parse_args()
     options = check_options(
-        told.teacher, told.task, told.out, told.bar, None, "exact", "bytes", told.effort, None,
+        told.teacher, told.task, told.out, told.bar, None, "exact", "bytes", told.effort, Budgets(),
         told.steps, 0,
     )  # fmt: skip
     plan = prepare_job(options, "this")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flyweight.distill.advise import advise
     from flyweight.distill.verb import distill
     from flyweight.make.compare import compare
+    from flyweight.make.device_verb import device
     from flyweight.make.evaluate import eval  # noqa: A004
     from flyweight.make.families import families
     from flyweight.make.prune import prune
@@ -41,6 +42,7 @@ VERBS = {
     "status": "flyweight.make.status",
     "compare": "flyweight.make.compare",
     "families": "flyweight.make.families",
+    "device": "flyweight.make.device_verb",
 }
 
 
@@ -77,6 +79,7 @@ __all__ = [
     "advise",
     "chat",
     "compare",
+    "device",
     "distill",
     "eval",
     "families",

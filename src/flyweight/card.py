@@ -69,6 +69,16 @@ class FileEntry(Part):
 Role = Literal["teacher", "candidate", "quantised teacher", "from scratch"]
 
 
+class Forecast(Part):
+    """What a file was foretold to take on the device, from the building blocks of networks."""
+
+    latency_p50: float
+    latency_p95: float
+    memory: float
+    speed: float  # tokens a second, of what classifies texts one at a time
+    bytes: float
+
+
 class Row(Part):
     """One model that was measured in the runtime on dev: a line of the report's table.
 
@@ -94,6 +104,7 @@ class Row(Part):
     peak_memory: int
     threads: int
     engine: str = "llama.cpp"
+    forecast: Forecast | None = None
     chosen: bool = False
 
 
@@ -127,6 +138,8 @@ class Recipe(Part):
     by: str
     effort: str = "quick"
     budget: int | None = None  # the most bytes that the file may have
+    budgets: dict[str, float] = {}  # all of them: parameters, bytes, memory, latency, speed
+    device: str = "this"  # whose figures count: this, or a profile's name
     keep: float
     steps: int
     batch_size: int

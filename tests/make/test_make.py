@@ -17,6 +17,7 @@ import flyweight
 from flyweight.card import Card, VerdictCard
 from flyweight.errors import OptionError
 from flyweight.folder import read_card, read_scores
+from flyweight.make.budget import Budgets
 from flyweight.make.course import works_of
 from flyweight.make.effort import EFFORTS
 from flyweight.make.machine import this_machine
@@ -299,7 +300,17 @@ def check_learned(card: Card, teacher: str, task: Path) -> None:
     fates = ["finished" if share == 1 else "dropped" for share in past.course.trained]
     assert fates == [each.fate.replace("hopeless", "dropped") for each in card.recovery]
     options = check_options(
-        teacher, task, task.with_name("other"), 0.95, None, "exact", "bytes", "quick", None, 60, 0
+        teacher,
+        task,
+        task.with_name("other"),
+        0.95,
+        None,
+        "exact",
+        "bytes",
+        "quick",
+        Budgets(),
+        60,
+        0,
     )
     sizes = prepare_job(options, "this").sizes
     foreseen: dict[str, list[float]] = {}
@@ -330,5 +341,5 @@ def test_a_budget_is_kept_and_uses_what_is_known(json_llama: Path, tmp_path: Pat
     flyweight.make(str(json_llama), **job, budget=f"{min(sizes)}B")
     assert read_card(tmp_path / "out").student.bytes <= min(sizes)
     assert before <= set(work_folder(tmp_path / "out").iterdir())
-    with pytest.raises(OptionError, match="nothing that small was made"):
+    with pytest.raises(OptionError, match="nothing was made within the budgets"):
         flyweight.make(str(json_llama), **job, budget="1kB")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from flyweight.make.budget import Budgets
 from flyweight.make.job import Job
 from flyweight.make.options import check_options
 from flyweight.make.run import prepare_job
@@ -32,7 +33,17 @@ def test_a_cut_is_mended_beyond_quick(
 ) -> None:
     monkeypatch.setenv("FLYWEIGHT_STATE", str(tmp_path / "state"))
     options = check_options(
-        str(tiny_llama), task, tmp_path / "out", 0.8, None, "exact", "bytes", effort, None, 8, 0
+        str(tiny_llama),
+        task,
+        tmp_path / "out",
+        0.8,
+        None,
+        "exact",
+        "bytes",
+        effort,
+        Budgets(),
+        8,
+        0,
     )
     plan = prepare_job(options, "this")
     assert ("mend" in {stage.name for stage in plan.quote.stages}) == (effort != "quick")

@@ -16,6 +16,7 @@ from flyweight.anatomy import Shape
 from flyweight.checkpoint import open_checkpoint
 from flyweight.distill.parts import AT_ONCE
 from flyweight.errors import OptionError
+from flyweight.make.budget import Budgets
 from flyweight.make.course import Course, PastCourse, likely_courses, longest_course, works_of
 from flyweight.make.effort import BATCH, EFFORTS, Effort, default_steps
 from flyweight.make.footprint import disk, working_memory
@@ -100,7 +101,17 @@ def test_the_longest_item_is_found(tmp_path: Path, tiny_llama: Path) -> None:
     file.write_text("\n".join(map(json.dumps, items)))
     teacher, task = open_checkpoint(str(tiny_llama)), read_task(file)
     options = check_options(
-        str(tiny_llama), file, tmp_path / "out", 0.95, None, "exact", "bytes", "quick", None, 10, 0
+        str(tiny_llama),
+        file,
+        tmp_path / "out",
+        0.95,
+        None,
+        "exact",
+        "bytes",
+        "quick",
+        Budgets(),
+        10,
+        0,
     )
     found = sizes_of(task, form_of(teacher), teacher, options, 10, scorer("exact"))
     longest = max(len(prompt_ids(teacher.tokenizer(), item.messages)) for item in task.train)
@@ -248,7 +259,7 @@ def test_sizes_are_those_of_the_task(tiny_llama: Path, task: Path, tmp_path: Pat
     source, items = open_checkpoint(tiny_llama), read_task(task)
     tokenizer = source.tokenizer()
     options = check_options(
-        str(tiny_llama), task, tmp_path, 0.8, None, "exact", "bytes", "quick", None, 50, 0
+        str(tiny_llama), task, tmp_path, 0.8, None, "exact", "bytes", "quick", Budgets(), 50, 0
     )
     sizes = sizes_of(items, form_of(source), source, options, 50, scorer("exact"))
     assert sizes.items == {name: len(part) for name, part in items.splits.items()}

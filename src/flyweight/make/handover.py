@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 from flyweight.card import (
     Card,
+    Forecast,
     QuoteCard,
     Ranked,
     Recipe,
@@ -151,12 +152,14 @@ def _source(job: Job) -> Source:
 
 
 def _recipe(job: Job, outcome: Outcome) -> Recipe:
-    ranking, chosen = outcome.found.ranking, outcome.chosen
+    ranking, chosen, budgets = outcome.found.ranking, outcome.chosen, job.options.budgets
     level = next(ranked.level for ranked in ranking if ranked.shape == chosen.shape)
     return Recipe(
         by=job.options.by,
         effort=job.options.effort,
-        budget=job.options.budget,
+        budget=None if budgets.bytes is None else round(budgets.bytes),
+        budgets=budgets.as_dict(),
+        device=job.options.device if job.options.device == "this" else _device_name(job),
         keep=level,
         steps=job.steps,
         batch_size=BATCH,
@@ -168,6 +171,11 @@ def _recipe(job: Job, outcome: Outcome) -> Recipe:
         tokens=outcome.quote.actual_tokens or 0,
         seconds={name: round(spent, 2) for name, spent in job.store.seconds.items()},
     )
+
+
+def _device_name(job: Job) -> str:
+    """The machine that a profile is of."""
+    return job.device.processor if job.device else "this"
 
 
 def _verdict(job: Job, chosen: Candidate, trial: Trial) -> VerdictCard:
@@ -215,8 +223,17 @@ def _row(job: Job, candidate: Candidate, chosen: Candidate) -> Row:
         dev_ratio=candidate.ratio.estimate,
         dev_low=candidate.ratio.low,
         chosen=candidate is chosen,
+        forecast=_forecast(candidate),
         **_costs(candidate.dev),
     )
+
+
+def _forecast(candidate: Candidate) -> Forecast | None:
+    found = candidate.forecast
+    if found is None:
+        return None
+    told = asdict(found)
+    return Forecast(**{name: told[name] for name in Forecast.model_fields})
 
 
 def _ranking(found: Found) -> list[Ranked]:

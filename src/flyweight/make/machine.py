@@ -65,8 +65,8 @@ class Machine:
 
 def this_machine() -> Machine:
     """This machine with its records, or without any on a first run."""
-    path = _file(_own_name())
-    return _read(path, _own_name()) if path.exists() else Machine(_own_name(), speed=_speed())
+    path = _file(own_name())
+    return _read(path, own_name()) if path.exists() else Machine(own_name(), speed=_speed())
 
 
 def find_machine(name: str) -> Machine:
@@ -81,7 +81,7 @@ def find_machine(name: str) -> Machine:
         return _read(path, path.stem)
     raise OptionError(
         f"--machine {name}: no such machine. Give this, {', '.join(NAMED)}, or a file copied from "
-        f"{_file(_own_name()).parent} of another machine."
+        f"{_file(own_name()).parent} of another machine."
     )
 
 
@@ -146,7 +146,7 @@ def processor() -> str:
     return platform.processor() or platform.machine() or "unknown"
 
 
-def _own_name() -> str:
+def own_name() -> str:
     return re.sub(r"[^a-z0-9]+", "-", f"{processor()} x{cores()}".lower()).strip("-")[:80]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from flyweight.errors import OptionError
-from flyweight.folder import bytes_of
+from flyweight.make.budget import Budgets
 from flyweight.make.effort import EFFORTS
 
 By = Literal["bytes", "latency", "memory"]
@@ -25,10 +25,16 @@ class Options:
     score: str
     by: By
     effort: str
-    budget: int | None  # the most bytes that the model's file may have
+    budgets: Budgets
+    device: str  # whose figures count: this, or a profile of another one
     steps: int | None
     seed: int
     threads: int = 0  # fixed when the job first runs
+
+    @property
+    def on_device(self) -> bool:
+        """Whether the search needs to know what shapes take on the device."""
+        return self.by != "bytes" or self.budgets.on_device or self.device != "this"
 
 
 def check_options(
@@ -40,9 +46,10 @@ def check_options(
     score: str,
     by: str,
     effort: str,
-    budget: str | None,
+    budgets: Budgets,
     steps: int | None,
     seed: int,
+    device: str = "this",
 ) -> Options:
     """Options that make sense, or OptionError."""
     absolute = bar_absolute is not None
@@ -69,7 +76,8 @@ def check_options(
         score=score,
         by=cast(By, by),
         effort=effort,
-        budget=None if budget is None else bytes_of(budget, "--budget"),
+        budgets=budgets,
+        device=device,
         steps=steps,
         seed=seed,
     )

@@ -171,6 +171,7 @@ def _view(card: Card) -> dict[str, Any]:
         "commands": run_commands(card),
         "file": judged_file(card),
         "engines": words.engines(rows),
+        "forecasts": words.forecasts(card),
         "unit": "texts" if card.classifies else "tokens",
         **_pictures(card, rows),
         **_quote(card),

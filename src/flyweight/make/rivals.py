@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from flyweight.card import Card, Row
 from flyweight.make import words
+from flyweight.make.budget import Budgets, Figures
 
 ROLES = ("teacher", "quantised teacher", "from scratch", "candidate")  # rivals first
 _VERB = {"bytes": "takes", "latency": "answers in", "memory": "needs"}
@@ -57,15 +58,27 @@ def rivals_sentences(card: Card) -> list[str]:
 
 def _winner(card: Card, chosen: Row, teachers: Sequence[Row], scratch: Row | None) -> Row | None:
     """The rival that wins: the smallest teacher that does, else the model from scratch."""
-    bar, by, budget = card.verdict.bar, card.recipe.by, card.recipe.budget
+    bar, by, budgets = card.verdict.bar, card.recipe.by, Budgets(**card.recipe.budgets)
     good = [row for row in teachers if passes(row, bar)]
-    good = [row for row in good if budget is None or row.bytes <= budget]
+    good = [row for row in good if not budgets.exceeded(figures_of(row))]
     if not passes(chosen, bar):
         if scratch and passes(scratch, bar):
             good.append(scratch)
         return min(good, key=lambda row: _measure(row, by), default=_as_good(chosen, scratch))
     smaller = [row for row in good if _measure(row, by) < _measure(chosen, by)]
     return min(smaller, key=lambda row: _measure(row, by), default=_as_good(chosen, scratch))
+
+
+def figures_of(row: Row) -> Figures:
+    """What a row's file took here."""
+    return Figures(
+        row.parameters,
+        row.bytes,
+        row.peak_memory,
+        row.latency_p50,
+        row.latency_p95,
+        row.tokens_per_second or 1 / row.latency_p50,
+    )
 
 
 def _as_good(chosen: Row, scratch: Row | None) -> Row | None:

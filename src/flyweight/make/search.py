@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from flyweight.errors import FlyweightError, OptionError, ParityError, UnsupportedFamily
 from flyweight.make.curve import ANSWERS, BITS, forecast
 from flyweight.make.job import Job
+from flyweight.make.options import By, Options
 from flyweight.make.probe import sample_of
-from flyweight.make.students import Contender, Found, passes
+from flyweight.make.students import Contender, Found, passes, size_of
 from flyweight.make.trials import distillation, learn, measure_contender
 from flyweight.progress import say
 
 LEAST_BYTES = 0.55  # of a parameter in the smallest file: Q4_0 is 18 bytes for 32 weights
+DOUBT = 1.15  # how much more than a budget may be foretold of what is still tried
 HOPELESS = 0.02  # the chance to pass below which nothing is trained on
 
 
@@ -47,10 +50,9 @@ def search(job: Job) -> Found:
 def _nothing(job: Job, found: Found) -> FlyweightError:
     """Why no student could be measured, as the error to raise."""
     why = "; ".join(f"{each.label}: {each.excluded}" for each in found.contenders if each.excluded)
-    if job.options.budget is not None:
+    if job.options.budgets:
         return OptionError(
-            f"--budget of {job.options.budget:,} bytes: nothing that small was made ({why}). "
-            "Give a larger budget, or a smaller teacher."
+            f"nothing was made within the budgets ({why}). Give larger ones, or a smaller teacher."
         )
     return ParityError(
         f"no student could be exported with the answers of its checkpoint ({why}). Train longer "
@@ -64,16 +66,53 @@ def line_up(job: Job) -> Found:
     for level in job.effort.levels:
         shapes = job.ranked(level)
         ranking += shapes
-        fresh = [ranked for ranked in shapes if ranked.shape not in seen][: job.effort.width]
-        seen |= {ranked.shape for ranked in fresh}
-        contenders += [Contender(ranked, job.steps) for ranked in fresh]
+        fresh = [
+            Contender(ranked, job.steps, job.forecasts(ranked.shape))
+            for ranked in shapes
+            if ranked.shape not in seen
+        ]
+        hopeful = [each for each in fresh if may_fit(each, job.options)] or fresh
+        chosen = sorted(hopeful, key=lambda each: drawback(each, job.options.by))
+        chosen = chosen[: job.effort.width]
+        seen |= {each.ranked.shape for each in chosen}
+        contenders += chosen
     if not contenders:
         raise UnsupportedFamily(f"{job.teacher.name} is too small to be cut by the grid.")
-    if job.options.budget is not None:
-        least = min(each.ranked.parameters for each in contenders)
-        most = max(least, job.options.budget / LEAST_BYTES)
-        contenders = [each for each in contenders if each.ranked.parameters <= most]
-    return Found(ranking, sorted(contenders, key=lambda each: each.ranked.parameters))
+    contenders.sort(key=lambda each: smallest(each, job.options.by))
+    fitting = [each for each in contenders if may_fit(each, job.options)]
+    return Found(ranking, fitting or contenders[:1])
+
+
+def may_fit(contender: Contender, options: Options) -> bool:
+    """Whether one of its files may be within the budgets, as far as is foretold."""
+    budgets, parameters = options.budgets, contender.ranked.parameters
+    if budgets.parameters is not None and parameters > budgets.parameters:
+        return False
+    if budgets.bytes is not None and parameters * LEAST_BYTES > budgets.bytes:
+        return False
+    roomy = replace(
+        budgets,
+        bytes=None,
+        memory=budgets.memory and budgets.memory * DOUBT,
+        latency=budgets.latency and budgets.latency * DOUBT,
+        speed=budgets.speed and budgets.speed / DOUBT,
+    )
+    forecasts = contender.forecasts.values()
+    return not forecasts or any(not roomy.exceeded(each) for each in forecasts)
+
+
+def smallest(contender: Contender, by: By) -> float:
+    """What the smallest of its files is foretold to take: latency, or memory; else parameters."""
+    if by == "bytes":
+        return contender.ranked.parameters
+    return min(size_of(each, by) for each in contender.forecasts.values())
+
+
+def drawback(contender: Contender, by: By) -> float:
+    """What a shape is judged by within its level: nats from the teacher, by latency or memory
+    times what it takes, so that neither is bought at any price.
+    """
+    return contender.ranked.kl * (1.0 if by == "bytes" else smallest(contender, by))
 
 
 def advance(job: Job, contender: Contender, step: int) -> None:

@@ -65,6 +65,8 @@ def show_result(card: Card, out: Path, console: Console | None = None) -> None:
     if advice := words.advice(card.verdict):
         console.print(advice)
     console.print(f"It is {words.times(smaller)} times smaller than the teacher at 16 bits.")
+    if told := words.forecasts(card):
+        console.print(told)
     if card.quote:
         console.print(words.quote_line(card.quote))
     console.print(f"\nmodel   {escape(str(out))}", soft_wrap=True)

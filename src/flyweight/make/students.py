@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +12,7 @@ import numpy as np
 from flyweight.anatomy import Shape
 from flyweight.card import Role
 from flyweight.make.bench import Result
+from flyweight.make.budget import Figures
 from flyweight.make.curve import Forecast
 from flyweight.make.data import Split
 from flyweight.make.options import By, Options
@@ -32,6 +33,8 @@ class Candidate:
     ratio: Ratio  # against the teacher on dev, or the score itself for an absolute bar
     role: Role = "candidate"
     note: str = ""
+    forecast: Figures | None = None  # of the device, before it was measured
+    elsewhere: bool = False  # the device is another one: its forecast counts
 
     @property
     def name(self) -> str:
@@ -42,12 +45,24 @@ class Candidate:
     def bytes(self) -> int:
         return self.file.stat().st_size
 
+    @property
+    def figures(self) -> Figures:
+        """What it takes on its device."""
+        if self.elsewhere and self.forecast is not None:
+            return replace(self.forecast, bytes=self.bytes)
+        cost = self.dev.cost
+        return Figures(
+            parameters=self.parameters,
+            bytes=self.bytes,
+            memory=cost.peak_memory_bytes,
+            latency_p50=cost.latency_p50,
+            latency_p95=cost.latency_p95,
+            speed=cost.tokens_per_second or 1 / cost.latency_p50,
+        )
+
     def size(self, by: By) -> float:
         """What "smallest" compares: bytes, seconds an answer (p50), or peak memory in bytes."""
-        if by == "bytes":
-            return self.bytes
-        cost = self.dev.cost
-        return cost.latency_p50 if by == "latency" else cost.peak_memory_bytes
+        return size_of(self.figures, by)
 
 
 @dataclass
@@ -56,6 +71,7 @@ class Contender:
 
     ranked: RankedShape
     full_steps: int
+    forecasts: dict[int, Figures] = field(default_factory=dict)  # by bits, of the device
     step: int = 0
     steps: list[int] = field(default_factory=list)
     shares: list[float] = field(default_factory=list)
@@ -103,14 +119,19 @@ def compare(
     return paired_ratio(student, teacher, split.groups, confidence)
 
 
-def within_budget(size: int, options: Options) -> bool:
-    """Whether a file of `size` bytes is within the budget."""
-    return options.budget is None or size <= options.budget
+def size_of(figures: Figures, by: By) -> float:
+    """The figure that "smallest" compares."""
+    return {
+        "bytes": figures.bytes,
+        "latency": figures.latency_p50,
+        "memory": figures.memory,
+    }[by]
 
 
 def passes(candidate: Candidate, options: Options) -> bool:
-    """Whether a candidate's lower limit on dev reaches the bar, within the budget."""
-    return candidate.ratio.low >= options.bar and within_budget(candidate.bytes, options)
+    """Whether a candidate's lower limit on dev reaches the bar, within the budgets."""
+    fits = not options.budgets.exceeded(candidate.figures)
+    return candidate.ratio.low >= options.bar and fits
 
 
 def choose(candidates: Sequence[Candidate], options: Options) -> Candidate:
@@ -118,6 +139,8 @@ def choose(candidates: Sequence[Candidate], options: Options) -> Candidate:
     good = [candidate for candidate in candidates if passes(candidate, options)]
     if good:
         return min(good, key=lambda candidate: candidate.size(options.by))
+    fitting = [each for each in candidates if not options.budgets.exceeded(each.figures)]
+    candidates = fitting or candidates
     return max(
         candidates,
         key=lambda made: (made.ratio.low, made.ratio.estimate, -made.size(options.by)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -25,7 +26,7 @@ from flyweight.make.form import Form
 from flyweight.make.job import Job
 from flyweight.make.probe import probe_steps
 from flyweight.make.results import PACK_FORMAT, read_json, write_json
-from flyweight.make.students import Candidate, Contender, within_budget
+from flyweight.make.students import Candidate, Contender
 from flyweight.make.workload import MENDED, mend_work, pack_work, read_work, train_work
 from flyweight.progress import say
 from flyweight.runtime.forced import greedy_matches
@@ -164,8 +165,9 @@ def measure_contender(job: Job, contender: Contender) -> None:
         contender.excluded = str(error)
         say(f"{contender.label} is not exported: {error}")
         return
+    most = job.options.budgets.bytes or math.inf
     sizes = {bits: (folder / name).stat().st_size for bits, name in job.form.files.items()}
-    widths = [bits for bits, size in sizes.items() if within_budget(size, job.options)]
+    widths = [bits for bits, size in sizes.items() if size <= most]
     if not widths:
         contender.excluded = f"its smallest file has {min(sizes.values()):,} bytes"
         say(f"{contender.label} does not fit the budget: {contender.excluded}")
@@ -173,6 +175,9 @@ def measure_contender(job: Job, contender: Contender) -> None:
     contender.candidates = measure_widths(
         job, folder, ranked.shape, ranked.parameters, contender.label, widths
     )
+    for each in contender.candidates:
+        if why := job.options.budgets.exceeded(each.figures):
+            say(f"{each.name} is beyond a budget: {why}")
 
 
 def measure_widths(
@@ -191,6 +196,8 @@ def measure_widths(
     that of students where it is not given.
     """
     form = form or job.form
+    forecasts = job.forecasts(shape)
+    elsewhere = job.options.device != "this"
     measured: list[Candidate] = []
     for bits in widths:
         if measured and _falls_short(job, form, folder, bits, parameters):
@@ -201,7 +208,20 @@ def measure_widths(
         title = f"{label}, {bits} bits"
         result = job.measured("measure", title, file, "dev", parameters, weights, form=form)
         ratio = job.ratio(result.scores)
-        measured.append(Candidate(shape, parameters, bits, file, folder, result, ratio, **facts))
+        measured.append(
+            Candidate(
+                shape,
+                parameters,
+                bits,
+                file,
+                folder,
+                result,
+                ratio,
+                forecast=forecasts.get(bits),
+                elsewhere=elsewhere,
+                **facts,
+            )
+        )
     return measured
 
 

@@ -16,6 +16,11 @@ def make(
     by: str = "bytes",
     effort: str = "standard",
     budget: str | None = None,
+    max_parameters: str | None = None,
+    max_memory: str | None = None,
+    max_latency: str | None = None,
+    min_speed: float | None = None,
+    device: str = "this",
     steps: int | None = None,
     machine: str = "this",
     dry_run: bool = False,
@@ -40,10 +45,16 @@ def make(
         bar_absolute: A bar in the score's own range instead.
         score: exact, choice, json, contains, numeric, f1, likelihood, accuracy, macro-f1, or
             module:function.
-        by: What smallest means among what was measured: bytes, latency or memory. Shapes are
-            searched by their parameters.
+        by: What smallest means: bytes, latency or memory.
         effort: quick, standard or thorough: how many shapes are tried, and how long.
         budget: The most that the model's file may take, such as 2MB; no limit if not given.
+        max_parameters: The most parameters, such as 800k or 1.5M.
+        max_memory: The most memory that the process may take at its peak, such as 64MB.
+        max_latency: The most that 95 % of the answers may take, such as 20ms.
+        min_speed: The least tokens a second in one stream, of an encoder texts, one at a time.
+        device: Whose latency, speed and memory count: this, or a profile that `flyweight device`
+            wrote elsewhere, by which they are then foretold. On this machine they are foretold to
+            search, and measured to choose.
         steps: Distillation steps of a shape; chosen from the task's size if not given.
         machine: Whose speed the quote is for: this, laptop, a100-80, h100, or a file of records.
         dry_run: Print the quote and stop.
@@ -53,12 +64,14 @@ def make(
         FlyweightError: Bad input, a teacher that cannot be used, or a full disk.
     """
     from flyweight.errors import OptionError
+    from flyweight.make.budget import read_budgets
     from flyweight.make.options import check_options
     from flyweight.make.run import prepare_job, run_job
     from flyweight.make.show_quote import show_quote
 
+    budgets = read_budgets(budget, max_parameters, max_memory, max_latency, min_speed)
     options = check_options(
-        teacher, task, out, bar, bar_absolute, score, by, effort, budget, steps, seed
+        teacher, task, out, bar, bar_absolute, score, by, effort, budgets, steps, seed, device
     )
     if machine != "this" and not dry_run:
         raise OptionError(f"--machine {machine} is for a quote alone: add --dry-run.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -79,6 +80,27 @@ def parity(card: Card) -> str:
         f"the 32-bit ONNX file choose the same label for {found.equal} of {found.prompts} texts, "
         f"their logits apart by at most {found.furthest:.1g} of a standard deviation"
     )
+
+
+def forecasts(card: Card) -> str:
+    """How far what was foretold of this machine lay from what was measured; empty without."""
+    rows = [(row, row.forecast) for row in card.rows if row.forecast is not None]
+    if not rows:
+        return ""
+    if card.recipe.device != "this":
+        return (
+            f"Latency, speed and memory that were asked for are foretold for {card.recipe.device}."
+        )
+    off = {
+        "latency": [abs(told.latency_p95 / row.latency_p95 - 1) for row, told in rows],
+        "memory": [abs(told.memory / row.peak_memory - 1) for row, told in rows],
+        "size": [abs(told.bytes / row.bytes - 1) for row, told in rows],
+    }
+    said = ", ".join(
+        f"{name} {percent(median(errors), 0)} (at most {percent(max(errors), 0)})"
+        for name, errors in off.items()
+    )
+    return f"Foretold from this machine's blocks and measured, apart in the median: {said}."
 
 
 def engines(rows: Sequence[Row]) -> str:
