@@ -55,8 +55,24 @@ class VerdictCard(Part):
     groups: int
     disagreements: int
     more_groups: int | None
+    binds: str = ""  # of several tasks, the one that decides: all figures here are of it
     opening: int  # how many times these test items have been opened, this one included
     sentence: str
+
+
+class TaskScore(Part):
+    """One of several tasks on test: the share kept with its one-sided limits, each to the bar."""
+
+    name: str
+    word: Literal["passes", "falls short", "cannot tell"]
+    n: int
+    groups: int
+    teacher: float
+    student: float
+    ratio: float
+    low: float
+    high: float
+    binds: bool
 
 
 class FileEntry(Part):
@@ -289,6 +305,7 @@ class Card(Part):
     verdict: VerdictCard
     scores: Scores
     slices: list[SliceScore]
+    tasks: list[TaskScore] = []  # where there are several, each of which has to pass
     rows: list[Row]
     ranking: list[Ranked]
     losses: dict[str, list[float]]  # distillation loss by shape, one value per report

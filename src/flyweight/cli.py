@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import UnionType
 from typing import Annotated, Any, cast, get_args, get_origin
 
 import typer
@@ -112,7 +113,13 @@ def _declare(parameter: inspect.Parameter, text: str) -> inspect.Parameter:
 
 
 def _typer_type(annotation: Any) -> Any:
-    """`Sequence[int]` and `tuple[int, ...]` as the `list[int]` that typer can repeat."""
+    """`Sequence[int]` and `tuple[int, ...]` as the `list[int]` that typer can repeat.
+
+    So is `Path | Sequence[Path]`, of which a shell can say only the latter.
+    """
+    if isinstance(annotation, UnionType):
+        several = [each for each in get_args(annotation) if get_origin(each) is Sequence]
+        annotation = several[0] if several else annotation
     members = get_args(annotation)
     if get_origin(annotation) is Sequence or (
         get_origin(annotation) is tuple and members[1:] == (Ellipsis,)

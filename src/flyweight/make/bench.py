@@ -50,7 +50,12 @@ class Bench:
             said = self.form.answers(file, prompts, self.max_tokens, running.advance)
         if not self.scorer.needs_generation:
             return Result(bits_per_byte(model, split), [], said.cost)
-        return Result(self.scorer.scores(said.texts, split.answers), said.texts, said.cost)
+        scores, wanted = np.zeros(len(split)), split.answers
+        for places in split.by_task.values():
+            scores[places] = self.scorer.scores(
+                [said.texts[place] for place in places], [wanted[place] for place in places]
+            )
+        return Result(scores, said.texts, said.cost)
 
 
 def bits_per_byte(model: Any, split: Split) -> np.ndarray:

@@ -54,6 +54,14 @@ class Split:
         return [item.answer or "" for item in self.items]
 
     @property
+    def by_task(self) -> dict[str, list[int]]:
+        """Places of the items of each task, by its name; of a single one all, by ""."""
+        places: dict[str, list[int]] = {}
+        for place, item in enumerate(self.items):
+            places.setdefault(item.task, []).append(place)
+        return places
+
+    @property
     def answer_bytes(self) -> np.ndarray:
         """int [n]: UTF-8 bytes of what likelihood measures."""
         texts = [item.last_text if item.answer is None else item.answer for item in self.items]
@@ -93,7 +101,11 @@ def prepare_split(items: Sequence[Item], name: str, form: Form, scorer: Scorer) 
 
     Raises TaskError as `prepare` does.
     """
-    return Split(tuple(items), form.examples(items, name, scorer))
+    examples: dict[int, Example] = {}
+    for task, places in Split(tuple(items), ()).by_task.items():
+        found = form.examples([items[place] for place in places], task or name, scorer)
+        examples |= dict(zip(places, found, strict=True))
+    return Split(tuple(items), tuple(examples[place] for place in range(len(items))))
 
 
 def answered(task: Task, form: Form, write: Writer) -> dict[str, tuple[Item, ...]]:

@@ -41,7 +41,14 @@ from flyweight.folder import (
 from flyweight.make.bench import Result
 from flyweight.make.effort import BATCH, learning_rate
 from flyweight.make.job import Job
-from flyweight.make.judge import Trial, score_card, shown_answers, slice_scores, test_scores
+from flyweight.make.judge import (
+    Trial,
+    score_card,
+    shown_answers,
+    slice_scores,
+    task_scores,
+    test_scores,
+)
 from flyweight.make.machine import processor
 from flyweight.make.model_card import model_card
 from flyweight.make.report import write_report
@@ -110,6 +117,7 @@ def make_card(job: Job, outcome: Outcome, folder: Path) -> Card:
             ),
         ),
         slices=_slices(job, trial),
+        tasks=task_scores(job, trial),
         rows=_rows(job, outcome),
         ranking=_ranking(found),
         losses=_curves(found, chosen),

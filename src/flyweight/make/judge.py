@@ -7,13 +7,13 @@ from functools import partial
 
 import numpy as np
 
-from flyweight.card import Answer, ItemScores, Score, SliceScore
+from flyweight.card import Answer, ItemScores, Score, SliceScore, TaskScore
 from flyweight.make.bench import Result
 from flyweight.make.data import Split
 from flyweight.make.job import Job
 from flyweight.make.ledger import count_opening
 from flyweight.make.report import SHOWN
-from flyweight.make.students import Candidate, compare
+from flyweight.make.students import Candidate, compare, ratios
 from flyweight.tasks.items import content_sha256
 from flyweight.tasks.statistics import Interval, mean_interval
 from flyweight.tasks.verdict import Verdict, confidence_of_opening, judge, slice_regressions
@@ -42,6 +42,40 @@ def try_on_test(job: Job, chosen: Candidate) -> Trial:
     confidence = confidence_of_opening(opening)
     ratio = compare(student.scores, teacher.scores, job.data.test, options, lower, confidence)
     return Trial(judge(ratio, options.bar), opening, teacher, student)
+
+
+def task_scores(job: Job, trial: Trial) -> list[TaskScore]:
+    """Every task on test by itself; empty where there is but one."""
+    test, options = job.data.test, job.options
+    parts, found = test.by_task, []
+    if len(parts) < 2:
+        return []
+    student, teacher = trial.student.scores, trial.teacher.scores
+    lower, confidence = job.scorer.lower_is_better, trial.verdict.confidence
+    for ratio in ratios(student, teacher, test, options, lower, confidence):
+        places = parts[ratio.binds]
+        found.append(
+            TaskScore(
+                name=ratio.binds,
+                word=judge(ratio, options.bar).word,
+                n=ratio.n,
+                groups=ratio.groups,
+                teacher=_mean(teacher, places, test, lower),
+                student=_mean(student, places, test, lower),
+                ratio=ratio.estimate,
+                low=ratio.low,
+                high=ratio.high,
+                binds=ratio.binds == trial.verdict.binds,
+            )
+        )
+    return found
+
+
+def _mean(scores: np.ndarray, places: list[int], split: Split, lower: bool) -> float:
+    """The score of some items: of likelihood all their bits over all their bytes."""
+    weights = split.byte_shares[places] if lower else None
+    total = len(places) if weights is None else weights.sum()
+    return float(scores[places].sum() / total)
 
 
 def test_scores(job: Job, trial: Trial) -> ItemScores:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -18,7 +19,7 @@ class Options:
     """The wishes of one job; `bar` is a share of the teacher's score unless `absolute`."""
 
     teacher: str
-    task: Path
+    tasks: tuple[Path, ...]
     out: Path
     bar: float
     absolute: bool
@@ -39,7 +40,7 @@ class Options:
 
 def check_options(
     teacher: str,
-    task: Path,
+    task: Path | Sequence[Path],
     out: Path,
     bar: float,
     bar_absolute: float | None,
@@ -52,6 +53,8 @@ def check_options(
     device: str = "this",
 ) -> Options:
     """Options that make sense, or OptionError."""
+    if not isinstance(task, str | Path) and not task:
+        raise OptionError("--task is missing: give a file.")
     absolute = bar_absolute is not None
     value = bar if bar_absolute is None else bar_absolute
     name = "--bar-absolute" if absolute else "--bar"
@@ -69,7 +72,7 @@ def check_options(
         raise OptionError(f"--seed is {seed}: give 0 or more.")
     return Options(
         teacher=teacher,
-        task=Path(task),
+        tasks=tuple(map(Path, [task] if isinstance(task, str | Path) else task)),
         out=Path(out),
         bar=value,
         absolute=absolute,

@@ -35,6 +35,7 @@ from flyweight.tasks.items import Task
 from flyweight.tasks.leaks import leak_warnings
 from flyweight.tasks.read import read_task, unit_of
 from flyweight.tasks.score import Scorer, scorer
+from flyweight.tasks.several import combine
 
 BAD_INPUT = (TaskError, TeacherError, OptionError)  # nothing is kept of a job that had no chance
 
@@ -61,7 +62,8 @@ def prepare_job(options: Options, machine: str) -> Plan:
     teacher.check_declared()
     form = form_of(teacher)
     form.check(scoring)
-    task = read_task(options.task)
+    tasks = [read_task(path) for path in options.tasks]
+    task = combine(tasks)
     effort = EFFORTS[options.effort]
     steps = options.steps or default_steps(len(task.train), effort)
     vocabulary = vocabulary_of(form, task.train, task.name, scoring)
@@ -69,11 +71,10 @@ def prepare_job(options: Options, machine: str) -> Plan:
     sizes = sizes_of(task, form, base, options, steps, scoring)
     known = find_machine(machine)
     quote = make_quote(sizes, effort, known)
-    unit = unit_of(options.task)
-    warnings = [
-        *check_evidence(task, options.bar, scoring),
-        *leak_warnings(task.train, task.test, options.task.name, unit),
-    ]
+    warnings = []
+    for path, each in zip(options.tasks, tasks, strict=True):
+        warnings += check_evidence(each, options.bar, scoring)
+        warnings += leak_warnings(each.train, each.test, path.name, unit_of(path))
     return Plan(options, form, task, scoring, sizes, known, quote, warnings)
 
 

@@ -156,7 +156,8 @@ def needed_share(job: Job) -> float:
     bar = job.options.bar
     if not job.scorer.needs_generation:
         return bar
-    return min(1.0, bar + 1.645 * math.sqrt(max(1 - bar, 0.01) * bar / len(job.data.dev)))
+    items = min(map(len, job.data.dev.by_task.values()))
+    return min(1.0, bar + 1.645 * math.sqrt(max(1 - bar, 0.01) * bar / items))
 
 
 def likely_answers(chances: Sequence[float]) -> list[float]:

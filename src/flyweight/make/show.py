@@ -60,6 +60,8 @@ def show_result(card: Card, out: Path, console: Console | None = None) -> None:
     console.print()
     console.print(result_table(card))
     console.print(f"[bold]{card.verdict.word.upper()}[/bold]: {escape(card.verdict.sentence)}")
+    if told := words.tasks(card):
+        console.print(escape(told))
     if rivals := rivals_sentence(card):
         console.print(escape(rivals))
     if advice := words.advice(card.verdict):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from flyweight.checkpoint import Checkpoint
 from flyweight.errors import TeacherError
+from flyweight.make.data import prepare_split
 from flyweight.progress import say
 from flyweight.shrink.cut import cut_config
 from flyweight.shrink.keep import keep_all
@@ -55,7 +56,7 @@ def vocabulary_of(
     """
     if not scorer.needs_generation:  # plain text may use any token
         return None
-    used = [example.ids.tolist() for example in form.examples(items, name, scorer)]
+    used = [each.ids.tolist() for each in prepare_split(items, name, form, scorer).examples]
     try:
         found = used_vocabulary(form.source, form.tokenizer, used)
     except TeacherError as error:

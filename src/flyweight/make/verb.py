@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 
 def make(
     teacher: str,
     *,
-    task: Path,
+    task: Path | Sequence[Path],
     out: Path = Path("out"),
     bar: float = 0.95,
     bar_absolute: float | None = None,
@@ -39,7 +40,8 @@ def make(
     Args:
         teacher: A Hugging Face model folder, or a hub name.
         task: JSONL or Parquet with prompt or messages, answer, and optionally slice, group, split;
-            an encoder's answers are its labels.
+            an encoder's answers are its labels. Repeat the option for several tasks: the bar holds
+            on each.
         out: The model folder to write.
         bar: The share of the teacher's score that is good enough.
         bar_absolute: A bar in the score's own range instead.

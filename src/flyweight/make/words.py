@@ -171,6 +171,8 @@ def verdict_sentence(
     """
     bar = bar_percent(verdict.bar)
     held = f"{kept(verdict.estimate, scorer, absolute)} on {_items(verdict.n, 'unseen ')}"
+    if verdict.binds:
+        held += f" of {verdict.binds}, the task that binds"
     sure = f"one-sided {bar_percent(verdict.confidence)}"
     start = f"The {size(model_bytes)} model {held}"
     if verdict.word == "passes":
@@ -193,6 +195,17 @@ def verdict_sentence(
         if verdict.more_groups
         else "it lies so near the bar that no reachable number of items would tell."
     )
+
+
+def tasks(card: Card) -> str:
+    """Each of several tasks in short: "orders 97.8 % (at least 96.1 %, it binds), notes ..."."""
+    said = []
+    for task in card.tasks:
+        limit = f"at least {lower_limit(task.low, card.verdict.bar)}"
+        said.append(
+            f"{task.name} {percent(task.ratio)} ({limit}{', it binds' if task.binds else ''})"
+        )
+    return f"Task by task: {', '.join(said)}." if said else ""
 
 
 def advice(verdict: Verdict | VerdictCard) -> str:

@@ -27,6 +27,7 @@ class Item:
     slices: tuple[str, ...] = ()
     group: str = ""  # items that belong together: they share a split and are resampled together
     line: int = 0  # 1-based place in the file, for messages
+    task: str = ""  # the name of its task, where there are several
 
     @property
     def last_text(self) -> str:

@@ -39,6 +39,7 @@ class Ratio:
     n: int
     groups: int
     disagreements: int
+    binds: str = ""  # of several tasks, the one that this is of: it decides
 
 
 def mean_interval(

@@ -39,6 +39,7 @@ class Verdict:
     groups: int
     disagreements: int
     more_groups: int | None
+    binds: str = ""  # of several tasks, the one that decides
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def judge(ratio: Ratio, bar: float) -> Verdict:
         groups=ratio.groups,
         disagreements=ratio.disagreements,
         more_groups=0 if word != "cannot tell" else _more_groups(ratio, bar),
+        binds=ratio.binds,
     )
 
 
