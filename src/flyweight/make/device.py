@@ -27,7 +27,8 @@ from flyweight.make.machine import own_name, processor
 from flyweight.runtime.threads import SMALL_FILE, cores
 
 FORMAT = 1
-WRITES, CLASSIFIES = "writes", "classifies"
+WRITES = "writes"
+CLASSIFIES = "classifies"
 VERBS = {WRITES: "write", CLASSIFIES: "classify"}
 ENGINES = {WRITES: ("xllamacpp",), CLASSIFIES: ("onnxruntime", "torch")}
 

@@ -183,7 +183,7 @@ def _recipe(job: Job, outcome: Outcome) -> Recipe:
 
 def _device_name(job: Job) -> str:
     """The machine that a profile is of."""
-    return job.device.processor if job.device else "this"
+    return job.foreteller.device.processor if job.foreteller else "this"
 
 
 def _verdict(job: Job, chosen: Candidate, trial: Trial) -> VerdictCard:

@@ -22,11 +22,11 @@ from flyweight.errors import TaskError
 from flyweight.folder import sha256_of
 from flyweight.make import results, workload
 from flyweight.make.bench import Bench, Result
-from flyweight.make.blocks import load_of
 from flyweight.make.budget import Figures
 from flyweight.make.data import Data, answered, prepare
-from flyweight.make.device import Device, find_device
+from flyweight.make.device import find_device
 from flyweight.make.effort import EFFORTS, Effort
+from flyweight.make.foreteller import Foreteller
 from flyweight.make.form import Form, form_of
 from flyweight.make.options import Options
 from flyweight.make.rank import RankedShape, rank_shapes
@@ -294,36 +294,17 @@ class Job:
         folder = self.store.stage("rank", inputs, make, f"{level:g}", work=work)
         return results.load_ranking(folder)
 
-    # ------------------------------------------------------------------ the device
-
     @cached_property
-    def device(self) -> Device | None:
-        """The device that the model is for, where the search needs to know it."""
+    def foreteller(self) -> Foreteller | None:
+        """Tells what shapes will take on the device, where the search needs to know it."""
         if not self.options.on_device:
             return None
-        return find_device(self.options.device, self.base.family.causal)
-
-    @cached_property
-    def _lengths(self) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens of dev's prompts, and of their answers with the end."""
-        examples = self.data.dev.examples
-        lengths = np.array([(len(each.prompt), len(each.answer)) for each in examples])
-        return lengths[:, 0], lengths[:, 1]
+        device = find_device(self.options.device, self.base.family.causal)
+        return Foreteller(device, self.teacher, self.teacher_folder, self.form, self.data.dev)
 
     def forecasts(self, shape: Shape) -> dict[int, Figures]:
-        """What a shape is likely to take on the device, by bits; empty where that does not matter.
-
-        A file has as many bytes for each parameter as the teacher's of the same bits.
-        """
-        if self.device is None:
-            return {}
-        load = load_of(self.base.family, shape, self.base.config)
-        found = {}
-        for bits, name in self.form.files.items():
-            whole = (self.teacher_folder / name).stat().st_size
-            size = whole * load.parameters / self.teacher.parameters
-            found[bits] = self.device.forecast(load, bits, size, *self._lengths)
-        return found
+        """What a shape is likely to take on the device, by bits; empty where it does not matter."""
+        return self.foreteller.figures(shape) if self.foreteller else {}
 
     @cached_property
     def read_share(self) -> Callable[[Any], Reading]:

@@ -12,12 +12,14 @@ from flyweight.checkpoint import open_checkpoint, save_checkpoint
 from flyweight.make.blocks import Load, Run, load_of
 from flyweight.make.form import Form, form_of
 from flyweight.progress import bar
+from flyweight.runtime.threads import SMALL_FILE
 
-# Layers, hidden channels, MLP channels, heads, tokens. Two are too large for one thread.
+# Layers, hidden channels, MLP channels, heads, tokens. Three are too large for one thread.
 WRITERS = (
     (2, 64, 128, 2, 1024), (6, 64, 256, 2, 1024), (2, 128, 1024, 4, 2048), (4, 128, 384, 2, 2048),
     (8, 128, 512, 4, 2048), (3, 192, 768, 6, 2048), (2, 256, 512, 8, 4096), (8, 256, 1024, 8, 2048),
-    (6, 384, 1536, 6, 4096), (4, 1024, 4096, 16, 8192), (3, 2048, 6144, 16, 8192),
+    (6, 384, 1536, 6, 4096), (8, 768, 3072, 12, 16384), (4, 1024, 4096, 16, 8192),
+    (3, 2048, 6144, 16, 8192),
 )  # fmt: skip
 CLASSIFIERS = (
     (1, 96, 192, 4, 1024), (2, 128, 512, 4, 2048), (6, 96, 384, 3, 2048), (3, 192, 768, 6, 4096),
@@ -25,7 +27,8 @@ CLASSIFIERS = (
 )  # fmt: skip
 WRITING = ((24, 48), (160, 8))  # tokens read and written
 READING = ((8, 0), (24, 0), (96, 0))
-TIMED = 12  # answers to each
+TIMED = 12  # answers to each, of those that one thread answers
+FEW = 4  # of larger ones, which take long
 ROUNDS = 2
 CONTEXT = 512
 BYTES = 256  # tokens that the tokenizer has; the rows beyond them are padding
@@ -84,7 +87,8 @@ def _runs(form: Form) -> list[tuple[int, Run]]:
 
 def _run(form: Form, load: Load, file: Path, read: int, written: int) -> Run:
     generator = np.random.default_rng(0)
-    prompts = generator.integers(0, BYTES, (TIMED, read)).tolist()
+    timed = TIMED if file.stat().st_size < SMALL_FILE else FEW
+    prompts = generator.integers(0, BYTES, (timed, read)).tolist()
     cost = form.answers(file, prompts, written, lambda: None).cost
     return Run(
         load,
