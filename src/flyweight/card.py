@@ -104,7 +104,8 @@ class Row(Part):
     name: str
     role: Role
     note: str = ""  # how a rival was made: "the same tokens", "to its plateau, best of 3 rates"
-    passes: bool = False  # its lower limit on dev reaches the bar
+    passes: bool = False  # its lower limit on dev reaches the bar, within the budgets
+    beyond: str = ""  # which budget it is not within, in words
     bits: int
     shape: dict[str, int]
     parameters: int
@@ -155,7 +156,7 @@ class Recipe(Part):
     effort: str = "quick"
     budget: int | None = None  # the most bytes that the file may have
     budgets: dict[str, float] = {}  # all of them: parameters, bytes, memory, latency, speed
-    device: str = "this"  # whose figures count: this, or a profile's name
+    device: str = "this"  # whose figures count: this, or the processor of another one
     keep: float
     steps: int
     batch_size: int

@@ -19,6 +19,9 @@ from flyweight.anatomy import Family, Shape
 from flyweight.make.budget import Figures
 from flyweight.runtime.threads import SMALL_FILE
 
+TIMES, PLACES = 8, 3  # costs of seconds, and of memory
+FEW = 5
+CELLS = 256  # tokens that a cache of an engine grows by
 STEPS = 12  # of fitting
 LEAST_ERROR = 0.03  # below which errors count by their squares
 
@@ -33,6 +36,7 @@ class Load:
     head: float  # that a token which is written is multiplied with as well
     heads: int
     width: int  # of all heads together
+    kept: int  # numbers of a token that a layer keeps: keys and values
 
 
 def load_of(family: Family, shape: Shape, config: Any) -> Load:
@@ -45,7 +49,8 @@ def load_of(family: Family, shape: Shape, config: Any) -> Load:
         weights -= (1 - visited) * 3.0 * shape.layers * shape.experts * shape.mlp * shape.hidden
     head = float(table) if family.causal else 0.0
     width = shape.heads * shape.head_dim
-    return Load(whole, shape.layers, weights, head, shape.heads, width)
+    kept = 2 * shape.kv_groups * shape.head_dim
+    return Load(whole, shape.layers, weights, head, shape.heads, width, kept)
 
 
 @dataclass(frozen=True)
@@ -118,10 +123,12 @@ def split_by_threads(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
 
 
 def _left_out(runs: Sequence[Run]) -> list[float]:
-    """How far off each network's forecast is, from the others alone."""
+    """How far off each network's forecast is, from the others alone if they are many."""
     wrong = []
-    for load in {run.load: None for run in runs}:
-        rest = [run for run in runs if run.load != load]
+    loads = dict.fromkeys(run.load for run in runs)
+    for load in loads:
+        # of a few networks the others would not tell all costs: these know their own
+        rest = [run for run in runs if run.load != load or len(loads) < FEW]
         costs = np.array(_fitted(*_timed(rest)))
         for run in runs:
             if run.load == load:
@@ -161,7 +168,8 @@ def _times(load: Load, read: np.ndarray, written: np.ndarray) -> np.ndarray:
 
 def _places(load: Load, size: float, context: float) -> np.ndarray:
     """[3]: a process, a byte of the file, a number that is kept of each token."""
-    return np.array([1.0, size, context * load.layers * load.width])
+    cells = -(-context // CELLS) * CELLS if load.head else context
+    return np.array([1.0, size, cells * load.layers * load.kept])
 
 
 def _fitted(parts: np.ndarray, taken: np.ndarray) -> list[float]:

@@ -14,7 +14,7 @@ _COUNTS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
 
 @dataclass(frozen=True)
 class Figures:
-    """What one file takes, measured or foretold: bytes, seconds an answer, answers' units a second.
+    """What one file takes, measured or foretold: bytes (memory too), seconds, units a second.
 
     `speed` is tokens a second in one stream, of what classifies texts a second one at a time.
     """

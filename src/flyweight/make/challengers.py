@@ -25,7 +25,10 @@ def find_rivals(job: Job, chosen: Candidate) -> list[Candidate]:
     """The rivals of the chosen student, measured on dev as it was."""
     quantised = quantised_teachers(job, job.big)
     if job.form is not job.big:
-        quantised += quantised_teachers(job, job.form, "with the task's tokens alone")
+        try:
+            quantised += quantised_teachers(job, job.form, "with the task's tokens alone")
+        except ParityError as error:
+            say(f"The teacher with the task's tokens alone is not exported: {error}")
     return [*quantised, *from_scratch(job, chosen)]
 
 

@@ -135,7 +135,7 @@ class Classifies(Form):
             said = [self.names[number] for number in numbers]
             return float(job.scorer.scores(said, wanted).mean())
 
-        return share_of(job.teacher_dev.scores, split, read)
+        return share_of(job.teacher_dev, split, job.scorer, read)
 
 
 def _recorded(job: Job, split: str, examples: Sequence[Any]) -> tuple[list[Row], np.ndarray]:

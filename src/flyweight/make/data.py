@@ -54,6 +54,11 @@ class Split:
         return [item.answer or "" for item in self.items]
 
     @property
+    def lengths(self) -> np.ndarray:
+        """int [n, 2]: tokens of each prompt, and of its answer with the end."""
+        return np.array([(len(each.prompt), len(each.answer)) for each in self.examples])
+
+    @property
     def by_task(self) -> dict[str, list[int]]:
         """Places of the items of each task, by its name; of a single one all, by ""."""
         places: dict[str, list[int]] = {}

@@ -21,7 +21,7 @@ import platformdirs
 
 from flyweight.errors import OptionError
 from flyweight.folder import disk_errors, write_whole
-from flyweight.make.blocks import Blocks, Load, fit, split_by_threads
+from flyweight.make.blocks import PLACES, TIMES, Blocks, Load, fit, split_by_threads
 from flyweight.make.budget import Figures
 from flyweight.make.machine import own_name, processor
 from flyweight.runtime.threads import SMALL_FILE, cores
@@ -30,6 +30,7 @@ FORMAT = 1
 WRITES = "writes"
 CLASSIFIES = "classifies"
 VERBS = {WRITES: "write", CLASSIFIES: "classify"}
+WIDTHS = {WRITES: (16, 8, 4), CLASSIFIES: (32, 16, 8)}
 ENGINES = {WRITES: ("xllamacpp",), CLASSIFIES: ("onnxruntime", "torch")}
 
 
@@ -144,6 +145,9 @@ def _read(path: Path) -> Device:
             kind: {int(bits): [_blocks(part) for part in parts] for bits, parts in each.items()}
             for kind, each in told["blocks"].items()
         }
+        for kind, each in blocks.items():
+            if not all(each.get(bits) for bits in WIDTHS[kind]):
+                raise ValueError(f"a bit width of {kind} is missing")
         return Device(
             str(told["name"]),
             str(told["processor"]),
@@ -161,8 +165,9 @@ def _read(path: Path) -> Device:
 
 def _blocks(told: Mapping[str, Any]) -> Blocks:
     found = Blocks(**told)
-    if not all(np.isfinite([*found.seconds, *found.memory, found.jitter, found.error])):
-        raise ValueError("a number is missing")
+    numbers = np.array([*found.seconds, *found.memory, found.jitter, found.error], dtype=float)
+    if (len(found.seconds), len(found.memory)) != (TIMES, PLACES) or not (numbers >= 0).all():
+        raise ValueError("costs are missing, or no numbers")
     return found
 
 

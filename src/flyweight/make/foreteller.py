@@ -10,26 +10,24 @@ from flyweight.anatomy import Shape
 from flyweight.checkpoint import Checkpoint
 from flyweight.make.blocks import load_of
 from flyweight.make.budget import Figures
-from flyweight.make.data import Split
 from flyweight.make.device import Device
 from flyweight.make.form import Form
 
 
 class Foreteller:
-    """A device, and the prompts and answers of dev: their lengths are those of the user's work.
+    """A device, and how long prompts and answers are (`lengths` int [n, 2], in tokens).
 
     `packed` holds the teacher's files: a student's has as many bytes for each parameter.
     """
 
     def __init__(
-        self, device: Device, teacher: Checkpoint, packed: Path, form: Form, dev: Split
+        self, device: Device, teacher: Checkpoint, packed: Path, form: Form, lengths: np.ndarray
     ) -> None:
         self.device, self._source = device, form.source
         self._density = {
             bits: (packed / name).stat().st_size / teacher.parameters
             for bits, name in form.files.items()
         }
-        lengths = np.array([(len(each.prompt), len(each.answer)) for each in dev.examples])
         self._read, self._written = lengths[:, 0], lengths[:, 1]
 
     def figures(self, shape: Shape) -> dict[int, Figures]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -39,6 +38,7 @@ from flyweight.folder import (
     write_scores,
 )
 from flyweight.make.bench import Result
+from flyweight.make.budget import Figures
 from flyweight.make.effort import BATCH, learning_rate
 from flyweight.make.job import Job
 from flyweight.make.judge import (
@@ -53,8 +53,9 @@ from flyweight.make.machine import processor
 from flyweight.make.model_card import model_card
 from flyweight.make.report import write_report
 from flyweight.make.results import PARITY, load_parity
-from flyweight.make.students import Candidate, Contender, Found, passes
+from flyweight.make.students import Candidate, Contender, Found, measured_figures, passes
 from flyweight.make.words import verdict_sentence
+from flyweight.runtime.threads import cores
 
 STAGE_FILES = (SEAL, PARITY)  # of a stage, not of a model
 REPORTED_LOSSES = 100  # points of a loss curve that the card keeps
@@ -134,7 +135,7 @@ def make_card(job: Job, outcome: Outcome, folder: Path) -> Card:
         device={
             "system": f"{platform.system()} {platform.machine()}",
             "processor": processor(),
-            "cores": str(os.cpu_count()),
+            "cores": str(cores()),
         },
     )
 
@@ -200,17 +201,26 @@ def _verdict(job: Job, chosen: Candidate, trial: Trial) -> VerdictCard:
 def _rows(job: Job, outcome: Outcome) -> list[Row]:
     itself = job.ratio(job.teacher_dev.scores)
     bits, file = next(iter(job.big.files.items()))
+    size = (job.teacher_folder / file).stat().st_size
+    foretold = job.forecasts(job.teacher.shape).get(bits)
+    takes = measured_figures(job.teacher.parameters, size, job.teacher_dev.cost)
+    if foretold is not None and job.options.device != "this":
+        takes = replace(foretold, bytes=size)
+    beyond = job.options.budgets.exceeded(takes)
+    reaches = not job.options.absolute or itself.low >= job.options.bar
     teacher = Row(
         name=f"teacher, {bits} bits",
         role="teacher",
         bits=bits,
         shape=job.teacher.shape.as_dict(),
         parameters=job.teacher.parameters,
-        bytes=(job.teacher_folder / file).stat().st_size,
+        bytes=size,
         dev=score_card(job.teacher_dev.scores, job.data.dev),
         dev_ratio=itself.estimate,
         dev_low=itself.low if job.options.absolute else itself.estimate,
-        passes=not job.options.absolute or itself.low >= job.options.bar,
+        passes=reaches and not beyond,
+        beyond=beyond,
+        forecast=_forecast(foretold),
         **_costs(job.teacher_dev),
     )
     students = sorted(outcome.found.candidates, key=lambda made: -made.bytes)
@@ -223,6 +233,7 @@ def _row(job: Job, candidate: Candidate, chosen: Candidate) -> Row:
         role=candidate.role,
         note=candidate.note,
         passes=passes(candidate, job.options),
+        beyond=job.options.budgets.exceeded(candidate.figures),
         bits=candidate.bits,
         shape=candidate.shape.as_dict(),
         parameters=candidate.parameters,
@@ -231,13 +242,12 @@ def _row(job: Job, candidate: Candidate, chosen: Candidate) -> Row:
         dev_ratio=candidate.ratio.estimate,
         dev_low=candidate.ratio.low,
         chosen=candidate is chosen,
-        forecast=_forecast(candidate),
+        forecast=_forecast(candidate.forecast),
         **_costs(candidate.dev),
     )
 
 
-def _forecast(candidate: Candidate) -> Forecast | None:
-    found = candidate.forecast
+def _forecast(found: Figures | None) -> Forecast | None:
     if found is None:
         return None
     told = asdict(found)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +16,31 @@ import numpy as np
 import torch
 
 from flyweight.anatomy import Shape
-from flyweight.checkpoint import Checkpoint, open_checkpoint, round_weights, save_checkpoint
+from flyweight.checkpoint import Checkpoint, round_weights, save_checkpoint
 from flyweight.distill.resume import Reading
 from flyweight.distill.trainer import Row
 from flyweight.errors import TaskError
 from flyweight.folder import sha256_of
 from flyweight.make import results, workload
-from flyweight.make.bench import Bench, Result
+from flyweight.make.bench import LIKELIHOOD_PROMPTS, Bench, Result
 from flyweight.make.budget import Figures
 from flyweight.make.data import Data, answered, prepare
 from flyweight.make.device import find_device
 from flyweight.make.effort import EFFORTS, Effort
 from flyweight.make.foreteller import Foreteller
-from flyweight.make.form import Form, form_of
+from flyweight.make.form import Form
 from flyweight.make.options import Options
 from flyweight.make.rank import RankedShape, rank_shapes
 from flyweight.make.store import Store
 from flyweight.make.students import compare
-from flyweight.make.trim import trim, vocabulary_of
+from flyweight.make.trim import trimmed
 from flyweight.make.workload import CALIBRATION, RANKING, Sizes
 from flyweight.progress import bar, say
 from flyweight.shrink.calibrate import measure_importance
 from flyweight.shrink.importance import Importance
 from flyweight.tasks.items import Item, Task
-from flyweight.tasks.score import Scorer
+from flyweight.tasks.score import Scorer, exact
 from flyweight.tasks.statistics import Ratio
-
-TRIMMED = "teacher"  # in its stage
 
 
 class Job:
@@ -59,6 +58,7 @@ class Job:
         self.steps_taken: dict[Path, int] = {}  # by training
         self._hashes: dict[Path, str] = {}
         self._data: dict[Form, Data] = {}
+        self._sources: dict[Form, dict[str, Any]] = {}
         torch.manual_seed(options.seed)
         torch.set_num_threads(options.threads)
 
@@ -82,27 +82,36 @@ class Job:
     @property
     def source(self) -> dict[str, Any]:
         """What every result of `base` depends on, whatever the task."""
-        return self._source(self.form)
+        return self.source_of(self.form)
 
     @property
     def origin(self) -> dict[str, Any]:
         """What every result of `base` on this task depends on."""
         return self._origin(self.form)
 
-    def _source(self, form: Form) -> dict[str, Any]:
-        return form.source.identity() | {"threads": self.options.threads}
+    def source_of(self, form: Form) -> dict[str, Any]:
+        """What every result of a form's checkpoint depends on, whatever the task."""
+        if form not in self._sources:  # hashes of gigabytes
+            told: dict[str, Any] = {**form.source.identity(), "threads": self.options.threads}
+            if not form.source.family.causal:  # the store knows the engines of others
+                told["engines"] = {name: version(name) for name in form.packages}
+            self._sources[form] = told
+        return self._sources[form]
 
     def _origin(self, form: Form) -> dict[str, Any]:
-        return self._source(form) | {
+        return self.source_of(form) | {
             "task": self.task.sha256,
             "score": self.options.score,
             "scorer": self.scorer.source_sha256(),
-            "prompts": self._prompting(),
+            "prompts": self.prompting(),
         }
 
-    def _prompting(self) -> list[str]:
+    def prompting(self) -> list[str]:
         """What, beside its vocabulary, decides the ids that the tokenizer gives a chat."""
-        names = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+        names = (
+            "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
+            "generation_config.json",
+        )  # fmt: skip
         files = [self.teacher.path / name for name in names]
         return [sha256_of(file) for file in files if file.exists()]
 
@@ -113,7 +122,7 @@ class Job:
         """The teacher in torch, fp32, rounded as its 16-bit file is; loaded when first needed."""
         return _rounded_model(self.teacher)
 
-    @property
+    @cached_property
     def teacher_folder(self) -> Path:
         """The teacher's checkpoint with its files for the runtime."""
         return self.packed(self.big)
@@ -124,14 +133,15 @@ class Job:
         def make(folder: Path) -> None:
             model = self.teacher_model if form is self.big else self.model
             save_checkpoint(model, form.tokenizer, folder)
-            results.save_parity(folder, form.pack(folder, None))
+            prompts = None if form is self.big else self._parity_prompts()
+            results.save_parity(folder, form.pack(folder, prompts))
 
         work = workload.teacher_work(form.source.parameters, self.sizes)
-        inputs = self._source(form) | {"format": results.PACK_FORMAT}
+        inputs = self.source_of(form) | {"format": results.PACK_FORMAT}
         return self.store.stage("teacher", inputs, make, work=work)
 
     @cached_property
-    def _items(self) -> dict[str, tuple[Item, ...]]:
+    def items(self) -> dict[str, tuple[Item, ...]]:
         """The task's splits, every item with an answer."""
         if not self.scorer.needs_generation:
             return self.task.splits
@@ -144,7 +154,7 @@ class Job:
             file = self.teacher_folder / self.big.whole
             with bar("Teacher writes answers", len(prompts)) as running:
                 said = self.big.answers(file, prompts, max_tokens, running.advance)
-            if said.unfinished and self.options.score == "exact":
+            if said.unfinished and self.scorer.compare is exact:
                 raise TaskError(
                     f"{self.task.name}: the teacher did not end {said.unfinished} of "
                     f"{len(prompts)} answers within {max_tokens} tokens. Give answers, or ask for "
@@ -161,18 +171,8 @@ class Job:
 
     @cached_property
     def form(self) -> Form:
-        """The teacher with the tokens of the task, or as it is where that gains little."""
-        train, name = self._items["train"], self.task.name
-        vocabulary = vocabulary_of(self.big, train, name, self.scorer)
-        if vocabulary is None:
-            return self.big
-
-        def make(folder: Path) -> None:
-            say(f"Of the task's vocabulary {vocabulary}")
-            trim(self.teacher, self.big.tokenizer, vocabulary, folder / TRIMMED)
-
-        inputs = self._source(self.big) | {"tokens": vocabulary.keep.tolist()}
-        return form_of(open_checkpoint(self.store.stage("vocabulary", inputs, make) / TRIMMED))
+        """The teacher with the tokens of the task, or as it is where that gains little or fails."""
+        return trimmed(self) or self.big
 
     @cached_property
     def model(self) -> Any:
@@ -187,7 +187,7 @@ class Job:
     def data_of(self, form: Form) -> Data:
         """The task as a form reads it."""
         if form not in self._data:
-            self._data[form] = prepare(self._items, self.task.name, form, self.scorer)
+            self._data[form] = prepare(self.items, self.task.name, form, self.scorer)
         return self._data[form]
 
     # ------------------------------------------------------------------ measuring
@@ -300,7 +300,11 @@ class Job:
         if not self.options.on_device:
             return None
         device = find_device(self.options.device, self.base.family.causal)
-        return Foreteller(device, self.teacher, self.teacher_folder, self.form, self.data.dev)
+        lengths = self.data.dev.lengths
+        if not self.scorer.needs_generation:  # what is measured then: see Bench
+            read = lengths[:LIKELIHOOD_PROMPTS, 0]
+            lengths = np.stack([read, np.full_like(read, self.data.max_tokens)], axis=1)
+        return Foreteller(device, self.teacher, self.teacher_folder, self.form, lengths)
 
     def forecasts(self, shape: Shape) -> dict[int, Figures]:
         """What a shape is likely to take on the device, by bits; empty where it does not matter."""

@@ -8,13 +8,16 @@ estimate. It steers the search; what is reported is measured in the runtime.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from flyweight.distill.resume import Reading
 from flyweight.make.data import Split
+from flyweight.tasks.score import Scorer
+
+if TYPE_CHECKING:
+    from flyweight.make.bench import Result
 
 SAMPLE = 200  # dev items
 BATCH = 64
@@ -33,17 +36,20 @@ def sample_of(split: Split) -> list[int]:
 
 
 def share_of(
-    teacher_scores: np.ndarray, split: Split, read: Callable[[Any], float]
+    teacher: Result, split: Split, scorer: Scorer, read: Callable[[Any], float]
 ) -> Callable[[Any], Reading]:
     """A function that tells what `read` gives of a model, and what share of the teacher's that is.
 
-    `teacher_scores` [n] are those of the whole split; `read` tells a mean score on its sample.
+    `teacher` is what it answered to the whole split; `read` tells the score on its sample.
     """
-    teacher = max(float(teacher_scores[sample_of(split)].mean()), 1e-9)
+    places = sample_of(split)
+    said = [teacher.answers[place] for place in places]
+    of_teacher = scorer.scores(said, [split.answers[place] for place in places]).mean()
+    least = max(float(of_teacher), 1e-9)
 
     @torch.inference_mode()
     def reading(model: Any) -> Reading:
         score = read(model)
-        return {"score": score, "share": score / teacher}
+        return {"score": score, "share": score / least}
 
     return reading

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from flyweight.card import Card, Row
 from flyweight.make import words
-from flyweight.make.budget import Budgets, Figures
 
 ROLES = ("teacher", "quantised teacher", "from scratch", "candidate")  # rivals first
 _VERB = {"bytes": "takes", "latency": "answers in", "memory": "needs"}
@@ -19,8 +18,8 @@ def order_rows(rows: list[Row]) -> list[Row]:
 
 
 def passes(row: Row, bar: float) -> bool:
-    """Whether a row's lower limit on dev reaches the bar (cards of old do not say it)."""
-    return row.passes or row.dev_low >= bar
+    """Whether a row's lower limit on dev reaches the bar, within the budgets."""
+    return row.dev_low >= bar and not row.beyond
 
 
 def rivals_sentence(card: Card) -> str:
@@ -35,8 +34,9 @@ def rivals_sentences(card: Card) -> list[str]:
     own measure (`recipe.by`); or the same shape from scratch, if its lower limit is as high.
     Empty where the card has no chosen row, or no rival.
     """
-    chosen = next((row for row in card.rows if row.chosen), None)
-    rivals = [row for row in card.rows if row.role != "candidate"]
+    rows = card.rows if card.recipe.device == "this" else [_on_device(row) for row in card.rows]
+    chosen = next((row for row in rows if row.chosen), None)
+    rivals = [row for row in rows if row.role != "candidate"]
     if chosen is None or not rivals:
         return []
     scratch = max(
@@ -58,9 +58,8 @@ def rivals_sentences(card: Card) -> list[str]:
 
 def _winner(card: Card, chosen: Row, teachers: Sequence[Row], scratch: Row | None) -> Row | None:
     """The rival that wins: the smallest teacher that does, else the model from scratch."""
-    bar, by, budgets = card.verdict.bar, card.recipe.by, Budgets(**card.recipe.budgets)
+    bar, by = card.verdict.bar, card.recipe.by
     good = [row for row in teachers if passes(row, bar)]
-    good = [row for row in good if not budgets.exceeded(figures_of(row))]
     if not passes(chosen, bar):
         if scratch and passes(scratch, bar):
             good.append(scratch)
@@ -69,16 +68,19 @@ def _winner(card: Card, chosen: Row, teachers: Sequence[Row], scratch: Row | Non
     return min(smaller, key=lambda row: _measure(row, by), default=_as_good(chosen, scratch))
 
 
-def figures_of(row: Row) -> Figures:
-    """What a row's file took here."""
-    return Figures(
-        row.parameters,
-        row.bytes,
-        row.peak_memory,
-        row.latency_p50,
-        row.latency_p95,
-        row.tokens_per_second or 1 / row.latency_p50,
-    )
+def _on_device(row: Row) -> Row:
+    """A row with what its file is foretold to take on another device."""
+    told = row.forecast
+    if told is None:
+        return row
+    figures = {
+        "latency_p50": told.latency_p50,
+        "latency_p95": told.latency_p95,
+        "peak_memory": round(told.memory),
+    }
+    if row.tokens_per_second is not None:
+        figures["tokens_per_second"] = told.speed
+    return row.model_copy(update=figures)
 
 
 def _as_good(chosen: Row, scratch: Row | None) -> Row | None:

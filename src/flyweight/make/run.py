@@ -13,6 +13,7 @@ from flyweight.errors import FolderError, OptionError, TaskError, TeacherError
 from flyweight.folder import bytes_in, check_place, check_space, disk_errors
 from flyweight.make.challengers import find_rivals
 from flyweight.make.course import Course, PastCourse, works_of
+from flyweight.make.device import find_device
 from flyweight.make.effort import BATCH, EFFORTS, default_steps
 from flyweight.make.footprint import LIBRARIES, disk, working_memory
 from flyweight.make.form import Form, form_of
@@ -62,6 +63,8 @@ def prepare_job(options: Options, machine: str) -> Plan:
     teacher.check_declared()
     form = form_of(teacher)
     form.check(scoring)
+    if options.device != "this":
+        find_device(options.device, teacher.family.causal)  # refused now, not after hours
     tasks = [read_task(path) for path in options.tasks]
     task = combine(tasks)
     effort = EFFORTS[options.effort]
@@ -152,7 +155,7 @@ def _remember_all(plan: Plan, store: Store, quote: QuoteCard, course: Course) ->
 def course_of(found: Found, chosen: Candidate, foreseen: int) -> Course:
     """What became of the contenders of a search, of which so many were `foreseen`.
 
-    Those that a budget leaves out are the biggest, and are not trained at all.
+    Those that a budget leaves out, the biggest as a rule, are not trained at all.
     """
     left_out = foreseen - len(found.contenders)
     return Course(

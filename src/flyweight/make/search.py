@@ -42,15 +42,18 @@ def search(job: Job) -> Found:
             advance(job, contender, max(1, round(rung * contender.full_steps)))
         survivors = halve(job, survivors, first=number == 0)
     finish(job, found, survivors)
-    if not found.candidates:
+    if all(job.options.budgets.exceeded(each.figures) for each in found.candidates):
         raise _nothing(job, found)
     return found
 
 
 def _nothing(job: Job, found: Found) -> FlyweightError:
     """Why no student could be measured, as the error to raise."""
-    why = "; ".join(f"{each.label}: {each.excluded}" for each in found.contenders if each.excluded)
-    if job.options.budgets:
+    budgets = job.options.budgets
+    whys = [f"{each.label}: {each.excluded}" for each in found.contenders if each.excluded]
+    whys += [f"{each.name}: {budgets.exceeded(each.figures)}" for each in found.candidates]
+    why = "; ".join(whys)
+    if budgets:
         return OptionError(
             f"nothing was made within the budgets ({why}). Give larger ones, or a smaller teacher."
         )
@@ -97,15 +100,15 @@ def may_fit(contender: Contender, options: Options) -> bool:
         latency=budgets.latency and budgets.latency * DOUBT,
         speed=budgets.speed and budgets.speed / DOUBT,
     )
-    forecasts = contender.forecasts.values()
-    return not forecasts or any(not roomy.exceeded(each) for each in forecasts)
+    foretold = contender.foretold.values()
+    return not foretold or any(not roomy.exceeded(each) for each in foretold)
 
 
 def smallest(contender: Contender, by: By) -> float:
     """What the smallest of its files is foretold to take: latency, or memory; else parameters."""
     if by == "bytes":
         return contender.ranked.parameters
-    return min(size_of(each, by) for each in contender.forecasts.values())
+    return min(size_of(each, by) for each in contender.foretold.values())
 
 
 def drawback(contender: Contender, by: By) -> float:
@@ -167,7 +170,7 @@ def likely_answers(chances: Sequence[float]) -> list[float]:
 
 
 def halve(job: Job, contenders: Sequence[Contender], *, first: bool) -> list[Contender]:
-    """The half (rounded up) that stays, the smallest first.
+    """The half (rounded up) that stays, the smallest first (by what the job calls small).
 
     After the first rung the better half of each level stays: shapes of one size are compared with
     each other by share and loss. Then the half that most likely holds the answer.
@@ -184,7 +187,7 @@ def halve(job: Job, contenders: Sequence[Contender], *, first: bool) -> list[Con
         likely = likely_answers([chance(job, each) for each in contenders])
         order = sorted(range(len(contenders)), key=lambda i: -likely[i])
         kept = [contenders[i] for i in order[: math.ceil(len(contenders) / 2)]]
-    return sorted(kept, key=lambda each: each.ranked.parameters)
+    return sorted(kept, key=lambda each: smallest(each, job.options.by))
 
 
 def finish(job: Job, found: Found, survivors: Sequence[Contender]) -> None:

@@ -15,6 +15,7 @@ from flyweight.make.bench import Result
 from flyweight.make.budget import Figures
 from flyweight.make.curve import Forecast
 from flyweight.make.data import Split
+from flyweight.make.form import Cost
 from flyweight.make.options import By, Options
 from flyweight.make.rank import RankedShape
 from flyweight.tasks.statistics import Ratio, absolute_limits, paired_ratio
@@ -50,15 +51,7 @@ class Candidate:
         """What it takes on its device."""
         if self.elsewhere and self.forecast is not None:
             return replace(self.forecast, bytes=self.bytes)
-        cost = self.dev.cost
-        return Figures(
-            parameters=self.parameters,
-            bytes=self.bytes,
-            memory=cost.peak_memory_bytes,
-            latency_p50=cost.latency_p50,
-            latency_p95=cost.latency_p95,
-            speed=cost.tokens_per_second or 1 / cost.latency_p50,
-        )
+        return measured_figures(self.parameters, self.bytes, self.dev.cost)
 
     def size(self, by: By) -> float:
         """What "smallest" compares: bytes, seconds an answer (p50), or peak memory in bytes."""
@@ -71,7 +64,7 @@ class Contender:
 
     ranked: RankedShape
     full_steps: int
-    forecasts: dict[int, Figures] = field(default_factory=dict)  # by bits, of the device
+    foretold: dict[int, Figures] = field(default_factory=dict)  # by bits, of the device
     step: int = 0
     steps: list[int] = field(default_factory=list)
     shares: list[float] = field(default_factory=list)
@@ -142,6 +135,18 @@ def ratios(
     return found
 
 
+def measured_figures(parameters: int, size: int, cost: Cost) -> Figures:
+    """What a file of `size` bytes took here."""
+    return Figures(
+        parameters=parameters,
+        bytes=size,
+        memory=cost.peak_memory_bytes,
+        latency_p50=cost.latency_p50,
+        latency_p95=cost.latency_p95,
+        speed=cost.tokens_per_second or 1 / cost.latency_p50,
+    )
+
+
 def size_of(figures: Figures, by: By) -> float:
     """The figure that "smallest" compares."""
     return {
@@ -158,13 +163,14 @@ def passes(candidate: Candidate, options: Options) -> bool:
 
 
 def choose(candidates: Sequence[Candidate], options: Options) -> Candidate:
-    """The smallest that passes on dev; else the one with the highest limit (smallest of equals)."""
+    """The smallest that passes on dev; else the one with the highest limit (smallest of equals).
+
+    One of them is within the budgets.
+    """
     good = [candidate for candidate in candidates if passes(candidate, options)]
     if good:
         return min(good, key=lambda candidate: candidate.size(options.by))
-    fitting = [each for each in candidates if not options.budgets.exceeded(each.figures)]
-    candidates = fitting or candidates
     return max(
-        candidates,
+        (each for each in candidates if not options.budgets.exceeded(each.figures)),
         key=lambda made: (made.ratio.low, made.ratio.estimate, -made.size(options.by)),
     )

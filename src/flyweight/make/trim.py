@@ -12,9 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flyweight.checkpoint import Checkpoint
-from flyweight.errors import TeacherError
+from flyweight.checkpoint import Checkpoint, open_checkpoint
+from flyweight.errors import OptionError, TaskError, TeacherError
 from flyweight.make.data import prepare_split
+from flyweight.make.form import Form, form_of
 from flyweight.progress import say
 from flyweight.shrink.cut import cut_config
 from flyweight.shrink.keep import keep_all
@@ -26,8 +27,9 @@ from flyweight.tasks.items import Item
 from flyweight.tasks.score import Scorer
 
 if TYPE_CHECKING:
-    from flyweight.make.form import Form
+    from flyweight.make.job import Job
 
+TRIMMED = "teacher"  # in its stage
 WORTH = 0.2  # of the rows: to save fewer, no tokenizer is changed
 
 
@@ -59,10 +61,35 @@ def vocabulary_of(
     used = [each.ids.tolist() for each in prepare_split(items, name, form, scorer).examples]
     try:
         found = used_vocabulary(form.source, form.tokenizer, used)
-    except TeacherError as error:
+    except (TeacherError, OptionError) as error:
         say(f"All tokens stay: {error}")
         return None
     return found if len(found) <= (1 - WORTH) * found.rows else None
+
+
+def trimmed(job: Job) -> Form | None:
+    """The teacher with the task's tokens, as a stage; None where it stays as it is."""
+    big = job.big
+    vocabulary = vocabulary_of(big, job.items["train"], job.task.name, job.scorer)
+    if vocabulary is None:
+        return None
+    _ = job.data_of(big)  # items that the teacher itself cannot take are refused here
+
+    def make(folder: Path) -> None:
+        say(f"Of the task's vocabulary {vocabulary}")
+        trim(big.source, big.tokenizer, vocabulary, folder / TRIMMED)
+
+    inputs = job.source_of(big) | {
+        "tokens": vocabulary.keep.tolist(), "prompts": job.prompting(),
+    }  # fmt: skip
+    try:
+        folder = job.store.stage("vocabulary", inputs, make)
+        form = form_of(open_checkpoint(folder / TRIMMED))
+        _ = job.data_of(form)  # texts in smaller pieces may not fit its context
+    except (TeacherError, OptionError, TaskError) as error:
+        say(f"All tokens stay: {error}")
+        return None
+    return form
 
 
 def foreseen(source: Checkpoint, vocabulary: Vocabulary) -> Checkpoint:
@@ -78,4 +105,4 @@ def trim(source: Checkpoint, tokenizer: Any, vocabulary: Vocabulary, out: Path) 
     cut_folder(source.path, out, source.family, keep, tokenizer=smaller)
 
 
-__all__ = ["foreseen", "trim", "used_vocabulary", "vocabulary_of"]
+__all__ = ["foreseen", "trim", "trimmed", "used_vocabulary", "vocabulary_of"]

@@ -106,10 +106,11 @@ class Writes(Form):
         return Distillation(kl) if kl else cross_entropy
 
     def reader(self, job: Job) -> Callable[[Any], Reading]:
-        split, scores = job.data.dev, job.teacher_dev.scores
-        if job.scorer.needs_generation:
-            return share_of(scores, split, _score_reader(split, job.scorer, self.tokenizer))
-        return _bits_reader(split, scores)
+        split, teacher, scorer = job.data.dev, job.teacher_dev, job.scorer
+        if scorer.needs_generation:
+            read = _score_reader(split, scorer, self.tokenizer)
+            return share_of(teacher, split, scorer, read)
+        return _bits_reader(split, teacher.scores)
 
 
 def _recorded(job: Job, examples: Sequence[Any], prompt_weight: float) -> Record:

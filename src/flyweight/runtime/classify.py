@@ -111,7 +111,7 @@ class TorchClassifier(AbstractContextManager["TorchClassifier"]):
         from flyweight.checkpoint import open_checkpoint
 
         source = open_checkpoint(checkpoint)
-        self.threads = threads or default_threads(4 * source.parameters)
+        self.threads = threads or default_threads(source.bytes)
         torch.set_num_threads(self.threads)
         self._model: Any = source.model()
 

@@ -26,6 +26,8 @@ SEED = 1_908  # any fixed number: the same scores always give the same limits
 # 5 % of verdicts at the bar pass wrongly; more than this costs power and gains nothing
 # (benchmarks/verdict_coverage.py).
 PRIOR_GROUPS = 1 / 3
+TIED = 0.02  # of the largest difference: what differs less counts as equal
+POOR = 0.2  # of the spread of all groups: a resample with less holds none of what differs
 _CELLS = 2_000_000  # resampled group counts held at once: 16 MB
 
 
@@ -139,7 +141,8 @@ def ratio_spread(pairs: Pairs) -> tuple[float, float]:
     difference = pairs.student - pairs.teacher
     seen = (residual**2).sum() + PRIOR_GROUPS * whole**2
     lump = seen / (np.abs(difference).sum() + PRIOR_GROUPS * whole)
-    return float(variance), float((difference == 0).mean() * lump / total)
+    tied = np.abs(difference) <= TIED * np.abs(difference).max()
+    return float(variance), float(tied.mean() * lump / total)
 
 
 def ratio_limits(pairs: Pairs, confidence: float) -> tuple[float, float]:
@@ -161,11 +164,13 @@ def bootstrap_t(pairs: Pairs, confidence: float) -> tuple[float, float]:
     s, t = rows
     moments = np.stack([s, t, s * s, s * t, t * t], axis=1)  # [groups, 5]
     generator = np.random.default_rng(SEED)
+    # resamples without any of the rare differences show no spread, but for roundings
+    least = POOR * float(np.sqrt(((s - pairs.ratio * t) ** 2).sum()))
     chunk = max(1, _CELLS // pairs.groups)
     found = []
     for start in range(0, RESAMPLES, chunk):
         counts = _resample(generator, min(chunk, RESAMPLES - start), pairs.groups)
-        found.append(_studentised(counts @ moments, pairs.ratio))
+        found.append(_studentised(counts @ moments, pairs.ratio, least))
     below, above = np.quantile(np.concatenate(found), (1 - confidence, confidence))
     return float(below), float(above)
 
@@ -177,15 +182,18 @@ def _resample(generator: np.random.Generator, times: int, groups: int) -> np.nda
     return np.bincount(drawn.ravel(), minlength=times * groups).reshape(times, groups).astype(float)
 
 
-def _studentised(sums: np.ndarray, ratio: float) -> np.ndarray:
-    """(ratio* - ratio) / standard error*, from resampled sums of s, t, ss, st, tt [times, 5]."""
+def _studentised(sums: np.ndarray, ratio: float, least: float) -> np.ndarray:
+    """(ratio* - ratio) / standard error*, from resampled sums of s, t, ss, st, tt [times, 5].
+
+    0 where the spread is not above `least`.
+    """
     s, t, ss, st, tt = sums.T
     usable = t > 0
     found = np.divide(s, t, out=np.full_like(s, ratio), where=usable)
     spread = np.sqrt(np.maximum(ss - 2 * found * st + found**2 * tt, 0.0))
     distance = (found - ratio) * t
     # what a resample of one group alone leaves is the rounding of the difference, not a spread
-    usable &= spread > 1e-7 * np.sqrt(ss + found**2 * tt)
+    usable &= (spread > 1e-7 * np.sqrt(ss + found**2 * tt)) & (spread > least)
     return np.divide(distance, spread, out=np.zeros_like(s), where=usable)
 
 
