@@ -17,7 +17,7 @@ from flyweight.folder import read_card
 from flyweight.make import device, networks
 from flyweight.make.blocks import Blocks, Load, Run, fit, load_of
 from flyweight.make.budget import Budgets, Figures, read_budgets
-from flyweight.make.device import WRITES, Device, find_device, profile_of, write_device
+from flyweight.make.device import CLASSIFIES, WRITES, Device, find_device, profile_of, write_device
 
 # seconds: an answer, a token written, a layer, a head, a weight read, a weight for what is written
 TRUE = (2e-3, 1e-5, 8e-6, 5e-7, 3e-11, 1.2e-10)
@@ -121,6 +121,25 @@ def test_a_machine_is_measured_once_and_again_when_its_engine_changes(
     told["engines"]["xllamacpp"] = "0.1"
     profile_of(found.name).write_text(json.dumps(told))
     assert not device.this_device().knows(WRITES)
+
+
+def test_networks_that_classify_are_measured_in_both_engines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(networks, "WRITERS", networks.WRITERS[:1])
+    monkeypatch.setattr(networks, "CLASSIFIERS", networks.CLASSIFIERS[:1])
+    monkeypatch.setattr(networks, "ROUNDS", 1)
+    monkeypatch.setattr(networks, "TIMED", 2)
+    told = flyweight.device()
+    assert told["blocks"][CLASSIFIES].keys() == {32, 16, 8}
+    shown = capsys.readouterr().out
+    assert "classify" in shown
+    assert "write" in shown
+    found = find_device("this", causal=False)
+    load = Load(10_000, 1, 5_000.0, 0.0, 4, 96, 192)
+    figures = found.forecast(load, 8, 1e5, np.array([8.0, 24.0]), np.zeros(2))
+    assert 0 < figures.latency_p50 <= figures.latency_p95
+    assert figures.speed == pytest.approx(1 / figures.latency_p50)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"format": 1}', '{"format": 99}'])
