@@ -300,34 +300,16 @@ def check_learned(card: Card, teacher: str, task: Path) -> None:
     fates = ["finished" if share == 1 else "dropped" for share in past.course.trained]
     assert fates == [each.fate.replace("hopeless", "dropped") for each in card.recovery]
     options = check_options(
-        teacher,
-        task,
-        task.with_name("other"),
-        0.95,
-        None,
-        "exact",
-        "bytes",
-        "quick",
-        Budgets(),
-        60,
-        0,
-    )
+        teacher, task, task.with_name("other"), 0.95, None, "exact", "bytes", "quick", Budgets(),
+        60, 0,
+    )  # fmt: skip
     sizes = prepare_job(options, "this").sizes
     foreseen: dict[str, list[float]] = {}
     for work in works_of(past.course, sizes, EFFORTS["quick"]):
         foreseen.setdefault(work.kind, []).append(work.tokens)
     taken = {kind: [tokens for tokens, _, _ in each] for kind, each in machine.records.items()}
-    for kind in (
-        "teacher",
-        "score",
-        "record",
-        "rank",
-        "distil",
-        "scratch",
-        "pack",
-        "rival",
-        "test",
-    ):
+    kinds = ("teacher", "score", "record", "rank", "distil", "scratch", "pack", "rival", "test")
+    for kind in kinds:
         assert len(taken[kind]) == len(foreseen[kind]), kind
         assert sum(taken[kind]) == pytest.approx(sum(foreseen[kind]), rel=0.05), kind
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from flyweight.card import Parity
-from flyweight.checkpoint import Checkpoint, open_checkpoint
+from flyweight.checkpoint import Checkpoint
 from flyweight.distill.labels import LabelDistillation, ask_labels, label_rows, with_said
 from flyweight.distill.losses import Objective
 from flyweight.distill.resume import Reading
@@ -110,9 +110,6 @@ class Classifies(Form):
                 texts_per_second=found.texts_per_second,
             ),
         )
-
-    def rounded(self, folder: Path, bits: int) -> Any:
-        return open_checkpoint(folder).model()
 
     def train_rows(self, job: Job) -> list[Row]:
         return with_said(*_recorded(job, "train", job.data.train.examples))

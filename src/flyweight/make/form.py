@@ -100,9 +100,9 @@ class Form(ABC):
     ) -> Answers:
         """What one of the files says, in its engine; `on_answer` is called once for each."""
 
-    @abstractmethod
     def rounded(self, folder: Path, bits: int) -> Any:
-        """A checkpoint in torch with the weights that its file at `bits` holds."""
+        """A checkpoint in torch with the weights of its file at `bits`, where `judged_in_torch`."""
+        raise NotImplementedError
 
     @abstractmethod
     def train_rows(self, job: Job) -> list[Row]:

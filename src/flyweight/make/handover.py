@@ -168,7 +168,7 @@ def _recipe(job: Job, outcome: Outcome) -> Recipe:
         effort=job.options.effort,
         budget=None if budgets.bytes is None else round(budgets.bytes),
         budgets=budgets.as_dict(),
-        device=job.options.device if job.options.device == "this" else _device_name(job),
+        device=_device_name(job),
         keep=level,
         steps=job.steps,
         batch_size=BATCH,
@@ -183,8 +183,9 @@ def _recipe(job: Job, outcome: Outcome) -> Recipe:
 
 
 def _device_name(job: Job) -> str:
-    """The machine that a profile is of."""
-    return job.foreteller.device.processor if job.foreteller else "this"
+    """This, or the processor of the machine that a profile is of."""
+    elsewhere = job.foreteller if job.options.device != "this" else None
+    return elsewhere.device.processor if elsewhere else "this"
 
 
 def _verdict(job: Job, chosen: Candidate, trial: Trial) -> VerdictCard:
