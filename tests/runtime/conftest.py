@@ -31,9 +31,9 @@ def alike() -> Callable[[Generation, list[int]], bool]:
     """
 
     def compare(answer: Generation, ids: list[int]) -> bool:
-        for (best, second), one, other in zip(answer.top, answer.ids, ids, strict=False):
-            if one != other:
-                return best[1] - second[1] <= NEAR_TIE_NATS
+        for likeliest, one, other in zip(answer.top, answer.ids, ids, strict=False):
+            if one != other:  # nothing is known of a token that ends within a character
+                return not likeliest or likeliest[0][1] - likeliest[1][1] <= NEAR_TIE_NATS
         return len(answer.ids) == len(ids)
 
     return compare

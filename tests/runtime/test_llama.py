@@ -37,7 +37,10 @@ def test_text_and_log_probabilities_are_those_of_transformers(
     with torch.inference_mode():
         logits = model(input_ids=torch.tensor([prompts[0] + answer.ids])).logits[0]
     expected = logits[len(prompts[0]) - 1 : -1].log_softmax(-1)
-    for position, best in enumerate(answer.top):
+    assert len(answer.top) == 12
+    told = [(position, best) for position, best in enumerate(answer.top) if best]
+    assert len(told) > 7  # the others end within a character
+    for position, best in told:
         assert [i for i, _ in best] == expected[position].topk(2).indices.tolist()
         for i, probability in best:
             assert probability == pytest.approx(float(expected[position, i]), abs=0.03)

@@ -1,31 +1,38 @@
 """llama.cpp in this process: token ids in, token ids out, one stream or several.
 
-The engine is xllamacpp's in-process server. Prompts go in as ids, so that neither its tokenizer nor
-its chat template can come between what the model was trained on and what it is given. Greedy, as it
-is unless a temperature is given, means the one token of highest logit: the sampler chain is `top_k`
-with k = 1 and nothing else.
+The engine is xllamacpp's in-process server (llama_server.py). Greedy, as it is unless a temperature
+is given, means the one token of highest logit: the sampler chain is `top_k` with k = 1 and nothing
+else. A given answer is scored by a grammar that allows nothing else: the log-probabilities that the
+server gives are those before the grammar. That costs a step a token, since it exposes no other way.
 """
 
 from __future__ import annotations
 
-import json
-import secrets
-import signal
-import threading
-import urllib.request
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from flyweight.errors import EngineError, OptionError
+import numpy as np
+
+from flyweight.errors import EngineError
+from flyweight.folder import sha256_of
+from flyweight.runtime.constraint import Constraint
+from flyweight.runtime.engine import (
+    Capability,
+    Engine,
+    Generation,
+    Score,
+    Streamed,
+    check_sizes,
+)
+from flyweight.runtime.llama_server import LlamaServer
+from flyweight.runtime.saved_state import read_state, write_state
 from flyweight.runtime.threads import default_threads
 
-# Below this one thread: a second gains a third to a half where nothing else runs, and loses tenfold
-# where anything does, since each of a hundred steps a token waits for the slower of the two.
-
+_ALL = 10**6  # tokens; the server takes as many as there are
 _FIELDS = [
     "tokens",
     "content",
@@ -36,83 +43,42 @@ _FIELDS = [
 ]
 
 
-@dataclass(frozen=True)
-class Generation:
-    """One answer. `ids` and `text` are without the token that ended it."""
-
-    ids: list[int]
-    text: str
-    stop_id: int | None  # the token that ended it; None: the limit did
-    written: int  # tokens computed, that one included
-    seconds: float  # from the first written token to the last, as the engine counts
-    prompt_seconds: float
-    prompt_tokens: int  # evaluated, those reused from the stream's last prompt left out
-    top: list[list[tuple[int, float]]]  # for each written token: (id, log-probability), best first
-
-
-@dataclass(frozen=True)
-class Streamed:
-    """One answer that was given piece by piece. The engine streams text, not every token's id."""
-
-    text: str
-    stopped: bool  # ended by itself, not by the limit
-    written: int  # tokens computed
-    seconds: float
-
-
-class LlamaEngine(AbstractContextManager["LlamaEngine"]):
+class LlamaEngine(Engine):
     """A GGUF file, loaded: `context` tokens (prompt and answer) for each of `streams` at a time.
 
-    `threads` None chooses: one for files under SMALL_FILE, else every core. Raises EngineError for
-    a file that llama.cpp does not load.
+    `threads` None chooses: one for files under SMALL_FILE, else every core. `kv_bits` 8 holds the
+    keys and values of the context in half the memory; `cache_bytes` keeps what other prompts read,
+    so that a stream can go back to them. Raises EngineError for what llama.cpp does not load.
     """
 
+    name: ClassVar[str] = "llama.cpp"
+    can: ClassVar[frozenset[Capability]] = frozenset(
+        {"stream", "batch", "log-probabilities", "score", "embed", "constrain", "reuse", "state"}
+    )
+
     def __init__(
-        self, gguf: Path, *, context: int = 2048, threads: int | None = None, streams: int = 1
+        self,
+        gguf: Path,
+        *,
+        context: int = 2048,
+        threads: int | None = None,
+        streams: int = 1,
+        kv_bits: int = 16,
+        cache_bytes: int = 0,
     ) -> None:
-        if context < 1 or streams < 1 or (threads is not None and threads < 1):
-            raise OptionError("context, threads and streams are at least 1")
-        self.gguf, self.context, self.streams = Path(gguf), context, streams
-        _check_magic(self.gguf)
-        self.threads = threads or default_threads(self.gguf.stat().st_size)
-        self._key = secrets.token_urlsafe(16)  # its loopback port answers nobody else
-        self._server: Any = self._load()
-
-    def _load(self) -> Any:
-        import xllamacpp
-
-        try:
-            server = xllamacpp.Server(self._parameters(xllamacpp))  # pyright: ignore
-        except RuntimeError as error:
-            raise EngineError(
-                f"{self.gguf}: llama.cpp does not load this file for {self.streams} x "
-                f"{self.context} tokens: it is damaged, of an unknown architecture, or too large"
-            ) from error
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):  # the server took them over
-                handler = signal.getsignal(number)
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        # one token: it says that the file runs, and that the server's loop has begun; one that is
-        # closed before that waits for itself for ever
-        first = {"prompt": [0], "n_predict": 1, "verbose": True, "response_fields": ["tokens"]}
-        _checked(server.handle_completions(first | {"temperature": 0.0, "cache_prompt": False}))
-        return server
-
-    def _parameters(self, xllamacpp: Any) -> Any:
-        parameters = xllamacpp.CommonParams()
-        parameters.model.path = str(self.gguf)
-        parameters.n_parallel = self.streams
-        parameters.n_ctx = -(-self.context // 256) * 256 * self.streams  # it rounds to 256 itself
-        parameters.cpuparams.n_threads = self.threads
-        parameters.cpuparams_batch.n_threads = self.threads
-        parameters.verbosity = -1  # silent
-        parameters.api_keys = [self._key]
-        parameters.n_threads_http = 1
-        for unused in ("warmup", "fit_params", "endpoint_slots", "ui", "cache_idle_slots"):
-            setattr(parameters, unused, False)
-        # no copies of finished prompts in memory: up to 8 GiB by default
-        parameters.cache_ram_mib = parameters.n_ctx_checkpoints = 0
-        return parameters
+        check_sizes(context, streams, threads)
+        self.source, self.context, self.streams = Path(gguf), context, streams
+        check_magic(self.source)
+        self.threads = threads or default_threads(self.source.stat().st_size)
+        self._server: LlamaServer | None = LlamaServer(
+            self.source,
+            context,
+            streams,
+            threads=self.threads,
+            kv_bits=kv_bits,
+            cache_bytes=cache_bytes,
+        )
+        self._embedder: LlamaServer | None = None
 
     def generate(
         self,
@@ -120,22 +86,19 @@ class LlamaEngine(AbstractContextManager["LlamaEngine"]):
         max_tokens: int,
         *,
         stop_ids: Collection[int] = (),
+        stop: Sequence[str] = (),
         top: int = 0,
         reuse: bool = False,
         temperature: float = 0.0,
         seed: int = 0,
+        constraint: Constraint | None = None,
     ) -> Generation:
-        """The greedy answer to a prompt of token ids, at most `max_tokens` long.
-
-        It ends at the file's end-of-text tokens and at any of `stop_ids`; `top` asks for that many
-        log-probabilities a token; `reuse` keeps what the stream's last prompt has in common. Above
-        a `temperature` of 0 it is drawn at random, with `seed`, from the whole vocabulary.
-        Raises EngineError if it does not fit.
-        """
-        request = self._request(prompt, max_tokens, reuse) | {"n_probs": top}
+        request = self._request(prompt, max_tokens, reuse, constraint) | {"n_probs": top}
         if temperature > 0:
             request |= {"samplers": ["temperature"], "temperature": temperature, "seed": seed}
-        generation = _generation(_checked(self._open.handle_completions(request)))
+        if stop:
+            request["stop"] = list(stop)
+        generation = _generation(self._open.complete(request))
         ends = [place for place, i in enumerate(generation.ids) if i in stop_ids]
         if not ends:
             return generation
@@ -149,27 +112,16 @@ class LlamaEngine(AbstractContextManager["LlamaEngine"]):
         on_text: Callable[[str], object],
         *,
         reuse: bool = True,
+        constraint: Constraint | None = None,
     ) -> Streamed:
-        """As `generate`, with `on_text` given each piece of whole characters as it is written.
-
-        What `on_text` raises ends the answer and is raised here.
-        """
-        request = self._request(prompt, max_tokens, reuse)
         pieces: list[dict[str, Any]] = []
-        failure: list[BaseException] = []
 
-        def take(event: Any) -> bool:  # True ends it; an exception must not cross the C++ frames
-            try:
-                pieces.append(_checked(event))
-                if pieces[-1]["content"]:
-                    on_text(pieces[-1]["content"])
-            except BaseException as error:
-                failure.append(error)
-            return bool(failure)
+        def take(piece: dict[str, Any]) -> None:
+            pieces.append(piece)
+            if piece["content"]:
+                on_text(piece["content"])
 
-        self._open.handle_completions(request | {"stream": True}, take)
-        if failure:
-            raise failure[0]
+        self._open.stream(self._request(prompt, max_tokens, reuse, constraint), take)
         return Streamed(
             text="".join(piece["content"] for piece in pieces),
             stopped=pieces[-1]["stop_type"] == "eos",
@@ -177,9 +129,62 @@ class LlamaEngine(AbstractContextManager["LlamaEngine"]):
             seconds=pieces[-1]["timings"]["predicted_ms"] / 1000,
         )
 
-    def _request(self, prompt: Sequence[int], max_tokens: int, reuse: bool) -> dict[str, Any]:
+    def score_many(
+        self,
+        pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+        *,
+        on_done: Callable[[], object] = lambda: None,
+    ) -> list[Score]:
+        def one(pair: tuple[Sequence[int], Sequence[int]]) -> Score:
+            found = self._score(*pair)
+            on_done()
+            return found
+
+        with ThreadPoolExecutor(self.streams) as pool:
+            return list(pool.map(one, pairs))
+
+    def _score(self, prompt: Sequence[int], answer: Sequence[int]) -> Score:
+        forced = Constraint.tokens(answer)
+        request = self._request(prompt, len(answer), True, forced) | {"n_probs": 1}
+        written = self._open.complete(request)
+        if written["tokens"] != list(answer):
+            raise EngineError(
+                f"{self.source}: llama.cpp cannot score an answer of {len(answer)} tokens with "
+                "one in it that ends answers; score it in torch"
+            )
+        said = [
+            self._score_token([*prompt, *answer[:place]], told["id"])
+            if "logprob" not in told
+            else (told["logprob"], told["top_logprobs"][0]["id"] == told["id"])
+            for place, told in enumerate(_told(written))
+        ]
+        return Score(np.array([each for each, _ in said]), all(greedy for _, greedy in said))
+
+    def _score_token(self, prompt: Sequence[int], token: int) -> tuple[float, bool]:
+        """The log-probability of a token whose bytes are part of a character, and if it is the best.
+
+        The server is silent about such tokens: it is asked about all at a place where another one
+        is written.
+        """
+        other = self._request(prompt, 1, True, Constraint.regex("[ -~]")) | {"n_probs": _ALL}
+        [found] = self._open.complete(other)["completion_probabilities"]
+        best = found["top_logprobs"]
+        return next(each["logprob"] for each in best if each["id"] == token), best[0]["id"] == token
+
+    def embed(self, ids: Sequence[int]) -> np.ndarray:
+        self._check_fit(ids, 1)
+        _ = self._open
+        if self._embedder is None:  # the server that answers does not embed
+            self._embedder = LlamaServer(
+                self.source, self.context, 1, threads=self.threads, embeds=True
+            )
+        return self._embedder.embed(list(ids))
+
+    def _request(
+        self, prompt: Sequence[int], max_tokens: int, reuse: bool, constraint: Constraint | None
+    ) -> dict[str, Any]:
         self._check_fit(prompt, max_tokens)
-        return {
+        request = {
             "prompt": list(prompt),
             "n_predict": max_tokens,
             "temperature": 0.0,
@@ -190,80 +195,48 @@ class LlamaEngine(AbstractContextManager["LlamaEngine"]):
             "verbose": True,  # token ids come only with this
             "response_fields": _FIELDS,
         }
-
-    def generate_many(
-        self,
-        prompts: Sequence[Sequence[int]],
-        max_tokens: int,
-        *,
-        stop_ids: Collection[int] = (),
-        top: int = 0,
-        temperature: float = 0.0,
-        seeds: Sequence[int] | None = None,
-        on_done: Callable[[], object] = lambda: None,
-    ) -> list[Generation]:
-        """The answers to many prompts, `streams` at a time, in the prompts' order; see `generate`.
-
-        `seeds` has one for each prompt.
-        """
-
-        def one(prompt: Sequence[int], seed: int) -> Generation:
-            generation = self.generate(
-                prompt, max_tokens, stop_ids=stop_ids, top=top, temperature=temperature, seed=seed
-            )
-            on_done()
-            return generation
-
-        with ThreadPoolExecutor(self.streams) as pool:
-            return list(pool.map(one, prompts, [0] * len(prompts) if seeds is None else seeds))
+        if constraint is not None:
+            request["grammar"] = f"%llguidance {{}}\n{constraint.grammar}"
+        return request
 
     def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
-        """The ids into which llama.cpp splits a text; special tokens in it are recognised."""
         body = {"content": text, "add_special": add_special, "parse_special": True}
-        return self._ask("tokenize", body)["tokens"]
+        return self._open.ask("tokenize", body)["tokens"]
 
     def detokenize(self, ids: Sequence[int]) -> str:
-        """The text of token ids."""
-        return self._ask("detokenize", {"tokens": list(ids)})["content"] if ids else ""
+        return self._open.ask("detokenize", {"tokens": list(ids)})["content"] if ids else ""
 
-    def _ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """What only the server's loopback port answers."""
-        request = urllib.request.Request(
-            f"{self._open.listening_address}/{path}",
-            data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"},
-        )
-        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with direct.open(request, timeout=60) as response:
-                return json.load(response)
-        except (OSError, ValueError) as error:
-            raise EngineError(f"{self.gguf}: the engine did not {path}: {error}") from error
+    def save_state(self, file: Path) -> None:
+        self._check_one_stream()
+        write_state(file, self._open.saved_slot(), self._identity)
 
-    def close(self) -> None:
-        """Free the model; the engine answers no more."""
-        self._server = None
+    def load_state(self, file: Path) -> None:
+        self._check_one_stream()
+        self._open.restore_slot(read_state(file, self._identity))
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    @property
-    def _open(self) -> Any:
-        if self._server is None:
-            raise EngineError(f"{self.gguf}: the engine is closed; open it again")
-        return self._server
-
-    def _check_fit(self, prompt: Sequence[int], max_tokens: int) -> None:
-        if not prompt or max_tokens < 1:
-            raise OptionError("a prompt has at least one token, and so has an answer")
-        if len(prompt) + max_tokens > self.context:
+    def _check_one_stream(self) -> None:
+        if self.streams > 1:
             raise EngineError(
-                f"{self.gguf}: a prompt of {len(prompt)} tokens and an answer of {max_tokens} do "
-                f"not fit a context of {self.context}; open the engine with a larger one"
+                f"{self.source}: state is that of one stream; this has {self.streams}"
             )
 
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        """What a saved state belongs to."""
+        return {"engine": self.name, "model": sha256_of(self.source), "kv_bits": self._open.kv_bits}
 
-def _check_magic(gguf: Path) -> None:
+    def close(self) -> None:
+        self._server = self._embedder = None
+
+    @property
+    def _open(self) -> LlamaServer:
+        if self._server is None:
+            raise EngineError(f"{self.source}: the engine is closed; open it again")
+        return self._server
+
+
+def check_magic(gguf: Path) -> None:
+    """EngineError unless a file begins as GGUF files do."""
     try:
         with gguf.open("rb") as file:
             magic = file.read(4)
@@ -271,14 +244,6 @@ def _check_magic(gguf: Path) -> None:
         raise EngineError(f"{gguf}: cannot be read: {error.strerror}") from error
     if magic != b"GGUF":
         raise EngineError(f"{gguf}: is not a GGUF file; `flyweight pack` writes one")
-
-
-def _checked(response: dict[str, Any]) -> dict[str, Any]:
-    """The verbose part of a response, or the engine's own complaint as an EngineError."""
-    if "__verbose" not in response:
-        error = response.get("error", response)
-        raise EngineError(f"llama.cpp refused the request: {error.get('message', error)}")
-    return response["__verbose"] | {"timings": response.get("timings", {})}
 
 
 def _generation(answer: dict[str, Any]) -> Generation:
@@ -292,10 +257,34 @@ def _generation(answer: dict[str, Any]) -> Generation:
         prompt_seconds=timings.get("prompt_ms", 0.0) / 1000,
         prompt_tokens=timings.get("prompt_n", 0),
         top=[
-            [(choice["id"], choice["logprob"]) for choice in token["top_logprobs"]]
-            for token in answer.get("completion_probabilities", [])
+            [(choice["id"], choice["logprob"]) for choice in token.get("top_logprobs", [])]
+            for token in _told(answer)
         ],
     )
 
 
-__all__ = ["Generation", "LlamaEngine", "Streamed"]
+def _told(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the server says of each written token, its id alone where it says nothing.
+
+    It leaves out tokens that end within a character, and not their places: where what it says fits
+    more places than one, it is taken for nothing.
+    """
+    tokens, told = answer["tokens"], answer.get("completion_probabilities", [])
+    first, last = _places(tokens, told), _places(tokens[::-1], told[::-1])[::-1]
+    known = {
+        place: one
+        for one, place, other in zip(told, first, last, strict=True)
+        if place == len(tokens) - 1 - other
+    }
+    return [known.get(place, {"id": token}) for place, token in enumerate(tokens)]
+
+
+def _places(tokens: list[int], told: list[dict[str, Any]]) -> list[int]:
+    """The first place in `tokens` that each of `told`, which come in their order, can have."""
+    places = []
+    for one in told:
+        places.append(tokens.index(one["id"], places[-1] + 1 if places else 0))
+    return places
+
+
+__all__ = ["LlamaEngine", "check_magic"]

@@ -1,0 +1,292 @@
+"""A checkpoint in torch: whatever transformers runs, and the reference for the other engines.
+
+Nothing here decodes by itself: transformers' `generate` does, with its cache, its sampling and its
+stopping; a constraint is one more processor of its logits. Keys and values of the last prompt are
+kept, so that the next one is read from where the two part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from flyweight.checkpoint import open_checkpoint
+from flyweight.errors import EngineError, OptionError
+from flyweight.runtime.constraint import Constraint
+from flyweight.runtime.engine import (
+    Capability,
+    Engine,
+    Generation,
+    Score,
+    Streamed,
+    check_sizes,
+)
+from flyweight.runtime.forced import answer_logits
+from flyweight.runtime.threads import cores
+from flyweight.runtime.torch_steps import Clock, Grammar, Options, Pieces
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+SCORED = 16  # answers in one pass
+
+
+class TorchEngine(Engine):
+    """A Hugging Face folder in transformers, on the processor, or on `device`.
+
+    `streams` prompts are answered in one padded batch. Raises TeacherError for a folder that cannot
+    be loaded.
+    """
+
+    name: ClassVar[str] = "torch"
+    can: ClassVar[frozenset[Capability]] = frozenset(
+        {"stream", "batch", "log-probabilities", "score", "embed", "constrain", "reuse"}
+    )
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        context: int = 2048,
+        threads: int | None = None,
+        streams: int = 1,
+        dtype: str = "float32",
+        device: str = "cpu",
+    ) -> None:
+        check_sizes(context, streams, threads)
+        if dtype not in DTYPES:
+            raise OptionError(f"dtype is {dtype}: choose from {', '.join(DTYPES)}")
+        checkpoint = open_checkpoint(folder)
+        if not checkpoint.family.causal:
+            raise EngineError(f"{folder}: is an encoder, which writes no answers")
+        self.source, self.context, self.streams = Path(folder), context, streams
+        self.threads = threads or cores()
+        self._tokenizer = checkpoint.tokenizer()
+        self._model: Any = checkpoint.model().to(device, DTYPES[dtype])
+        self._ends = _ends(self._model, self._tokenizer)
+        self._known: tuple[list[int], Any] = ([], None)  # ids that were read, and their cache
+        self._grammars: Any = None
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        max_tokens: int,
+        *,
+        stop_ids: Collection[int] = (),
+        stop: Sequence[str] = (),
+        top: int = 0,
+        reuse: bool = False,
+        temperature: float = 0.0,
+        seed: int = 0,
+        constraint: Constraint | None = None,
+    ) -> Generation:
+        options = Options(stop_ids, stop, top, temperature, seed, constraint)
+        [answer] = self._run([prompt], max_tokens, options, reuse=reuse)
+        return answer
+
+    def generate_many(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_tokens: int,
+        *,
+        stop_ids: Collection[int] = (),
+        stop: Sequence[str] = (),
+        top: int = 0,
+        temperature: float = 0.0,
+        seeds: Sequence[int] | None = None,
+        constraint: Constraint | None = None,
+        on_done: Callable[[], object] = lambda: None,
+    ) -> list[Generation]:
+        seeds = [0] * len(prompts) if seeds is None else list(seeds)
+        # drawn answers have a seed each, which a batch has not
+        width = self.streams if temperature == 0 else 1
+        order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
+        found: dict[int, Generation] = {}
+        for start in range(0, len(order), width):
+            places = order[start : start + width]
+            options = Options(stop_ids, stop, top, temperature, seeds[places[0]], constraint)
+            answers = self._run([prompts[place] for place in places], max_tokens, options)
+            for place, answer in zip(places, answers, strict=True):
+                found[place] = answer
+                on_done()
+        return [found[place] for place in range(len(prompts))]
+
+    def stream(
+        self,
+        prompt: Sequence[int],
+        max_tokens: int,
+        on_text: Callable[[str], object],
+        *,
+        reuse: bool = True,
+        constraint: Constraint | None = None,
+    ) -> Streamed:
+        said = Pieces(self.detokenize, on_text, self._ends)
+        options = Options(constraint=constraint)
+        [answer] = self._run([prompt], max_tokens, options, reuse=reuse, streamer=said)
+        return Streamed(said.text, answer.stop_id is not None, answer.written, answer.seconds)
+
+    def score_many(
+        self,
+        pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+        *,
+        on_done: Callable[[], object] = lambda: None,
+    ) -> list[Score]:
+        for prompt, answer in pairs:
+            self._check_fit(prompt, len(answer))
+        given = [(list(prompt), list(answer)) for prompt, answer in pairs]
+        found: dict[int, Score] = {}
+        with self._running() as model:
+            for place, logits, ids in answer_logits(model, given, SCORED, title=""):
+                said = logits.log_softmax(-1).gather(-1, ids[:, None])[:, 0]  # [A]
+                greedy = bool((logits.argmax(-1) == ids).all())
+                found[place] = Score(said.double().cpu().numpy(), greedy)
+                on_done()
+        return [found[place] for place in range(len(pairs))]
+
+    def embed(self, ids: Sequence[int]) -> np.ndarray:
+        self._check_fit(ids, 1)
+        with self._running() as model:
+            given = torch.tensor([list(ids)], device=model.device)
+            hidden = model.base_model(input_ids=given, use_cache=False).last_hidden_state[0]
+        vector = hidden.float().mean(0).cpu().numpy()
+        return vector / max(float(np.linalg.norm(vector)), 1e-30)
+
+    def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
+        return self._tokenizer(text, add_special_tokens=add_special)["input_ids"]
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def close(self) -> None:
+        self._model, self._known = None, ([], None)
+
+    def _run(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_tokens: int,
+        options: Options,
+        *,
+        reuse: bool = False,
+        streamer: Any = None,
+    ) -> list[Generation]:
+        """One batch of prompts, padded on the left, through transformers' `generate`."""
+        for prompt in prompts:
+            self._check_fit(prompt, max_tokens)
+        longest = max(map(len, prompts))
+        ids = torch.zeros((len(prompts), longest), dtype=torch.long)  # [B, T]
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, longest - len(prompt) :] = torch.tensor(list(prompt))
+            mask[row, longest - len(prompt) :] = 1
+        cache, read = self._cache(list(prompts[0])) if reuse else (None, 0)
+        clock = Clock()
+        processors: list[Any] = [clock]
+        if options.constraint is not None:
+            processors.append(
+                Grammar(self._matchers(options.constraint, len(prompts)), longest, self._ends)
+            )
+        with self._running() as model, torch.random.fork_rng():
+            torch.manual_seed(options.seed)
+            out = model.generate(
+                ids.to(model.device),
+                attention_mask=mask.to(model.device),
+                generation_config=options.config(max_tokens, self._ends),
+                logits_processor=processors,
+                streamer=streamer,
+                past_key_values=cache,
+                tokenizer=self._tokenizer,
+            )
+        written = out.sequences[:, longest:].tolist()
+        answers = [
+            self._generation(row, written[row], options, clock, len(prompts[row]) - read, out)
+            for row in range(len(prompts))
+        ]
+        if len(prompts) == 1:
+            self._known = ([*prompts[0], *written[0][:-1]], out.past_key_values)
+        return answers
+
+    def _generation(
+        self,
+        row: int,
+        written: list[int],
+        options: Options,
+        clock: Clock,
+        read: int,
+        out: Any,
+    ) -> Generation:
+        ends = self._ends | set(options.stop_ids)
+        end = next((place for place, i in enumerate(written) if i in ends), None)
+        ids = written if end is None else written[:end]
+        text = self.detokenize(ids)
+        for stop in options.stop:
+            text = text.partition(stop)[0]
+        count = len(ids) + (end is not None)
+        top = []
+        for logits in (out.logits or ())[:count] if options.top else ():
+            best = logits[row].float().log_softmax(-1).topk(options.top)
+            top.append(list(zip(best.indices.tolist(), best.values.tolist(), strict=True)))
+        return Generation(
+            ids=ids,
+            text=text,
+            stop_id=None if end is None else written[end],
+            written=count,
+            seconds=clock.times[count] - clock.times[1],
+            prompt_seconds=clock.times[1] - clock.times[0],
+            prompt_tokens=read,
+            top=top,
+        )
+
+    def _cache(self, prompt: list[int]) -> tuple[Any, int]:
+        """The keys and values of what the last prompt has in common, and how many tokens it is."""
+        known, cache = self._known
+        self._known = ([], None)  # it is changed from here on
+        shared = 0
+        for mine, theirs in zip(known, prompt[:-1], strict=False):
+            if mine != theirs:
+                break
+            shared += 1
+        if not shared or not cache.is_croppable:
+            return None, 0
+        if shared < len(known):
+            cache.crop(shared - len(known))  # the number of those that go, below zero
+        return cache, shared
+
+    def _matchers(self, constraint: Constraint, count: int) -> list[Any]:
+        from llguidance import LLMatcher
+        from llguidance.hf import from_tokenizer
+
+        if self._grammars is None:
+            size = self._model.config.vocab_size
+            ends = sorted(self._ends)
+            self._grammars = from_tokenizer(self._tokenizer, n_vocab=size, eos_token=ends)
+        grammar = LLMatcher.grammar_from_lark(constraint.grammar)
+        return [LLMatcher(self._grammars, grammar) for _ in range(count)]
+
+    @contextmanager
+    def _running(self) -> Iterator[Any]:
+        """The model, with this engine's threads while it runs."""
+        if self._model is None:
+            raise EngineError(f"{self.source}: the engine is closed; open it again")
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            with torch.inference_mode():
+                yield self._model
+        finally:
+            torch.set_num_threads(before)
+
+
+def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
+    """The tokens that end an answer; transformers' other wishes for it are put away."""
+    from transformers import GenerationConfig
+
+    told = [model.generation_config.eos_token_id, tokenizer.eos_token_id]
+    model.generation_config = GenerationConfig()
+    flat = [i for each in told for i in (each if isinstance(each, list) else [each])]
+    return frozenset(i for i in flat if i is not None)
+
+
+__all__ = ["DTYPES", "TorchEngine"]
