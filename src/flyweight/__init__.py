@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from flyweight.make.device_verb import device
     from flyweight.make.evaluate import eval  # noqa: A004
     from flyweight.make.families import families
+    from flyweight.make.pack_verb import pack
     from flyweight.make.prune import prune
     from flyweight.make.status import status
     from flyweight.make.verb import make
     from flyweight.make.written import write_data
     from flyweight.runtime.chat import chat
-    from flyweight.runtime.pack import pack
 
     __version__: str
 
@@ -36,7 +36,7 @@ VERBS = {
     "distill": "flyweight.distill.verb",
     "write_data": "flyweight.make.written",
     "advise": "flyweight.distill.advise",
-    "pack": "flyweight.runtime.pack",
+    "pack": "flyweight.make.pack_verb",
     "eval": "flyweight.make.evaluate",
     "chat": "flyweight.runtime.chat",
     "status": "flyweight.make.status",

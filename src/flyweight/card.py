@@ -166,6 +166,7 @@ class Recipe(Part):
     seed: int
     threads: int
     tokens: int
+    rounded_for: int = 0  # train items for which weights of few bits are rounded; 0: by themselves
     seconds: dict[str, float]  # by stage
 
 

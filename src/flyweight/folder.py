@@ -30,7 +30,12 @@ SCORES = "scores.json"
 MODEL_CARD = "README.md"
 REPORT = "report.html"
 WEIGHTS = "model.safetensors"
-GGUF_NAMES = {16: "model-f16.gguf", 8: "model-q8_0.gguf", 4: "model-q4_0.gguf"}
+GGUF_NAMES = {  # by bits, the most first
+    16: "model-f16.gguf",
+    8: "model-q8_0.gguf",
+    5: "model-q5_0.gguf",
+    4: "model-q4_0.gguf",
+}
 ONNX_NAMES = {32: "model.onnx", 8: "model-int8.onnx"}  # of encoders
 MARK = ".flyweight"  # says that the folder is ours to replace
 SEAL = "complete.json"  # written last into a folder of results: what it holds is whole

@@ -286,7 +286,7 @@ def sample_card(word: str = "passes", **changes: Any) -> Card:
         ),
         "recipe": Recipe(
             by="bytes", keep=0.25, steps=900, batch_size=32, learning_rate=0.001, kl=0.7,
-            prompt_weight=0.2, seed=0, threads=2, tokens=2_304_000,
+            prompt_weight=0.2, seed=0, threads=2, tokens=2_304_000, rounded_for=256,
             seconds={
                 "read": 1.2, "importance": 6.4, "rank": 11.9, "distil": 187.0, "pack": 3.1,
                 "measure": 41.5,

@@ -106,7 +106,7 @@ def test_a_machine_is_measured_once_and_again_when_its_engine_changes(
     monkeypatch.setattr(networks, "TIMED", 3)
     found = find_device("this", causal=True)
     for bits, (blocks, *_) in found.blocks[WRITES].items():
-        assert bits in (16, 8, 4)
+        assert bits in (16, 8, 5, 4)
         assert sum(blocks.seconds) > 0
         assert blocks.memory[0] > 1e6
         assert blocks.jitter >= 1
@@ -193,7 +193,7 @@ def test_another_devices_latency_decides(
     monkeypatch.chdir(tmp_path)  # the teacher is untrained: each answer counts
     profile = tmp_path / "plant.json"
     layers_alone = Blocks([0.0, 0.0, 1e-3, *[0.0] * 5], [4e7, 1.0, 0.0], 1.0, 0.0)
-    blocks = {WRITES: {bits: [layers_alone] for bits in (16, 8, 4)}}
+    blocks = {WRITES: {bits: [layers_alone] for bits in (16, 8, 5, 4)}}
     write_device(Device("plant", "a plant's computer", 1, blocks=blocks), profile)
     job = {"task": task, "effort": "quick", "steps": 4, "bar": 0.5, "device": str(profile)}
     job["score"] = "lenient:score"

@@ -84,7 +84,7 @@ def test_plain_text_needs_no_answers(
     assert f"{found['mean']:.3f} bits/byte ({found['low']:.3f} to {found['high']:.3f})" in line
 
 
-@pytest.mark.parametrize(("option", "value"), [("split", "tests"), ("bits", 5)])
+@pytest.mark.parametrize(("option", "value"), [("split", "tests"), ("bits", 6)])
 def test_what_cannot_be_chosen_is_refused(
     tiny_llama: Path, tmp_path: Path, option: str, value: Any
 ) -> None:

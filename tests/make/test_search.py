@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from flyweight.anatomy import Shape
+from flyweight.make.bench import Result
+from flyweight.make.budget import Budgets
+from flyweight.make.form import Cost
+from flyweight.make.options import check_options
 from flyweight.make.rank import RankedShape
 from flyweight.make.search import likely_answers, next_to_finish
-from flyweight.make.students import Contender
+from flyweight.make.students import Candidate, Contender, of_use
 
 
 def contender(size: int, *, measured: bool = False, excluded: str = "") -> Contender:
@@ -85,3 +91,31 @@ def test_what_cannot_be_exported_is_passed_over() -> None:
 def test_survivors_go_before_those_that_dropped_out() -> None:
     made: list[Any] = [contender(1), contender(2), contender(3)]
     assert next_to_finish(made, [0.3, 0.5, 0.9], [made[2]], 0.3) is made[2]
+
+
+@pytest.mark.parametrize(
+    ("lows", "wanted"),
+    [
+        ({16: 0.99, 8: 0.97, 4: 0.90}, True),
+        ({16: 0.99, 8: 0.97}, True),  # torch has shown that 4 falls short
+        ({16: 0.99, 8: 0.97, 4: 0.96}, False),
+        ({16: 0.93, 8: 0.92, 4: 0.90}, False),
+        ({16: 0.96, 8: 0.94, 4: 0.90}, True),  # they differ by chance, or not much
+        ({}, True),  # it alone is asked for
+    ],
+)
+def test_five_bits_are_tried_where_four_fall_short_and_more_would_do(
+    lows: dict[int, float], wanted: bool
+) -> None:
+    wishes = ("exact", "bytes", "quick", Budgets(), None, 0)
+    options = check_options("t", Path("t"), Path("o"), 0.95, None, *wishes)
+    cost = Cost("llama.cpp", 0.1, 0.1, 1, 1, tokens_per_second=1.0)
+    dev = Result(np.zeros(1), [], cost)
+    measured = [
+        Candidate(
+            Shape(1, 64, 64, 2, 1, 32, 100), 1, bits, Path(__file__), Path(), dev,
+            cast(Any, SimpleNamespace(low=low)),
+        )
+        for bits, low in lows.items()
+    ]  # fmt: skip
+    assert of_use(5, measured, options) is wanted

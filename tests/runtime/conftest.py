@@ -15,9 +15,9 @@ from flyweight.runtime.parity import NEAR_TIE_NATS
 
 @pytest.fixture(scope="session")
 def tiny_files(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """The tiny Llama at 16, 8 and 4 bits."""
+    """The tiny Llama at 16, 8, 5 and 4 bits."""
     folder = tmp_path_factory.mktemp("files")
-    files = {bits: folder / f"{bits}.gguf" for bits in (16, 8, 4)}
+    files = {bits: folder / f"{bits}.gguf" for bits in (16, 8, 5, 4)}
     for bits, path in files.items():
         write_gguf(tiny_llama, path, bits, LLAMA)
     return files

@@ -1,4 +1,4 @@
-"""Rounded weights against what is read back from the real file with the gguf package."""
+"""A file's weights in torch against what the gguf package reads in the file."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from gguf.quants import dequantize
 from transformers import AutoModelForCausalLM
 
 from flyweight.anatomy.gguf import LLAMA
+from flyweight.anatomy.inputs import measure_inputs
 from flyweight.runtime.gguf import write_gguf
 from flyweight.runtime.rounding import rounded
 
@@ -54,7 +55,7 @@ def in_pairs(weight: np.ndarray, head_dim: int) -> np.ndarray:
     return weight[rows]
 
 
-@pytest.mark.parametrize("bits", [16, 8, 4])
+@pytest.mark.parametrize("bits", [16, 8, 5, 4])
 @pytest.mark.parametrize(
     "changes",
     [
@@ -68,10 +69,11 @@ def test_weights_are_those_of_the_file(
     make_llama: Callable[..., Path], tmp_path: Path, bits: int, changes: dict[str, Any]
 ) -> None:
     checkpoint = make_llama(tmp_path / "model", **changes)
-    write_gguf(checkpoint, tmp_path / "model.gguf", bits, LLAMA)
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    inputs = measure_inputs(model, [[0, 9, 8, 7], [0, 5]])
+    write_gguf(checkpoint, tmp_path / "model.gguf", bits, LLAMA, inputs)
     before = {name: each.clone() for name, each in model.named_parameters()}
-    found = rounded(model, bits, LLAMA)
+    found = rounded(model, tmp_path / "model.gguf", LLAMA)
 
     stored = {
         tensor.name: dequantize(tensor.data, tensor.tensor_type)

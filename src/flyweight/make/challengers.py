@@ -11,6 +11,7 @@ import torch
 from flyweight.distill.trainer import Schedule
 from flyweight.errors import ParityError
 from flyweight.make.effort import BATCH, MOST_DOUBLINGS, learning_rate
+from flyweight.make.fitted import quantised
 from flyweight.make.form import Form
 from flyweight.make.job import Job
 from flyweight.make.students import Candidate, passes
@@ -47,6 +48,7 @@ def quantised_teachers(job: Job, form: Form, note: str = "") -> list[Candidate]:
             f"teacher {note}".strip(),
             (bits,),
             form,
+            quantised(job, form),
             role="quantised teacher",
             note=note,
         )

@@ -71,7 +71,12 @@ class Classifies(Form):
     def answer_limit(self, splits: Iterable[Split], scorer: Scorer) -> int:
         return 0
 
-    def pack(self, folder: Path, prompts: Sequence[Sequence[int]] | None) -> Parity:
+    def pack(
+        self,
+        folder: Path,
+        prompts: Sequence[Sequence[int]] | None,
+        texts: Sequence[Sequence[int]] = (),
+    ) -> Parity:
         _, found = pack_classifier(folder, tuple(ONNX_NAMES), self.source.context, prompts)
         return Parity(
             prompts=found.prompts,

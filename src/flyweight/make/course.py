@@ -23,13 +23,14 @@ from flyweight.make.workload import (
     measure_work,
     mend_work,
     pack_work,
+    quantise_work,
     ranking_work,
     read_work,
     teacher_work,
     train_work,
 )
 
-WIDTHS = 3  # files of a student (form.py), measured from many bits to few
+WIDTHS = 3  # at which a student is measured, from many bits to few; one more is rarely of use
 GUESSED = 0.5  # what the guesses weigh in all; a past job just like the new one weighs 1
 
 
@@ -128,8 +129,8 @@ def shortest_course(sizes: Sizes, effort: Effort) -> Course:
 
 def longest_course(sizes: Sizes) -> Course:
     """Every shape trained to its end and measured at every width."""
-    count = len(sizes.levels)
-    return Course((1.0,) * count, (WIDTHS,) * count, count - 1)
+    count, widths = len(sizes.levels), WIDTHS + (not sizes.classifies)
+    return Course((1.0,) * count, (widths,) * count, count - 1)
 
 
 def _halved(count: int, effort: Effort) -> list[float]:
@@ -163,7 +164,9 @@ def works_of(course: Course, sizes: Sizes, effort: Effort, *, longest: bool = Fa
         works += _trainings(parameters, share, sizes, effort)
     for parameters, widths in zip(sizes.levels, course.widths, strict=True):
         works += _student_works(parameters, widths, sizes)
-    works += [measure_work("measure", dev, sizes, big)] * 2  # the teacher at 4 and 8 bits
+    if not sizes.classifies:
+        works.append(quantise_work(big, sizes))
+    works += [measure_work("measure", dev, sizes, big)] * 2  # the teacher at two widths
     works += _scratch_works(chosen, sizes, effort, longest=longest)
     return works + [measure_work("test", test, sizes, each) for each in (chosen, big)]
 

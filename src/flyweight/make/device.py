@@ -30,7 +30,7 @@ FORMAT = 1
 WRITES = "writes"
 CLASSIFIES = "classifies"
 VERBS = {WRITES: "write", CLASSIFIES: "classify"}
-WIDTHS = {WRITES: (16, 8, 4), CLASSIFIES: (32, 16, 8)}
+WIDTHS = {WRITES: (16, 8, 5, 4), CLASSIFIES: (32, 16, 8)}
 ENGINES = {WRITES: ("xllamacpp",), CLASSIFIES: ("onnxruntime", "torch")}
 
 
@@ -58,8 +58,8 @@ class Device:
         return blocks.figures(load, size, read, written)
 
     def knows(self, kind: str) -> bool:
-        """Whether it was measured for this kind of network."""
-        return kind in self.blocks
+        """Whether it was measured for this kind of network, at every width."""
+        return all(self.blocks.get(kind, {}).get(bits) for bits in WIDTHS[kind])
 
 
 def find_device(name: str, causal: bool) -> Device:
@@ -145,9 +145,6 @@ def _read(path: Path) -> Device:
             kind: {int(bits): [_blocks(part) for part in parts] for bits, parts in each.items()}
             for kind, each in told["blocks"].items()
         }
-        for kind, each in blocks.items():
-            if not all(each.get(bits) for bits in WIDTHS[kind]):
-                raise ValueError(f"a bit width of {kind} is missing")
         return Device(
             str(told["name"]),
             str(told["processor"]),

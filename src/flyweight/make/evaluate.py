@@ -29,8 +29,8 @@ def eval(
         score: exact, choice, json, contains, numeric, f1, likelihood, accuracy, macro-f1, or
             module:function.
         split: train, dev or test; only its items need answers.
-        bits: 16, 8 or 4, of an encoder 32, 16 or 8; what the model's card chose if not given, else
-            the most.
+        bits: 16, 8, 5 or 4, of an encoder 32, 16 or 8; what the model's card chose if not given,
+            else the most.
 
     Returns:
         Score, interval, latency, tokens (of an encoder, texts) a second and peak memory.
@@ -101,7 +101,7 @@ def _measure(form: Form, bits: int, task: Task, split: str, scoring: Scorer) -> 
         if not file.exists():
             file = Path(scratch) / file.name
             form.write(bits, file)
-        weights = None if scoring.needs_generation else form.rounded(form.source.path, bits)
+        weights = None if scoring.needs_generation else form.rounded(form.source.path, file)
         if split == "test":  # a look at test is a look, whoever takes it
             count_opening(task.test_sha256, sha256_of(file), f"{scoring.name} eval")
         return bench.run(f"{split} at {bits} bits", file, part, weights), file.stat().st_size

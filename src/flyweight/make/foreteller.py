@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
 
 from flyweight.anatomy import Shape
-from flyweight.checkpoint import Checkpoint
 from flyweight.make.blocks import load_of
 from flyweight.make.budget import Figures
 from flyweight.make.device import Device
@@ -17,17 +16,13 @@ from flyweight.make.form import Form
 class Foreteller:
     """A device, and how long prompts and answers are (`lengths` int [n, 2], in tokens).
 
-    `packed` holds the teacher's files: a student's has as many bytes for each parameter.
+    `density` tells the bytes that a file has for each parameter, by its bits.
     """
 
     def __init__(
-        self, device: Device, teacher: Checkpoint, packed: Path, form: Form, lengths: np.ndarray
+        self, device: Device, form: Form, lengths: np.ndarray, density: Mapping[int, float]
     ) -> None:
-        self.device, self._source = device, form.source
-        self._density = {
-            bits: (packed / name).stat().st_size / teacher.parameters
-            for bits, name in form.files.items()
-        }
+        self.device, self._source, self._density = device, form.source, density
         self._read, self._written = lengths[:, 0], lengths[:, 1]
 
     def figures(self, shape: Shape) -> dict[int, Figures]:

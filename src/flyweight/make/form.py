@@ -60,6 +60,8 @@ class Form(ABC):
     engines: ClassVar[tuple[str, ...]]
     packages: ClassVar[tuple[str, ...]]  # that decide what a file says
     judged_in_torch: ClassVar[bool]  # `rounded` weights say there what a file says
+    spare: ClassVar[tuple[int, ...]] = ()  # bits that are tried where the next fewer fall short
+    fitted = False  # files of few bits are rounded for texts
 
     def __init__(self, source: Checkpoint) -> None:
         self.source = source
@@ -83,8 +85,20 @@ class Form(ABC):
         """Where an answer is cut off, in tokens: a little beyond the longest that is wanted."""
 
     @abstractmethod
-    def pack(self, folder: Path, prompts: Sequence[Sequence[int]] | None) -> Parity:
-        """Write a checkpoint folder's files, proven on `prompts`, or on neutral ones if None."""
+    def pack(
+        self,
+        folder: Path,
+        prompts: Sequence[Sequence[int]] | None,
+        texts: Sequence[Sequence[int]] = (),
+    ) -> Parity:
+        """Write a checkpoint folder's files, proven on `prompts`, or on neutral ones if None.
+
+        If it is `fitted`, for `texts`; without any only the file that is not rounded.
+        """
+
+    def quantise(self, folder: Path, texts: Sequence[Sequence[int]], out: Path) -> None:
+        """Write the other files of a packed checkpoint into `out`, if they are `fitted`."""
+        raise NotImplementedError
 
     @abstractmethod
     def write(self, bits: int, out: Path) -> None:
@@ -100,8 +114,8 @@ class Form(ABC):
     ) -> Answers:
         """What one of the files says, in its engine; `on_answer` is called once for each."""
 
-    def rounded(self, folder: Path, bits: int) -> Any:
-        """A checkpoint in torch with the weights of its file at `bits`, where `judged_in_torch`."""
+    def rounded(self, folder: Path, file: Path) -> Any:
+        """A checkpoint in torch with the weights of one of its files, where `judged_in_torch`."""
         raise NotImplementedError
 
     @abstractmethod

@@ -27,6 +27,7 @@ from flyweight.make.budget import Figures
 from flyweight.make.data import Data, answered, prepare
 from flyweight.make.device import find_device
 from flyweight.make.effort import EFFORTS, Effort
+from flyweight.make.fitted import density, texts
 from flyweight.make.foreteller import Foreteller
 from flyweight.make.form import Form
 from flyweight.make.options import Options
@@ -87,7 +88,7 @@ class Job:
     @property
     def origin(self) -> dict[str, Any]:
         """What every result of `base` on this task depends on."""
-        return self._origin(self.form)
+        return self.origin_of(self.form)
 
     def source_of(self, form: Form) -> dict[str, Any]:
         """What every result of a form's checkpoint depends on, whatever the task."""
@@ -98,7 +99,8 @@ class Job:
             self._sources[form] = told
         return self._sources[form]
 
-    def _origin(self, form: Form) -> dict[str, Any]:
+    def origin_of(self, form: Form) -> dict[str, Any]:
+        """What every result of a form's checkpoint on this task depends on."""
         return self.source_of(form) | {
             "task": self.task.sha256,
             "score": self.options.score,
@@ -128,7 +130,7 @@ class Job:
         return self.packed(self.big)
 
     def packed(self, form: Form) -> Path:
-        """A form's checkpoint, in 16 bits, with its files for the runtime, proven."""
+        """A form's checkpoint with its files that hang on no task, proven; see fitted.py."""
 
         def make(folder: Path) -> None:
             model = self.teacher_model if form is self.big else self.model
@@ -163,7 +165,7 @@ class Job:
             results.write_json(folder / "answers.json", said.texts)
 
         work = workload.measure_work("answers", len(prompts), self.sizes, self.teacher.parameters)
-        inputs = self._origin(self.big) | {"max_tokens": max_tokens}
+        inputs = self.origin_of(self.big) | {"max_tokens": max_tokens}
         folder = self.store.stage("answers", inputs, make, work=work)
         return results.read_json(folder / "answers.json")
 
@@ -216,7 +218,7 @@ class Job:
             bench = Bench(form, self.scorer, data.max_tokens)
             results.save_result(folder, bench.run(title, file, part, weights))
 
-        inputs = self._origin(form) | {
+        inputs = self.origin_of(form) | {
             "file": self.hash(file), "split": split, "max_tokens": data.max_tokens,
             "format": results.RESULT_FORMAT,
         }  # fmt: skip
@@ -252,8 +254,7 @@ class Job:
         """What matters in the teacher for the train items."""
 
         def make(folder: Path) -> None:
-            sequences = [example.ids.tolist() for example in self.data.train.examples[:CALIBRATION]]
-            found = measure_importance(self.model, self.base.family, sequences)
+            found = measure_importance(self.model, self.base.family, texts(self, self.form))
             found.save(folder / results.IMPORTANCE)
 
         inputs = self.origin | {"sequences": CALIBRATION, "format": results.IMPORTANCE_FORMAT}
@@ -304,7 +305,7 @@ class Job:
         if not self.scorer.needs_generation:  # what is measured then: see Bench
             read = lengths[:LIKELIHOOD_PROMPTS, 0]
             lengths = np.stack([read, np.full_like(read, self.data.max_tokens)], axis=1)
-        return Foreteller(device, self.teacher, self.teacher_folder, self.form, lengths)
+        return Foreteller(device, self.form, lengths, density(self))
 
     def forecasts(self, shape: Shape) -> dict[int, Figures]:
         """What a shape is likely to take on the device, by bits; empty where it does not matter."""
@@ -320,7 +321,8 @@ class Job:
     def pack(self, folder: Path, label: str) -> None:
         """Write a student's files for the runtime into its folder, proven."""
         say(f"Packing {label} at {', '.join(map(str, self.form.files))} bits")
-        results.save_parity(folder, self.form.pack(folder, self._parity_prompts()))
+        found = self.form.pack(folder, self._parity_prompts(), texts(self, self.form))
+        results.save_parity(folder, found)
 
     def _parity_prompts(self) -> list[list[int]] | None:
         """What a student's files are proven on; None where plain text has no prompts of its own."""

@@ -20,7 +20,7 @@ PARITY = "parity.json"
 IMPORTANCE = "importance.safetensors"
 # What a stage of another format holds is worked out anew.
 IMPORTANCE_FORMAT = 3
-PACK_FORMAT = 1
+PACK_FORMAT = 2
 RESULT_FORMAT = 1
 _RESULT, _RANKING = "result.json", "ranking.json"
 

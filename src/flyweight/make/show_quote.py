@@ -14,6 +14,7 @@ from flyweight.make import words
 
 NAMES = {
     "teacher": "pack the teacher",
+    "quantise": "quantise the teacher",
     "answers": "ask the teacher for answers",
     "measure": "measure on dev",
     "score": "importance of what can be cut",

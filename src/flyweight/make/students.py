@@ -162,6 +162,13 @@ def passes(candidate: Candidate, options: Options) -> bool:
     return candidate.ratio.low >= options.bar and fits
 
 
+def of_use(bits: int, measured: Sequence[Candidate], options: Options) -> bool:
+    """Whether a width may be the smallest that passes: fewer bits fall short, more would do."""
+    more = [each.ratio.low >= options.bar for each in measured if each.bits > bits]
+    fewer = any(passes(each, options) for each in measured if each.bits < bits)
+    return not fewer and (any(more) or not more)
+
+
 def choose(candidates: Sequence[Candidate], options: Options) -> Candidate:
     """The smallest that passes on dev; else the one with the highest limit (smallest of equals).
 

@@ -22,11 +22,12 @@ from flyweight.distill.wish import FORMAT
 from flyweight.errors import ParityError
 from flyweight.folder import WEIGHTS
 from flyweight.make.effort import BATCH, learning_rate
+from flyweight.make.fitted import FITTING
 from flyweight.make.form import Form
 from flyweight.make.job import Job
 from flyweight.make.probe import probe_steps
-from flyweight.make.results import PACK_FORMAT, read_json, write_json
-from flyweight.make.students import Candidate, Contender
+from flyweight.make.results import read_json, write_json
+from flyweight.make.students import Candidate, Contender, of_use
 from flyweight.make.workload import MENDED, mend_work, pack_work, read_work, train_work
 from flyweight.progress import say
 from flyweight.runtime.forced import greedy_matches
@@ -100,7 +101,7 @@ def exported(job: Job, lesson: Lesson, kind: str) -> Path:
         job.pack(folder, lesson.label)
 
     work = pack_work(kind, lesson.parameters, job.sizes)
-    inputs = lesson.inputs | {"format": PACK_FORMAT}
+    inputs = lesson.inputs | FITTING
     return job.store.stage(kind, inputs, make, lesson.label, work=work)
 
 
@@ -188,23 +189,26 @@ def measure_widths(
     label: str,
     widths: Sequence[int],
     form: Form | None = None,
+    files: Path | None = None,
     **facts: Any,
 ) -> list[Candidate]:
-    """A packed checkpoint measured on dev at `widths` bits, from many to few.
+    """A packed checkpoint measured on dev at `widths` bits, from many to few, then the spare ones.
 
     Once one is measured, a width that torch shows to fall short is not measured further. `form` is
-    that of students where it is not given.
+    that of students where it is not given, `files` where the files lie if not in `folder`.
     """
-    form = form or job.form
+    form, files = form or job.form, files or folder
     forecasts = job.forecasts(shape)
     elsewhere = job.options.device != "this"
     measured: list[Candidate] = []
-    for bits in widths:
-        if measured and _falls_short(job, form, folder, bits, parameters):
+    for bits in sorted(widths, key=lambda bits: (bits in form.spare, -bits)):
+        if bits in form.spare and not of_use(bits, measured, job.options):
+            continue
+        file = files / form.files[bits]
+        weights = partial(form.rounded, folder, file)
+        if measured and _falls_short(job, form, file, weights, parameters):
             say(f"{label} at {bits} bits falls short on dev: not measured further")
             continue
-        file = folder / form.files[bits]
-        weights = partial(form.rounded, folder, bits)
         title = f"{label}, {bits} bits"
         result = job.measured("measure", title, file, "dev", parameters, weights, form=form)
         ratio = job.ratio(result.scores)
@@ -225,18 +229,19 @@ def measure_widths(
     return measured
 
 
-def _falls_short(job: Job, form: Form, folder: Path, bits: int, parameters: int) -> bool:
-    """Whether the weights at `bits`, if torch can judge them, are sure to miss the bar on dev."""
+def _falls_short(
+    job: Job, form: Form, file: Path, weights: Callable[[], Any], parameters: int
+) -> bool:
+    """Whether a file's weights, if torch can judge them, are sure to miss the bar on dev."""
     if not (form.judged_in_torch and job.scorer.teacher_forced):
         return False
     pairs = job.data_of(form).dev.pairs
 
     def make(place: Path) -> None:
-        model = form.rounded(folder, bits)
-        right = greedy_matches(model, pairs, title=f"Checking {bits} bits")
+        right = greedy_matches(weights(), pairs, title=f"Checking {file.name}")
         write_json(place / "right.json", right.astype(float).tolist())
 
-    inputs = job.origin | {"file": job.hash(folder / form.files[bits])}
+    inputs = job.origin | {"file": job.hash(file)}
     work = read_work("check", len(job.data.dev), parameters, job.sizes)
     right = read_json(job.store.stage("check", inputs, make, work=work) / "right.json")
     return job.ratio(np.array(right)).high < job.options.bar

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,14 +109,21 @@ def teacher_work(parameters: int, sizes: Sizes) -> Work:
     return _proof("teacher", parameters, len(NEUTRAL), NEUTRAL_TOKENS, PARITY_TOKENS)
 
 
+def quantise_work(parameters: int, sizes: Sizes) -> Work:
+    """Reading what feeds a network's matrices, for its files of fewer bits."""
+    return read_work("quantise", min(CALIBRATION, sizes.items["train"]), parameters, sizes)
+
+
 def pack_work(kind: str, parameters: int, sizes: Sizes) -> Work:
-    """Writing a student's three files and proving them, on prompts of dev where it answers any."""
+    """Writing a student's files and proving them, on prompts of dev where it answers any."""
     if sizes.classifies:
         return _export(kind, parameters)
-    if not sizes.generates:
-        return replace(teacher_work(parameters, sizes), kind=kind)
-    prompts = min(PARITY_PROMPTS, sizes.items["dev"])
-    return _proof(kind, parameters, prompts, sizes.prompt, min(PARITY_TOKENS, sizes.answer))
+    proof, read = teacher_work(parameters, sizes), quantise_work(parameters, sizes)
+    if sizes.generates:
+        prompts = min(PARITY_PROMPTS, sizes.items["dev"])
+        written = min(PARITY_TOKENS, sizes.answer)
+        proof = _proof(kind, parameters, prompts, sizes.prompt, written)
+    return Work(kind, proof.tokens + read.tokens, proof.flops + read.flops)
 
 
 def _proof(kind: str, parameters: int, prompts: int, read: float, written: float) -> Work:

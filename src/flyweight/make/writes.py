@@ -27,7 +27,7 @@ from flyweight.progress import say
 from flyweight.runtime.forced import answer_bits, answer_logits
 from flyweight.runtime.gguf import write_gguf
 from flyweight.runtime.measure import measure
-from flyweight.runtime.pack import pack_checkpoint
+from flyweight.runtime.pack import pack_checkpoint, quantise_checkpoint
 from flyweight.runtime.rounding import rounded
 from flyweight.tasks.encode import encode_items
 from flyweight.tasks.items import Item
@@ -45,6 +45,8 @@ class Writes(Form):
     engines = ("llama.cpp",)
     packages = ("gguf", "xllamacpp")
     judged_in_torch = True
+    spare = (5,)
+    fitted = True
 
     def check(self, scorer: Scorer) -> None:
         self.source.gguf_map.metadata(self.source.config)
@@ -58,13 +60,23 @@ class Writes(Form):
             return PLAIN_TOKENS
         return SPARE_TOKENS + max(len(answer) for split in splits for _, answer in split.pairs)
 
-    def pack(self, folder: Path, prompts: Sequence[Sequence[int]] | None) -> Parity:
-        found = pack_checkpoint(folder, tuple(self.files), self.source.gguf_map, prompts).parity
+    def pack(
+        self,
+        folder: Path,
+        prompts: Sequence[Sequence[int]] | None,
+        texts: Sequence[Sequence[int]] = (),
+    ) -> Parity:
+        bits = tuple(self.files) if texts else (16,)
+        gguf_map = self.source.gguf_map
+        found = pack_checkpoint(folder, bits, gguf_map, prompts, texts=texts).parity
         ties = [
             f"prompt {tie.prompt + 1}, token {tie.position + 1}: {tie.nats:.3f} nats"
             for tie in found.near_ties
         ]
         return Parity(prompts=found.prompts, equal=found.equal, near_ties=ties)
+
+    def quantise(self, folder: Path, texts: Sequence[Sequence[int]], out: Path) -> None:
+        quantise_checkpoint(folder, out, self.source.gguf_map, texts)
 
     def write(self, bits: int, out: Path) -> None:
         write_gguf(self.source.path, out, bits, self.source.gguf_map)
@@ -91,8 +103,8 @@ class Writes(Form):
             ),
         )
 
-    def rounded(self, folder: Path, bits: int) -> Any:
-        return rounded(open_checkpoint(folder).model(), bits, self.source.gguf_map)
+    def rounded(self, folder: Path, file: Path) -> Any:
+        return rounded(open_checkpoint(folder).model(), file, self.source.gguf_map)
 
     def train_rows(self, job: Job) -> list[Row]:
         return _recorded(job, job.data.train.examples, PROMPT_WEIGHT).rows(drawn=True)

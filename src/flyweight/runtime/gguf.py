@@ -1,9 +1,9 @@
-"""A checkpoint as one GGUF file at 16, 8 or 4 bits, written tensor by tensor.
+"""A checkpoint as one GGUF file at 16, 8, 5 or 4 bits, written tensor by tensor.
 
-16 bits is F16, 8 is Q8_0, 4 is Q4_0 (blocks of 32 weights with one F16 scale). Vectors (norms,
-biases) are F32, as llama.cpp wants them, and so is what chooses among experts. In the 4-bit file
-the embedding and output matrices are Q8_0: they are read once a token but hurt most when coarse,
-and llama.cpp's own files do likewise.
+16 bits is F16, 8 is Q8_0, 5 is Q5_0, 4 is Q4_0 (blocks of 32 weights with one F16 scale; how they
+are rounded: quantise.py). Vectors (norms, biases) are F32, as llama.cpp wants them, and so is what
+chooses among experts. In the files of 5 and 4 bits the embedding and output matrices are Q8_0: they
+are read once a token but hurt most when coarse, and llama.cpp's own files do likewise.
 """
 
 from __future__ import annotations
@@ -26,16 +26,23 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from flyweight.anatomy.gguf import GgufMap, Part
+from flyweight.anatomy.inputs import Inputs
 from flyweight.errors import EngineError, FolderError, NoSpace, OptionError, TeacherError
+from flyweight.folder import GGUF_NAMES
+from flyweight.runtime.quantise import BLOCK, QUANTISED, quantise
 from flyweight.runtime.tokenizer_gguf import tokenizer_metadata
 
-BLOCK = 32  # weights that share a scale in Q8_0 and Q4_0
-
 _F32, _F16 = GGMLQuantizationType.F32, GGMLQuantizationType.F16
-_KINDS = {16: _F16, 8: GGMLQuantizationType.Q8_0, 4: GGMLQuantizationType.Q4_0}
+_KINDS = {
+    16: _F16,
+    8: GGMLQuantizationType.Q8_0,
+    5: GGMLQuantizationType.Q5_0,
+    4: GGMLQuantizationType.Q4_0,
+}
 _FILE_TYPES = {
     16: LlamaFileType.MOSTLY_F16,
     8: LlamaFileType.MOSTLY_Q8_0,
+    5: LlamaFileType.MOSTLY_Q5_0,
     4: LlamaFileType.MOSTLY_Q4_0,
 }
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -75,14 +82,21 @@ class _Plan:
         return int(np.prod(quant_shape_to_byte_shape(self.shape, self.kind)))
 
 
-def write_gguf(checkpoint: Path, destination: Path, bits: int, gguf_map: GgufMap) -> GgufReport:
-    """Write a Hugging Face checkpoint as GGUF at 16, 8 or 4 bits, whole or not at all.
+def write_gguf(
+    checkpoint: Path,
+    destination: Path,
+    bits: int,
+    gguf_map: GgufMap,
+    inputs: Inputs | None = None,
+) -> GgufReport:
+    """Write a Hugging Face checkpoint as GGUF at 16, 8, 5 or 4 bits, whole or not at all.
 
-    Raises TeacherError for an unreadable checkpoint, UnsupportedFamily for a tensor without a
-    place, EngineError for a tokenizer that llama.cpp does not know, NoSpace and FolderError.
+    With `inputs`, what feeds its matrices on some texts, weights are rounded for these. Raises
+    TeacherError for an unreadable checkpoint, UnsupportedFamily for a tensor without a place,
+    EngineError for a tokenizer that llama.cpp does not know, NoSpace and FolderError.
     """
     if bits not in _KINDS:
-        raise OptionError(f"bits {bits} is not one of 16, 8, 4")
+        raise OptionError(f"bits {bits} is not one of {', '.join(map(str, GGUF_NAMES))}")
     config = _config(checkpoint)
     keys = {f"{gguf_map.architecture}.{key}": v for key, v in gguf_map.metadata(config).items()}
     computed = gguf_map.computed(config)
@@ -95,7 +109,7 @@ def write_gguf(checkpoint: Path, destination: Path, bits: int, gguf_map: GgufMap
     try:
         with _folder_errors(destination):
             _check_space(destination.parent, sum(plan.nbytes for plan in plans))
-            _write(temporary, gguf_map, config, keys, plans + extra, computed)
+            _write(temporary, gguf_map, config, keys, plans + extra, computed, inputs or Inputs())
             size = temporary.stat().st_size
         replace_file(temporary, destination)
     finally:
@@ -195,6 +209,7 @@ def _write(
     keys: dict[str, Any],
     plans: list[_Plan],
     computed: dict[str, Tensor],
+    inputs: Inputs,
 ) -> None:
     writer = GGUFWriter(path, gguf_map.architecture, endianess=GGUFEndian.LITTLE)
     try:
@@ -211,7 +226,12 @@ def _write(
         for plan in plans:
             if plan.pieces:
                 parts = [
-                    _encode(gguf_map.transform(piece.part, _read(piece), config), piece, plan.kind)
+                    _encode(
+                        gguf_map.transform(piece.part, _read(piece), config),
+                        piece.parameter,
+                        plan.kind,
+                        inputs,
+                    )
                     for piece in plan.pieces
                 ]
             else:
@@ -240,16 +260,22 @@ def _read(piece: _Piece) -> Tensor:
         return piece.part.take(tensors.get_tensor(piece.parameter)).to(torch.float32)
 
 
-def _encode(weight: Tensor, piece: _Piece, kind: GGMLQuantizationType) -> np.ndarray:
+def _encode(
+    weight: Tensor, parameter: str, kind: GGMLQuantizationType, inputs: Inputs
+) -> np.ndarray:
     """The bytes of one piece; refuses weights that the type cannot hold."""
     array = np.ascontiguousarray(weight.numpy())
     limit = np.finfo(np.float16).max if kind != _F32 else np.finfo(np.float32).max
     if not (np.abs(array) <= limit).all():
         raise EngineError(
-            f"{piece.parameter}: holds values beyond {limit:.0f} or none at all (NaN); "
+            f"{parameter}: holds values beyond {limit:.0f} or none at all (NaN); "
             "the training diverged, or this checkpoint needs a wider type than GGUF's 16 bits"
         )
-    return quantize(array, kind)
+    if kind not in QUANTISED:
+        return quantize(array, kind)
+    if parameter not in inputs.moments:
+        return quantise(array, kind)
+    return quantise(array, kind, moments=[each.numpy() for each in inputs.moments[parameter]])
 
 
-__all__ = ["BLOCK", "GgufReport", "kind_of", "replace_file", "write_gguf"]
+__all__ = ["GgufReport", "kind_of", "replace_file", "write_gguf"]

@@ -1,4 +1,4 @@
-"""The verb `pack`: a checkpoint as files for its runtime, proven before they get their names."""
+"""A checkpoint as files for its runtime, proven before they get their names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flyweight.folder import GGUF_NAMES, ONNX_NAMES, disk_errors
 
 if TYPE_CHECKING:
     from flyweight.anatomy.gguf import GgufMap
-    from flyweight.checkpoint import Checkpoint
+    from flyweight.anatomy.inputs import Inputs
     from flyweight.runtime.gguf import GgufReport
     from flyweight.runtime.onnx_file import LogitReport
     from flyweight.runtime.parity import ParityReport
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PARITY_PROMPTS = 100  # at most, of those given
 PARITY_TOKENS = 32  # of each answer
+ALIVE_PROMPTS = 8  # that a file of fewer bits has to answer
 
 NEUTRAL_TIES = 0.25  # of the neutral prompts may end in near ties: no model was made for them
 
@@ -52,54 +53,6 @@ class PackReport:
     files: dict[int, Path]
     written: dict[int, GgufReport]
     parity: ParityReport
-
-
-def pack(model: Path, *, bits: Sequence[int] = ()) -> Path:
-    """Write a checkpoint folder's files for its runtime beside it, proven.
-
-    A model that writes gets GGUF files for llama.cpp, an encoder that classifies ONNX files. A file
-    gets its name only when it is proven: the one of most bits answers as transformers does, its
-    tokenizer splits texts alike, the others load and answer.
-
-    Args:
-        model: The checkpoint folder; the files are written beside it.
-        bits: 16, 8 or 4, of an encoder 32 or 8; repeat the option for several. All if not given.
-
-    Raises:
-        FlyweightError: A checkpoint that cannot be read, or a file that disagrees with it.
-    """
-    from flyweight.checkpoint import open_checkpoint
-
-    source = open_checkpoint(model)
-    if source.family.causal:
-        _pack_writer(source, bits or tuple(GGUF_NAMES))
-    else:
-        _pack_encoder(source, bits or tuple(ONNX_NAMES))
-    return Path(model)
-
-
-def _pack_writer(source: Checkpoint, bits: Sequence[int]) -> None:
-    from flyweight.progress import say
-
-    report = pack_checkpoint(source.path, bits, source.gguf_map)
-    for width, path in report.files.items():
-        kept = report.written[width].kept_at_16
-        note = f", {len(kept)} tensors kept at 16 bits" if kept else ""
-        say(f"{path}: {report.written[width].bytes:,} bytes{note}")
-    say(f"{report.parity.equal} of {report.parity.prompts} answers equal transformers' in fp32")
-
-
-def _pack_encoder(source: Checkpoint, bits: Sequence[int]) -> None:
-    from flyweight.progress import say
-
-    source.tokenizer()  # refused where there is none
-    files, parity = pack_classifier(source.path, bits, source.context)
-    for path in files.values():
-        say(f"{path}: {path.stat().st_size:,} bytes")
-    say(
-        f"Logits of {parity.prompts} texts are those of transformers in fp32, to "
-        f"{parity.furthest / parity.spread:.1g} of their spread"
-    )
 
 
 def pack_classifier(
@@ -148,26 +101,59 @@ def pack_checkpoint(
     gguf_map: GgufMap,
     prompts: Sequence[Sequence[int]] | None = None,
     *,
+    texts: Sequence[Sequence[int]] = (),
     max_tokens: int = PARITY_TOKENS,
 ) -> PackReport:
     """Write and prove GGUF files; all get their names at the end, or none does.
 
-    The proof runs on `prompts` (token ids, the first PARITY_PROMPTS), or on neutral ones. It needs
-    the 16-bit file, which is made for it even where it is not asked for.
+    Weights are rounded for `texts` (token ids of a task) where there are any. The proof runs on
+    `prompts` (token ids, the first PARITY_PROMPTS), or on neutral ones. It needs the 16-bit file,
+    which is made for it even where it is not asked for.
     """
     from flyweight.runtime.gguf import replace_file, write_gguf
 
     wanted = _widths(bits, GGUF_NAMES)
     with _folder_beside(checkpoint) as folder:
         unproven = {width: Path(folder) / GGUF_NAMES[width] for width in {16, *wanted}}
+        inputs = _inputs(checkpoint, texts if min(wanted) < 16 else ())
         written = {
-            width: write_gguf(checkpoint, path, width, gguf_map) for width, path in unproven.items()
+            width: write_gguf(checkpoint, path, width, gguf_map, inputs)
+            for width, path in unproven.items()
         }
         parity = _prove(checkpoint, unproven, prompts, max_tokens)
         files = {width: checkpoint / GGUF_NAMES[width] for width in wanted}
         for width, path in files.items():
             replace_file(unproven[width], path)
     return PackReport(files, {width: written[width] for width in wanted}, parity)
+
+
+def quantise_checkpoint(
+    checkpoint: Path, out: Path, gguf_map: GgufMap, texts: Sequence[Sequence[int]]
+) -> None:
+    """Write the GGUF files of fewer than 16 bits into the folder `out`, rounded for `texts`.
+
+    For a checkpoint whose 16-bit file is proven. Raises ParityError for a file that does not run.
+    """
+    from transformers import AutoTokenizer
+
+    from flyweight.runtime.gguf import write_gguf
+    from flyweight.runtime.parity import check_alive
+
+    inputs = _inputs(checkpoint, texts)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+    prompts = [_prompt(tokenizer, text) for text in NEUTRAL[:ALIVE_PROMPTS]]
+    for width in GGUF_NAMES:
+        if width < 16:
+            write_gguf(checkpoint, out / GGUF_NAMES[width], width, gguf_map, inputs)
+            check_alive(out / GGUF_NAMES[width], prompts)
+
+
+def _inputs(checkpoint: Path, texts: Sequence[Sequence[int]]) -> Inputs | None:
+    """What feeds the checkpoint's matrices on `texts`; None without any."""
+    from flyweight.anatomy.inputs import measure_inputs
+    from flyweight.checkpoint import open_checkpoint
+
+    return measure_inputs(open_checkpoint(checkpoint).model(), texts) if texts else None
 
 
 def _folder_beside(checkpoint: Path) -> TemporaryDirectory[str]:
@@ -201,7 +187,7 @@ def _prove(
     check_tokenizer(checkpoint, files[16], [*NEUTRAL, *said])
     for width, path in files.items():
         if width != 16:
-            check_alive(path, prompts[:8])
+            check_alive(path, prompts[:ALIVE_PROMPTS])
     return check_parity(checkpoint, files[16], prompts, max_tokens, tie_share=share)
 
 
@@ -213,4 +199,4 @@ def _prompt(tokenizer: Any, text: str) -> list[int]:
     )
 
 
-__all__ = ["NEUTRAL", "PackReport", "pack", "pack_checkpoint", "pack_classifier"]
+__all__ = ["NEUTRAL", "PackReport", "pack_checkpoint", "pack_classifier", "quantise_checkpoint"]

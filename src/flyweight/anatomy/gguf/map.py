@@ -110,6 +110,14 @@ class GgufMap:
             return weight
         return interleave(weight, getattr(config, heads), self.turning(config))
 
+    def restore(self, part: Part, tensor: Tensor, config: Any) -> Tensor:
+        """What `transform` made a tensor from."""
+        heads = self.interleaved.get(part.template)
+        if heads is not None:
+            tensor = separate(tensor, getattr(config, heads), self.turning(config))
+        offset, factor = self.change(part.template, config)
+        return tensor / by_row(factor, tensor) - offset
+
 
 def _template(parameter: str) -> tuple[str, str, int | None]:
     """A parameter's name with {i} and {e} in it, its layer and its expert."""
@@ -142,4 +150,10 @@ def interleave(weight: Tensor, heads: int, turning: int | None = None) -> Tensor
     return torch.cat([pairs, rows[:, turning:]], 1).reshape(weight.shape)
 
 
-__all__ = ["OUTPUT", "GgufMap", "Part", "by_row", "interleave"]
+def separate(weight: Tensor, heads: int, turning: int | None = None) -> Tensor:
+    """What `interleave` took: rows of each head from neighbouring pairs to halves."""
+    rows = torch.arange(len(weight))
+    return weight[interleave(rows, heads, turning).argsort()]
+
+
+__all__ = ["OUTPUT", "GgufMap", "Part", "interleave", "separate"]
