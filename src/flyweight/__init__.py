@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flyweight.make.verb import make
     from flyweight.make.written import write_data
     from flyweight.runtime.chat import chat
+    from flyweight.runtime.engines_verb import engines
 
     __version__: str
 
@@ -43,6 +44,7 @@ VERBS = {
     "compare": "flyweight.make.compare",
     "families": "flyweight.make.families",
     "device": "flyweight.make.device_verb",
+    "engines": "flyweight.runtime.engines_verb",
 }
 
 
@@ -81,6 +83,7 @@ __all__ = [
     "compare",
     "device",
     "distill",
+    "engines",
     "eval",
     "families",
     "make",

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import platform
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +19,7 @@ from flyweight.errors import OptionError
 from flyweight.folder import disk_errors, state_folder, write_whole
 from flyweight.make.course import PastCourse
 from flyweight.make.rates import ASSUMED, Rates, Record, Work
+from flyweight.runtime.hardware import own_name, processor
 from flyweight.runtime.threads import cores
 
 FORMAT = 4  # of the file; what was written in another way is left out
@@ -136,23 +135,10 @@ def _file(name: str) -> Path:
     return state_folder() / "machines" / f"{name}.json"
 
 
-def processor() -> str:
-    """This machine's processor, by the name that the system tells."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine() or "unknown"
-
-
-def own_name() -> str:
-    return re.sub(r"[^a-z0-9]+", "-", f"{processor()} x{cores()}".lower()).strip("-")[:80]
-
-
 def _speed() -> float:
     """Assumed of these cores beside one: networks this small gain less than a core for each."""
     return cores() ** 0.7
 
 
-__all__ = ["NAMED", "SIZES", "Machine", "find_machine", "processor", "remember", "this_machine"]
+__all__ = ["NAMED", "SIZES", "Machine", "find_machine", "own_name", "processor", "remember",
+           "this_machine"]  # fmt: skip

@@ -1,7 +1,7 @@
 """OpenVINO in this process: prompts and batches fast on processors with matrix units.
 
-It reads the GGUF files that llama.cpp runs (OpenVINO GenAI's own reader), and takes what it does not
-know in another way, without a word: with Llama 3's RoPE scaling or with biases its answers are
+It reads the GGUF files that llama.cpp runs (OpenVINO GenAI's own reader), and takes what it does
+not know in another way, without a word: with Llama 3's RoPE scaling or with biases its answers are
 nonsense. So a file that holds anything beyond KEYS and TENSORS is refused here.
 """
 
