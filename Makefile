@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Creating $(VENV) and installing; this takes a few minutes the first time."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --constraint constraints.txt torch
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,onnx,openvino]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,eval,onnx,openvino]'
 	@touch $@
 
 demo: $(INSTALLED) ## Shrink the embedded teacher to its task, into out/demo.

@@ -10,7 +10,7 @@ def chat(model: Path, *, bits: int | None = None, system: str | None = None) -> 
 
     Args:
         model: A model folder with GGUF files.
-        bits: 16, 8 or 4; the smallest file that is there if not given.
+        bits: 16, 8, 5 or 4; what its card names, or the smallest file, if not given.
         system: A system message.
 
     Raises:
@@ -18,28 +18,16 @@ def chat(model: Path, *, bits: int | None = None, system: str | None = None) -> 
     """
     from rich.console import Console
 
-    from flyweight.checkpoint import open_checkpoint
-    from flyweight.errors import FolderError, OptionError
-    from flyweight.folder import CARD, GGUF_NAMES, read_card
-    from flyweight.runtime.llama import LlamaEngine
+    from flyweight.errors import OptionError
+    from flyweight.runtime.open_model import open_model
 
-    source = open_checkpoint(model)
-    if bits is None and (source.path / CARD).exists():
-        bits = read_card(source.path).bits
-    there = {width: source.path / name for width, name in GGUF_NAMES.items()}
-    there = {width: path for width, path in there.items() if path.exists()}
-    if not there:
-        raise FolderError(f"{model} has no GGUF file. Make them: flyweight pack {model}")
-    bits = min(there) if bits is None else bits
-    if bits not in there:
-        raise OptionError(f"--bits is {bits}: {model} has {', '.join(map(str, there))}.")
-
-    tokenizer, console = source.tokenizer(), Console(highlight=False)
-    if not tokenizer.chat_template:
+    engine, found = open_model(model, bits=bits)
+    tokenizer, console = found.tokenizer, Console(highlight=False)
+    if tokenizer is None or not tokenizer.chat_template:
         raise OptionError(f"{model} has no chat template: it cannot chat. Score it with `eval`.")
     messages = [{"role": "system", "content": system}] if system else []
-    context = min(source.context, 4096)
-    with LlamaEngine(there[bits], context=context) as engine:
+    context = engine.context
+    with engine:
         while True:
             try:
                 said = console.input("[bold]you[/bold]    ").strip()

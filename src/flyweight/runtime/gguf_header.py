@@ -22,15 +22,23 @@ _PLAIN = {  # number of a type -> how numpy calls it
 }  # fmt: skip
 _STRING, _ARRAY = 8, 9
 _OFTEN = 2**24  # entries that no list of a real file exceeds
+# What reading lies can raise: sizes that no file has, types that there are not.
+_DAMAGED = (
+    OSError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, struct.error,
+)  # fmt: skip
 EMBEDDING, HEAD = "token_embd.weight", "output.weight"
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor's place in the file: `shape` as torch has it, `kind` GGML's number of its type."""
+    """A tensor's place in the file: `shape` as torch has it, `kind` GGML's number of its type.
+
+    `offset` is counted from where the weights begin.
+    """
 
     shape: tuple[int, ...]
     kind: int
+    offset: int
 
     @property
     def bytes(self) -> int:
@@ -67,10 +75,22 @@ def read_header(gguf: Path) -> GgufHeader:
             if magic != b"GGUF" or version not in (2, 3) or max(tensors, keys) > _OFTEN:
                 raise ValueError("not a GGUF file")
             found = {_string(file): _value(file, _number(file, "<u4")) for _ in range(keys)}
-            return GgufHeader(found, dict(_tensor(file) for _ in range(tensors)))
-    except (OSError, ValueError, KeyError, MemoryError, struct.error) as error:
-        reason = getattr(error, "strerror", None) or "it is damaged or no GGUF file"
+            header = GgufHeader(found, dict(_tensor(file) for _ in range(tensors)))
+            _check_weights(header, file)
+            return header
+    except _DAMAGED as error:
+        reason = getattr(error, "strerror", None) or f"it is damaged or no GGUF file ({error})"
         raise EngineError(f"{gguf}: cannot be read: {reason}; pack it again") from error
+
+
+def _check_weights(header: GgufHeader, file: BinaryIO) -> None:
+    """ValueError unless all weights lie within the file; it stands where its header ends."""
+    aligned = header.keys.get("general.alignment", 32)
+    begin = -(-file.tell() // aligned) * aligned
+    size = file.seek(0, 2)
+    ends = [begin + tensor.offset + tensor.bytes for tensor in header.tensors.values()]
+    if max(ends, default=begin) > size:
+        raise ValueError(f"{max(ends) - size:,} bytes of its weights are missing")
 
 
 def _number(file: BinaryIO, kind: str) -> int:
@@ -111,8 +131,8 @@ def _value(file: BinaryIO, kind: int) -> Any:
 def _tensor(file: BinaryIO) -> tuple[str, Tensor]:
     name, dimensions = _string(file), _number(file, "<u4")
     shape = [_number(file, "<u8") for _ in range(min(dimensions, 8))]
-    kind, _ = _number(file, "<u4"), _number(file, "<u8")  # and where it begins
-    return name, Tensor(tuple(reversed(shape)), kind)
+    kind, offset = _number(file, "<u4"), _number(file, "<u8")
+    return name, Tensor(tuple(reversed(shape)), kind, offset)
 
 
 __all__ = ["GgufHeader", "Tensor", "read_header"]

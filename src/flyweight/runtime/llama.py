@@ -161,7 +161,7 @@ class LlamaEngine(Engine):
         return Score(np.array([each for each, _ in said]), all(greedy for _, greedy in said))
 
     def _score_token(self, prompt: Sequence[int], token: int) -> tuple[float, bool]:
-        """The log-probability of a token whose bytes are part of a character, and if it is the best.
+        """The log-probability of a token that ends within a character, and whether it is the best.
 
         The server is silent about such tokens: it is asked about all at a place where another one
         is written.

@@ -1,0 +1,125 @@
+"""Opening a model folder, or a lone GGUF file, in an engine: only what is whole and fits is loaded.
+
+A file that `card.json` names must have the hash that stands there. One that nobody vouches for is
+loaded in a child process first. The memory of the context is foretold before any is taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flyweight.checkpoint import open_checkpoint
+from flyweight.errors import EngineError, FolderError, OptionError
+from flyweight.folder import CARD, GGUF_NAMES, read_card, sha256_of
+from flyweight.runtime.engine import Engine
+from flyweight.runtime.gguf_header import read_header
+from flyweight.runtime.memory import check_memory, sizes_of
+from flyweight.runtime.probe import probe
+
+USUAL_CONTEXT = 4096  # tokens, where none is asked for and the model was made for more
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model's GGUF file, and its tokenizer where a folder has one."""
+
+    gguf: Path
+    bits: int | None
+    tokenizer: Any
+
+
+def find_model(model: Path, bits: int | None = None) -> Found:
+    """The file of a folder at `bits` (the card's choice, or the smallest, if None), proven whole.
+
+    Raises FolderError without a GGUF file, OptionError for bits that are not there, EngineError for
+    a file that is damaged, is not what the card says, or has another tokenizer than the folder.
+    """
+    model = Path(model)
+    if model.is_file():
+        if bits is not None:
+            raise OptionError(f"--bits is for folders: {model} is one file.")
+        probe_header(model)
+        return Found(model, None, None)
+    source = open_checkpoint(model)
+    card = read_card(model) if (model / CARD).exists() else None
+    there = {width: model / name for width, name in GGUF_NAMES.items() if (model / name).exists()}
+    if not there:
+        raise FolderError(f"{model} has no GGUF file. Make them: flyweight pack {model}")
+    if bits is None:
+        bits = card.bits if card is not None and card.bits in there else min(there)
+    if bits not in there:
+        raise OptionError(f"--bits is {bits}: {model} has {', '.join(map(str, there))}.")
+    gguf, tokenizer = there[bits], source.tokenizer()
+    entry = card.files.get(gguf.name) if card is not None else None
+    if entry is None:
+        probe_header(gguf)
+    elif gguf.stat().st_size != entry.bytes or sha256_of(gguf) != entry.sha256:
+        raise EngineError(f"{gguf}: is not the file that {CARD} names; download or pack it again")
+    _check_tokens(gguf, tokenizer)
+    return Found(gguf, bits, tokenizer)
+
+
+def probe_header(gguf: Path) -> None:
+    """Read the header here, where a lie cannot do harm, then load the file in a child."""
+    sizes_of(gguf)
+    probe(gguf)
+
+
+def _check_tokens(gguf: Path, tokenizer: Any) -> None:
+    """EngineError unless the file's tokens are the tokenizer's."""
+    told = read_header(gguf).keys.get("tokenizer.ggml.tokens", [])
+    wanted = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    differing = [
+        number
+        for number, token in enumerate(wanted)
+        if token is not None and (number >= len(told) or told[number] != token)
+    ]
+    if differing:
+        raise EngineError(
+            f"{gguf}: {len(differing):,} of its tokens are not the tokenizer's, the first "
+            f"{differing[0]}; pack the folder again"
+        )
+
+
+def open_model(
+    model: Path,
+    *,
+    bits: int | None = None,
+    context: int | None = None,
+    streams: int = 1,
+    threads: int | None = None,
+    kv_bits: int = 16,
+    cache_bytes: int = 0,
+) -> tuple[Engine, Found]:
+    """A model in llama.cpp, and what was opened.
+
+    `context` None is what the model was made for, USUAL_CONTEXT at most; no more is ever given.
+    Raises what `find_model` does, and EngineError, with the context that would fit, for one that
+    does not fit into memory.
+    """
+    from flyweight.runtime.llama import LlamaEngine
+
+    found = find_model(model, bits)
+    sizes = sizes_of(found.gguf)
+    if context is None:
+        context = min(sizes.context, USUAL_CONTEXT)
+    if context > sizes.context:
+        raise OptionError(
+            f"{found.gguf}: was made for {sizes.context:,} tokens, not for {context:,}; ask for "
+            "fewer"
+        )
+    check_memory(found.gguf, sizes, context, streams, kv_bits)
+    engine = LlamaEngine(
+        found.gguf,
+        context=context,
+        threads=threads,
+        streams=streams,
+        kv_bits=kv_bits,
+        cache_bytes=cache_bytes,
+    )
+    return engine, found
+
+
+__all__ = ["USUAL_CONTEXT", "Found", "find_model", "open_model"]
