@@ -10,7 +10,7 @@ import torch
 
 from flyweight.distill.trainer import Schedule
 from flyweight.errors import ParityError
-from flyweight.make.effort import BATCH, MOST_DOUBLINGS, learning_rate
+from flyweight.make.effort import BATCH, MOST_DOUBLINGS
 from flyweight.make.fitted import quantised
 from flyweight.make.form import Form
 from flyweight.make.job import Job
@@ -81,7 +81,7 @@ def from_scratch(job: Job, chosen: Candidate) -> list[Candidate]:
 
 def _best_lesson(job: Job, chosen: Candidate) -> tuple[Lesson, str]:
     """The lesson from scratch with the smallest dev error among the rates, and its note."""
-    usual = learning_rate(chosen.shape.hidden)
+    usual = job.form.learning_rate(chosen.shape.hidden)
     rates = [factor * usual for factor in job.effort.scratch_rates]
     if not job.effort.scratch_plateau:
         return _scratch(job, chosen, rates[0], job.steps), "the same tokens"

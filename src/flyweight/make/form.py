@@ -18,6 +18,7 @@ from flyweight.distill.losses import Objective
 from flyweight.distill.resume import Reading
 from flyweight.distill.trainer import Row
 from flyweight.make.data import Example, Split
+from flyweight.make.effort import learning_rate
 from flyweight.tasks.items import Item
 from flyweight.tasks.score import Scorer
 
@@ -129,6 +130,10 @@ class Form(ABC):
     @abstractmethod
     def objective(self, kl: float) -> Objective:
         """What a student is trained towards: the teacher by the share `kl`, else the answers."""
+
+    def learning_rate(self, hidden: int) -> float:
+        """The highest rate for a student of that width."""
+        return learning_rate(hidden)
 
     @abstractmethod
     def reader(self, job: Job) -> Callable[[Any], Reading]:

@@ -39,7 +39,7 @@ from flyweight.folder import (
 )
 from flyweight.make.bench import Result
 from flyweight.make.budget import Figures
-from flyweight.make.effort import BATCH, learning_rate
+from flyweight.make.effort import BATCH
 from flyweight.make.fitted import texts
 from flyweight.make.job import Job
 from flyweight.make.judge import (
@@ -173,7 +173,7 @@ def _recipe(job: Job, outcome: Outcome) -> Recipe:
         keep=level,
         steps=job.steps,
         batch_size=BATCH,
-        learning_rate=learning_rate(chosen.shape.hidden),
+        learning_rate=job.form.learning_rate(chosen.shape.hidden),
         kl=KL,
         prompt_weight=PROMPT_WEIGHT,
         seed=job.options.seed,

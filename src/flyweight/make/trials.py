@@ -21,7 +21,7 @@ from flyweight.distill.trainer import Probe, Schedule, train
 from flyweight.distill.wish import FORMAT
 from flyweight.errors import ParityError
 from flyweight.folder import WEIGHTS
-from flyweight.make.effort import BATCH, learning_rate
+from flyweight.make.effort import BATCH
 from flyweight.make.fitted import FITTING
 from flyweight.make.form import Form
 from flyweight.make.job import Job
@@ -110,7 +110,7 @@ def distillation(job: Job, contender: Contender) -> Lesson:
     schedule = Schedule(
         steps=contender.full_steps,
         batch_size=BATCH,
-        learning_rate=learning_rate(contender.ranked.shape.hidden),
+        learning_rate=job.form.learning_rate(contender.ranked.shape.hidden),
         seed=job.options.seed,
     )
     told = {
