@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,14 +18,18 @@ from flyweight.errors import FlyweightError
 from flyweight.runtime.bandwidth import read_speed
 from flyweight.runtime.child import answer_parent, memory_of, run_child
 from flyweight.runtime.choice import ENGINES, Row
+from flyweight.runtime.engine import Engine, Generation
 from flyweight.runtime.threads import default_threads
 
+T = TypeVar("T")
 ROUNDS = 3
 PROMPT = 512  # tokens of the long prompt, or what fits
 SHORT = 32  # of the others
 WRITTEN = 96  # tokens of an answer at most
 STREAMS = (8, 16)
-TRIES = 8  # answers until WRITTEN tokens are there: some models stop early
+FEWEST = 8  # steps that tell a speed
+LONG_ENOUGH = 0.5  # seconds of each kind of work: a small model's answer takes milliseconds
+TRIES = 16  # of them at most
 TIMEOUT = 1800.0  # seconds, of a round of one engine
 
 
@@ -132,36 +136,50 @@ def _measure_here(job: dict[str, Any]) -> dict[str, Any]:
             return draw.choice(common, tokens).tolist()
 
         engine.generate(prompt(sizes.short), min(8, sizes.written))  # pays for page faults
-        stream, first = _one_stream(engine, lambda: prompt(sizes.short), sizes.written)
-        engine.generate(prompt(sizes.prompt), 1)
-        started = time.perf_counter()
-        engine.generate(prompt(sizes.prompt), 1)
-        long = sizes.prompt / (time.perf_counter() - started)
+        stream, first = _one_stream(
+            _repeated(lambda: engine.generate(prompt(sizes.short), sizes.written))[0]
+        )
+        read, seconds = _repeated(lambda: engine.generate(prompt(sizes.prompt), 1))
+        long = sizes.prompt * len(read) / seconds
         memory = memory_of("VmHWM")
     batches = {}
     for streams in sizes.streams:
         context = sizes.short + sizes.written
         with kind.open(source, context=context, threads=threads, streams=streams) as engine:
-            given = [prompt(sizes.short) for _ in range(streams)]
-            engine.generate_many(given, 2)
-            started = time.perf_counter()
-            made = engine.generate_many(given, sizes.written)
-            batches[streams] = sum(each.written for each in made) / (time.perf_counter() - started)
+
+            def batch(engine: Engine = engine, streams: int = streams) -> list[Generation]:
+                given = [prompt(sizes.short) for _ in range(streams)]
+                return engine.generate_many(given, sizes.written)
+
+            made, seconds = _repeated(batch)
+            batches[streams] = sum(each.written for answers in made for each in answers) / seconds
     told = {"prompt": long, "batches": batches, "memory": memory, "first": first}
     return told | {"stream": [stream] if stream else []}
 
 
-def _one_stream(engine: Any, prompt: Callable[[], list[int]], written: int) -> tuple[float, float]:
+def _repeated(work: Callable[[], T]) -> tuple[list[T], float]:
+    """What came of the work each time until that was LONG_ENOUGH, and the seconds of all.
+
+    A first time warms up, and counts where it was far longer than that.
+    """
+    started = time.perf_counter()
+    first = work()
+    seconds = time.perf_counter() - started
+    if seconds > 4 * LONG_ENOUGH:
+        return [first], seconds
+    found, started, seconds = [], time.perf_counter(), 0.0
+    while seconds < LONG_ENOUGH and len(found) < TRIES:
+        found.append(work())
+        seconds = time.perf_counter() - started
+    return found, seconds
+
+
+def _one_stream(made: list[Generation]) -> tuple[float, float]:
     """Tokens a second after the first (0: the model says too little), seconds to the first."""
-    made = []
-    for _ in range(TRIES):
-        made.append(engine.generate(prompt(), written))
-        if sum(each.written for each in made) >= written:
-            break
     steps = sum(each.written - 1 for each in made)
     seconds = sum(each.seconds for each in made)
     first = float(np.median([each.prompt_seconds for each in made]))
-    return (steps / seconds if steps >= min(8, written - 1) and seconds else 0.0), first
+    return (steps / seconds if steps >= FEWEST and seconds else 0.0), first
 
 
 if __name__ == "__main__":
