@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 WORKERS ?= logical
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format docs clean
+.PHONY: help install native demo test check format docs clean
 
 help: ## List these targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,20 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --constraint constraints.txt torch
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,eval,onnx,openvino]'
 	@touch $@
+
+# Scoring and constraints need llguidance inside the binding, which its build fetches by itself.
+native: $(INSTALLED) ## Build llama.cpp for this processor; where that fails the wheel stays.
+	@echo "Building llama.cpp for this processor: ten minutes or more on two cores."
+	@CMAKE_ARGS=-DLLAMA_BUILD_BORINGSSL=OFF $(BIN)/python -m pip install --quiet --no-deps \
+		--constraint constraints.txt --force-reinstall --no-binary xllamacpp xllamacpp \
+		> $(VENV)/native.log 2>&1 \
+	&& HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --quiet tests/runtime/test_engines.py \
+		>> $(VENV)/native.log 2>&1 \
+	&& echo "Done: engines use it from now on." \
+	|| { $(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt \
+		--force-reinstall --only-binary xllamacpp xllamacpp; \
+		echo "It did not build, or does not pass the engines' tests: the wheel is used, as before."; \
+		echo "Why: $(VENV)/native.log. It needs a C++ compiler, cmake, cargo, git and internet."; }
 
 demo: $(INSTALLED) ## Shrink the embedded teacher to its task, into out/demo.
 	@mkdir -p out
