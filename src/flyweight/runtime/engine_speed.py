@@ -62,7 +62,7 @@ def race(
     on_done: Callable[[], object] = lambda: None,
 ) -> list[Row]:
     """A row for each engine's (file or folder, bits); what an engine fails at ends its rounds."""
-    rows = {name: Row(name, bits, reads=_reads(path)) for name, (path, bits) in sources.items()}
+    rows = {name: _start(name, path, bits) for name, (path, bits) in sources.items()}
     for number in range(rounds):
         for name, (path, bits) in sources.items():
             row = rows[name]
@@ -73,11 +73,22 @@ def race(
             try:
                 told = run_child(__name__, path, job | {"seed": number}, TIMEOUT, lambda: None)
             except FlyweightError as error:
-                rows[name] = Row(name, bits, failed=str(error).removeprefix(f"{path}: "))
+                rows[name] = _failed(name, path, bits, error)
             else:
                 rows[name] = _joined(row, told, read_speed(row.reads))
             on_done()
     return list(rows.values())
+
+
+def _start(name: str, path: Path, bits: int) -> Row:
+    try:
+        return Row(name, bits, reads=_reads(path))
+    except FlyweightError as error:
+        return _failed(name, path, bits, error)
+
+
+def _failed(name: str, path: Path, bits: int, error: FlyweightError) -> Row:
+    return Row(name, bits, failed=str(error).removeprefix(f"{path}: "))
 
 
 def _joined(row: Row, told: dict[str, Any], limit: float) -> Row:
