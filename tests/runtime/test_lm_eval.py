@@ -92,7 +92,7 @@ def test_what_is_too_long_loses_its_beginning(model: EngineModel, reference: HFL
 
 def test_an_engine_that_cannot_score_is_refused(packed: Path) -> None:
     with (
-        pytest.raises(OptionError, match="choose from"),
+        pytest.raises(OptionError, match="not one of"),
         EngineModel.opened(packed, engine="other"),
     ):
         pass

@@ -15,6 +15,8 @@ import pytest
 import flyweight.runtime.memory as memory_module
 from flyweight.anatomy.gguf import LLAMA
 from flyweight.errors import EngineError, FlyweightError, FolderError, OptionError
+from flyweight.runtime.choice import Found as Measured
+from flyweight.runtime.choice import Work, remember
 from flyweight.runtime.gguf import write_gguf
 from flyweight.runtime.gguf_header import read_header
 from flyweight.runtime.memory import available_memory, check_memory, sizes_of
@@ -52,6 +54,26 @@ def test_a_folder_opens_with_its_smallest_file(packed: Path) -> None:
         open_model(packed, context=513)
     with pytest.raises(OptionError, match="16 dimensions"):
         open_model(packed, kv_bits=8)
+
+
+def test_the_engine_that_was_found_fastest_opens_it_where_it_can(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWEIGHT_CACHE", str(tmp_path))
+    found = find_model(packed)
+    fastest: dict[Work, str] = {"batch": "torch", "stream": "llama.cpp"}
+    remember(found.sha256, Measured("2026-01-01T00:00:00+00:00", [], fastest))
+    for work, needs, name in (
+        ("batch", (), "torch"),
+        ("batch", ("state",), "llama.cpp"),
+        ("stream", (), "llama.cpp"),
+        ("prompt", (), "llama.cpp"),
+    ):
+        engine, _ = open_model(packed, work=work, needs=needs, threads=1)
+        with engine:
+            assert engine.name == name
+    with pytest.raises(OptionError, match="'other' is not one of"):
+        open_model(packed, engine="other")
 
 
 def test_a_folder_without_files_says_how_to_make_them(tiny_llama: Path) -> None:

@@ -66,8 +66,8 @@ class Probe:
 
 
 POOL = 8  # batches among which rows are sorted by length
-# Tokens up to which plain attention trains faster on a CPU than the fused kind: 1.7 times at 128, at
-# 512 it is the other way round.
+# Tokens up to which plain attention trains faster on a CPU than the fused kind: 1.7 times at 128,
+# at 512 it is the other way round.
 SHORT = 200
 
 

@@ -21,7 +21,7 @@ def chat(model: Path, *, bits: int | None = None, system: str | None = None) -> 
     from flyweight.errors import OptionError
     from flyweight.runtime.open_model import open_model
 
-    engine, found = open_model(model, bits=bits)
+    engine, found = open_model(model, bits=bits, needs=("stream", "reuse"))
     tokenizer, console = found.tokenizer, Console(highlight=False)
     if tokenizer is None or not tokenizer.chat_template:
         raise OptionError(f"{model} has no chat template: it cannot chat. Score it with `eval`.")

@@ -40,9 +40,11 @@ class Kind:
 
     def open(self, source: Path, **sizes: Any) -> Engine:
         """The engine with a model loaded; see `Engine`."""
-        return getattr(import_module(self.module), self.constructor)(
-            source, **(self.options | sizes)
-        )
+        return self.engine()(source, **(self.options | sizes))
+
+    def engine(self) -> Any:
+        """Its class; MissingExtra where what it needs is absent."""
+        return getattr(import_module(self.module), self.constructor)
 
 
 # The first one is the standard: another one wins only where it is faster each time.

@@ -67,9 +67,9 @@ class EngineModel(TemplateLM):
             with TorchEngine(Path(model), context=length, streams=streams) as opened:
                 yield cls(opened, source.tokenizer())
             return
-        if engine != "llama.cpp":
-            raise OptionError(f"engine is {engine}: choose from llama.cpp and torch")
-        opened, found = open_model(model, bits=bits, context=context, streams=streams)
+        opened, found = open_model(
+            model, bits=bits, engine=engine, context=context, streams=streams
+        )
         with opened:
             if found.tokenizer is None:
                 raise OptionError(f"{model}: lm-eval needs a folder with a tokenizer, not one file")
@@ -95,6 +95,7 @@ class EngineModel(TemplateLM):
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
     ) -> list[int]:
+        """The ids of a text; one that begins with the begin token gets no second one."""
         begin = self.tokenizer.bos_token
         if add_special_tokens is None and begin and string.startswith(begin):
             add_special_tokens = False
@@ -131,6 +132,7 @@ class EngineModel(TemplateLM):
     def loglikelihood_rolling(
         self, requests: list[Instance], disable_tqdm: bool = False
     ) -> list[float]:
+        """Log-probabilities of whole texts, in windows that do not overlap."""
         windows = [
             (place, make_disjoint_window(window))
             for place, request in enumerate(requests)
@@ -149,6 +151,7 @@ class EngineModel(TemplateLM):
         return totals
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Answers, each up to the texts that end it."""
         answers = []
         wanted = requests if disable_tqdm else track(requests, "Answering")
         for request in wanted:

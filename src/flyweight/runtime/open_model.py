@@ -6,6 +6,7 @@ loaded in a child process first. The memory of the context is foretold before an
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,26 @@ from typing import Any
 from flyweight.checkpoint import open_checkpoint
 from flyweight.errors import EngineError, FolderError, OptionError
 from flyweight.folder import CARD, GGUF_NAMES, read_card, sha256_of
-from flyweight.runtime.engine import Engine
+from flyweight.runtime.choice import ENGINES, Work, winner
+from flyweight.runtime.engine import Capability, Engine
 from flyweight.runtime.gguf_header import read_header
 from flyweight.runtime.memory import check_memory, sizes_of
 from flyweight.runtime.probe import probe
 
+STANDARD = "llama.cpp"
+KV_BITS = 16
 USUAL_CONTEXT = 4096  # tokens, where none is asked for and the model was made for more
 
 
 @dataclass(frozen=True)
 class Found:
-    """A model's GGUF file, and its tokenizer where a folder has one."""
+    """A model's GGUF file, its hash, and the folder and tokenizer where there are such."""
 
     gguf: Path
-    bits: int | None
-    tokenizer: Any
+    sha256: str
+    folder: Path | None = None
+    bits: int | None = None
+    tokenizer: Any = None
 
 
 def find_model(model: Path, bits: int | None = None) -> Found:
@@ -41,7 +47,7 @@ def find_model(model: Path, bits: int | None = None) -> Found:
         if bits is not None:
             raise OptionError(f"--bits is for folders: {model} is one file.")
         probe_header(model)
-        return Found(model, None, None)
+        return Found(model, sha256_of(model))
     source = open_checkpoint(model)
     card = read_card(model) if (model / CARD).exists() else None
     there = {width: model / name for width, name in GGUF_NAMES.items() if (model / name).exists()}
@@ -53,12 +59,13 @@ def find_model(model: Path, bits: int | None = None) -> Found:
         raise OptionError(f"--bits is {bits}: {model} has {', '.join(map(str, there))}.")
     gguf, tokenizer = there[bits], source.tokenizer()
     entry = card.files.get(gguf.name) if card is not None else None
+    sha256 = sha256_of(gguf)
     if entry is None:
         probe_header(gguf)
-    elif gguf.stat().st_size != entry.bytes or sha256_of(gguf) != entry.sha256:
+    elif sha256 != entry.sha256:
         raise EngineError(f"{gguf}: is not the file that {CARD} names; download or pack it again")
     _check_tokens(gguf, tokenizer)
-    return Found(gguf, bits, tokenizer)
+    return Found(gguf, sha256, model, bits, tokenizer)
 
 
 def probe_header(gguf: Path) -> None:
@@ -87,20 +94,25 @@ def open_model(
     model: Path,
     *,
     bits: int | None = None,
+    engine: str | None = None,
+    work: Work = "stream",
+    needs: Collection[Capability] = (),
     context: int | None = None,
     streams: int = 1,
     threads: int | None = None,
     kv_bits: int = 16,
     cache_bytes: int = 0,
 ) -> tuple[Engine, Found]:
-    """A model in llama.cpp, and what was opened.
+    """A model in an engine by name, or in the one found fastest for `work`, and what was opened.
 
-    `context` None is what the model was made for, USUAL_CONTEXT at most; no more is ever given.
-    Raises what `find_model` does, and EngineError, with the context that would fit, for one that
-    does not fit into memory.
+    That is what `flyweight engines` remembers; llama.cpp where it remembers nothing, or where the
+    fastest cannot do all that is needed. `context` None is what the model was made for,
+    USUAL_CONTEXT at most; no more is ever given. `kv_bits` and `cache_bytes` are llama.cpp's.
+    Raises what `find_model` does, OptionError for an unknown engine, and EngineError, with the
+    context that would fit, for one that does not fit into memory.
     """
-    from flyweight.runtime.llama import LlamaEngine
-
+    if engine is not None and engine not in ENGINES:
+        raise OptionError(f"the engine {engine!r} is not one of {', '.join(ENGINES)}")
     found = find_model(model, bits)
     sizes = sizes_of(found.gguf)
     if context is None:
@@ -111,15 +123,17 @@ def open_model(
             "fewer"
         )
     check_memory(found.gguf, sizes, context, streams, kv_bits)
-    engine = LlamaEngine(
-        found.gguf,
-        context=context,
-        threads=threads,
-        streams=streams,
-        kv_bits=kv_bits,
-        cache_bytes=cache_bytes,
-    )
-    return engine, found
+    lengths = {"context": context, "streams": streams, "threads": threads}
+    kind = ENGINES[engine or winner(found.sha256, work) or STANDARD]
+    source = found.gguf if kind.opens == "gguf" else found.folder
+    plain = kv_bits == KV_BITS and not cache_bytes
+    if engine is None and not (plain and source and set(needs) <= kind.engine().can):
+        kind, source = ENGINES[STANDARD], found.gguf
+    if source is None:
+        raise OptionError(f"{model}: {engine} needs a folder, not one file")
+    if kind is ENGINES[STANDARD]:
+        lengths |= {"kv_bits": kv_bits, "cache_bytes": cache_bytes}
+    return kind.open(source, **lengths), found
 
 
 __all__ = ["USUAL_CONTEXT", "Found", "find_model", "open_model"]
