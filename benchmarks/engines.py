@@ -27,7 +27,7 @@ from flyweight.runtime.choice import ENGINES, Row
 from flyweight.runtime.engine_speed import Sizes, race
 from flyweight.runtime.gguf import write_gguf
 from flyweight.runtime.llama import LlamaEngine
-from flyweight.runtime.threads import cores
+from flyweight.runtime.threads import default_threads
 
 # hidden, MLP width, layers, heads, KV groups, vocabulary
 SHAPES = {
@@ -150,9 +150,9 @@ def bare(gguf: Path, context: int, threads: int) -> Callable[[list[int], int], d
     return complete
 
 
-def overhead(gguf: Path, sizes: Sizes) -> None:
+def overhead(gguf: Path, sizes: Sizes, threads: int | None) -> None:
     """Our interface and the bare server, calls alternating, each on the same prompt."""
-    threads = cores() if gguf.stat().st_size > 2**25 else 1
+    threads = threads or default_threads(gguf.stat().st_size)
     context = 1024
     plain = bare(gguf, context, threads)
     taken: dict[tuple[str, str], list[float]] = {}
@@ -196,6 +196,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--written", type=int, default=64)
     parser.add_argument("--streams", default="8,16")
+    parser.add_argument("--threads", type=int, help="of every engine; as they choose by default")
     parser.add_argument("--engines", default=",".join(ENGINES))
     parser.add_argument("--no-bare", action="store_true")
     options = parser.parse_args()
@@ -207,14 +208,16 @@ def main() -> None:
         for bits in widths:
             gguf = folder / GGUF_NAMES[bits]
             if not options.no_bare:
-                overhead(gguf, sizes)
+                overhead(gguf, sizes, options.threads)
             sources = {
                 engine: (gguf, bits) if kind.opens == "gguf" else (folder, 16)
                 for engine, kind in ENGINES.items()
                 if engine in options.engines.split(",")
                 and (kind.opens == "gguf" or bits == widths[0])
             }
-            rows = race(sources, sizes, rounds=options.rounds)
+            if not options.rounds:
+                continue
+            rows = race(sources, sizes, rounds=options.rounds, threads=options.threads)
             show(f"{name} at {bits} bits, tokens/s, {options.rounds} rounds in turn", rows)
 
 
