@@ -130,7 +130,7 @@ def agreement(model: Model, folder: Path, gguf_map: GgufMap | None = None) -> Ag
     with LlamaEngine(folder / "16.gguf", context=128) as engine:
         for prompt in PROMPTS[:: 3 if model.config.num_hidden_layers > 9 else 1]:
             answer = engine.generate(prompt, 1, top=VOCABULARY)
-            if not answer.top or not decided(reference, prompt):
+            if not any(answer.top) or not decided(reference, prompt):
                 continue  # llama.cpp tells nothing of tokens that are half a character
             wanted = told(reference, prompt)
             said = torch.tensor([p for _, p in sorted(answer.top[0])])

@@ -15,10 +15,10 @@ import zoo
 from flyweight.checkpoint import open_checkpoint
 from flyweight.errors import EngineError, MissingExtra, OptionError, ParityError, TeacherError
 from flyweight.folder import ONNX_NAMES
+from flyweight.make.pack_verb import pack
 from flyweight.runtime.classify import OnnxClassifier, TorchClassifier
 from flyweight.runtime.measure_classifier import measure_classifier
 from flyweight.runtime.onnx_file import check_logits, write_onnx
-from flyweight.runtime.pack import pack
 from tiny import tiny_tokenizer
 
 TEXTS = [[0, 4, *range(20 + i, 23 + i + i % 9), 5] for i in range(40)]
