@@ -33,7 +33,7 @@ SHAPES = {  # vocabulary, hidden, MLP, layers, heads, KV groups
     "30 M": (16384, 384, 1024, 12, 6, 6),
     "110 M": (32000, 768, 2048, 14, 12, 4),
 }
-LOADS = ((512, 1, 16), (4096, 1, 16), (4096, 4, 16), (16384, 1, 8))  # context, streams, KV bits
+LOADS = ((512, 1, 16), (4096, 1, 16), (4096, 4, 16), (8192, 1, 8))  # context, streams, KV bits
 BITS = (8, 4)
 
 

@@ -137,6 +137,8 @@ def test_what_no_engine_can_take_is_refused_before_it_runs() -> None:
         lambda: Constraint.json_schema({"type": "nosuch"}),
         lambda: Constraint.json_schema("{"),
         lambda: Constraint.json_schema("[1]"),
+        lambda: Constraint.json_schema({"x-guidance": 3}),
+        lambda: Constraint.json_schema("[" * 100_000),
         lambda: Constraint.regex("(("),
         lambda: Constraint.regex("a(?=b)"),
         lambda: Constraint.lark('start: "a" | ('),
@@ -165,6 +167,14 @@ def test_a_text_ends_the_answer_before_it(engine: Engine, prompts: list[list[int
     said = engine.generate(prompts[0], 16, stop=[stop])
     assert said.text == whole.partition(stop)[0]
     assert said.stop_id is None
+    alone = [engine.generate(prompt, 16, stop=["a", "e"]) for prompt in prompts[:6]]
+    for one, other in zip(
+        alone, engine.generate_many(prompts[:6], 16, stop=["a", "e"]), strict=True
+    ):
+        assert (one.text, one.stop_id) == (other.text, other.stop_id)
+    for wrong in ({"stop": [""]}, {"top": -1}, {"temperature": float("nan")}):
+        with pytest.raises(OptionError):
+            engine.generate(prompts[0], 4, **wrong)
 
 
 def test_text_comes_in_whole_characters(engine: Engine, prompts: list[list[int]]) -> None:

@@ -52,6 +52,8 @@ def test_a_folder_opens_with_its_smallest_file(packed: Path) -> None:
         find_model(packed, 4)
     with pytest.raises(OptionError, match="was made for 512 tokens, not for 513"):
         open_model(packed, context=513)
+    with pytest.raises(OptionError, match="kv_bits is 5"):
+        open_model(packed, kv_bits=5)
     with pytest.raises(OptionError, match="16 dimensions"):
         open_model(packed, kv_bits=8)
 

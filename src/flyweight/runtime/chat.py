@@ -22,12 +22,12 @@ def chat(model: Path, *, bits: int | None = None, system: str | None = None) -> 
     from flyweight.runtime.open_model import open_model
 
     engine, found = open_model(model, bits=bits, needs=("stream", "reuse"))
-    tokenizer, console = found.tokenizer, Console(highlight=False)
-    if tokenizer is None or not tokenizer.chat_template:
-        raise OptionError(f"{model} has no chat template: it cannot chat. Score it with `eval`.")
+    tokenizer, console = found.tokenizer, Console(highlight=False, emoji=False)
     messages = [{"role": "system", "content": system}] if system else []
     context = engine.context
     with engine:
+        if tokenizer is None or not tokenizer.chat_template:
+            raise OptionError(f"{model} has no chat template: it cannot chat. Give its folder.")
         while True:
             try:
                 said = console.input("[bold]you[/bold]    ").strip()

@@ -35,21 +35,20 @@ class Constraint:
     @classmethod
     def json_schema(cls, schema: Mapping[str, Any] | str) -> Constraint:
         """JSON that a schema allows, `{}` for any. OptionError for one that is not understood."""
-        if isinstance(schema, str):
-            try:
-                schema = json.loads(schema)
-            except ValueError as error:
-                raise OptionError(f"the JSON schema is not JSON: {error}") from error
-        if not isinstance(schema, Mapping):
-            raise OptionError('a JSON schema is an object, such as {"type": "integer"}')
-        told = {**schema, "x-guidance": _AS_DUMPS | dict(schema.get("x-guidance", {}))}
-        return cls(f"start: %json {json.dumps(told)}")
+        try:
+            schema = json.loads(schema) if isinstance(schema, str) else schema
+            if not isinstance(schema, Mapping):
+                raise ValueError('a schema is an object, such as {"type": "integer"}')
+            told = {**schema, "x-guidance": _AS_DUMPS | dict(schema.get("x-guidance", {}))}
+            text = json.dumps(told)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise OptionError(f"the JSON schema cannot be used: {error}") from error
+        return cls(f"start: %json {text}")
 
     @classmethod
     def regex(cls, pattern: str) -> Constraint:
         """Answers that match as a whole, in the syntax of Rust's regex, without look-around."""
-        one_line = pattern.replace("\n", r"\n")
-        return cls(f"start: /{_escaped_slashes(one_line)}/")
+        return cls(f"start: /{_one_line(pattern)}/")
 
     @classmethod
     def lark(cls, grammar: str) -> Constraint:
@@ -62,9 +61,13 @@ class Constraint:
         return cls("start: " + " ".join(f"<[{i}]>" for i in ids))
 
 
-def _escaped_slashes(pattern: str) -> str:
-    """The pattern with each slash escaped once, as its place between slashes asks."""
-    return re.sub(r"\\.|/", lambda found: r"\/" if found[0] == "/" else found[0], pattern)
+def _one_line(pattern: str) -> str:
+    """The pattern as it stands between slashes: those and ends of lines escaped, once."""
+
+    def escaped(found: re.Match[str]) -> str:
+        return {"/": r"\/", "\n": r"\n", "\\\n": r"\n"}.get(found[0], found[0])
+
+    return re.sub(r"\\.|/|\n", escaped, pattern, flags=re.DOTALL)
 
 
 __all__ = ["Constraint"]

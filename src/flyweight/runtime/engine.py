@@ -7,6 +7,7 @@ chat template can come between what a model was trained on and what it is given.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -210,9 +211,21 @@ class Engine(AbstractContextManager["Engine"], ABC):
         self.close()
 
     def _unable(self, wish: Capability) -> EngineError:
-        return EngineError(f"{self.source}: {self.name} cannot {wish}; llama.cpp and torch can")
+        does = {"log-probabilities": "give log-probabilities", "state": "save its state"}
+        able = "llama.cpp" if wish == "state" else "llama.cpp or torch"
+        return EngineError(f"{self.source}: {self.name} cannot {does.get(wish, wish)}; use {able}")
 
-    def _check_fit(self, prompt: Sequence[int], max_tokens: int) -> None:
+    def _check_fit(
+        self,
+        prompt: Sequence[int],
+        max_tokens: int,
+        *,
+        stop: Sequence[str] = (),
+        top: int = 0,
+        temperature: float = 0.0,
+    ) -> None:
+        if not all(stop) or not math.isfinite(temperature) or temperature < 0 or top < 0:
+            raise OptionError("top and temperature are 0 or more, and no text of stop is empty")
         if not prompt or max_tokens < 1:
             raise OptionError("a prompt has at least one token, and so has an answer")
         if len(prompt) + max_tokens > self.context:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -45,7 +46,7 @@ class Tensor:
         from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
         weights, size = GGML_QUANT_SIZES[GGMLQuantizationType(self.kind)]
-        return int(np.prod(self.shape)) // weights * size
+        return prod(self.shape) // weights * size
 
 
 @dataclass(frozen=True)

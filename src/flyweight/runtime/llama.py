@@ -93,6 +93,7 @@ class LlamaEngine(Engine):
         seed: int = 0,
         constraint: Constraint | None = None,
     ) -> Generation:
+        self._check_fit(prompt, max_tokens, stop=stop, top=top, temperature=temperature)
         request = self._request(prompt, max_tokens, reuse, constraint) | {"n_probs": top}
         if temperature > 0:
             request |= {"samplers": ["temperature"], "temperature": temperature, "seed": seed}

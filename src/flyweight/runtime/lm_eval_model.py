@@ -160,7 +160,7 @@ class EngineModel(TemplateLM):
             stop = told.get("until") or []
             most = min(told.get("max_gen_toks") or MOST_TOKENS, self.max_length - 1)
             answer = self.engine.generate(
-                self.tok_encode(text)[-(self.max_length - most) :],
+                self.tok_encode(text)[-(self.max_length - most) :] or [self.prefix_token_id],
                 most,
                 stop=[stop] if isinstance(stop, str) else stop,
                 temperature=(told.get("temperature") or 0.0) if told.get("do_sample") else 0.0,

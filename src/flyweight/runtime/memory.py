@@ -23,6 +23,7 @@ ACTIVATIONS = (2.0, 6.7)  # floats of each of those, in MLP widths and in hidden
 FLOAT = 4
 SERVER_BYTES = 18.3e6  # and libraries
 TOKEN_BYTES = 137.0  # of each in the vocabulary, for its text and its merges
+_MOST = 2**31  # that a size can be
 ROUNDED_TO = 256  # positions
 KV_BYTES = {16: 2.0, 8: 34 / 32}  # a number: Q8_0 has a scale of 16 bits for 32 of them
 
@@ -74,20 +75,29 @@ def sizes_of(gguf: Path) -> Sizes:
 
     def size(key: str, otherwise: Any = None) -> Any:
         value = header.keys.get(f"{kind}.{key}", otherwise)
-        if value is None:
-            raise EngineError(f"{gguf}: says nothing of its {key}: it is no model that writes")
+        each = value if isinstance(value, list) else [value]
+        if not each or not all(isinstance(one, int) and 0 < one < _MOST for one in each):
+            raise EngineError(
+                f"{gguf}: says nothing of its {key}, or what cannot be: it is no model that writes"
+            )
         return value
 
-    hidden, heads = size("embedding_length"), size("attention.head_count")
-    key_length = size("attention.key_length", hidden // max(1, _most(heads)))
-    value_length = size("attention.value_length", key_length)
+    def one(key: str, otherwise: Any = None) -> int:
+        return _most(size(key, otherwise))
+
+    tokens = header.keys.get("tokenizer.ggml.tokens", [])
+    if not isinstance(tokens, list):
+        raise EngineError(f"{gguf}: its tokens are no list: it is damaged")
+    hidden, heads = one("embedding_length"), size("attention.head_count")
+    key_length = one("attention.key_length", max(1, hidden // _most(heads)))
+    value_length = one("attention.value_length", key_length)
     groups = size("attention.head_count_kv", heads)
-    groups = sum(groups) if isinstance(groups, list) else groups * size("block_count")
+    groups = sum(groups) if isinstance(groups, list) else groups * one("block_count")
     return Sizes(
-        context=size("context_length"),
+        context=one("context_length"),
         hidden=hidden,
-        mlp=_most(size("feed_forward_length")),
-        vocabulary=len(header.keys.get("tokenizer.ggml.tokens", ())),
+        mlp=one("feed_forward_length"),
+        vocabulary=len(tokens),
         kv_width=groups * (key_length + value_length),
         key_length=key_length,
         bytes=gguf.stat().st_size,
@@ -123,8 +133,13 @@ def _cgroup() -> list[int]:
     folder = Path("/sys/fs/cgroup")
     try:
         limit = (folder / "memory.max").read_text().strip()
-        return [] if limit == "max" else [int(limit) - int((folder / "memory.current").read_text())]
-    except (OSError, ValueError):
+        if limit == "max":
+            return []
+        used = int((folder / "memory.current").read_text())
+        told = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        given_back = int(told["inactive_file"]) + int(told["active_file"])  # pages of files
+        return [max(0, int(limit) - used + given_back)]
+    except (OSError, ValueError, KeyError):
         return []
 
 
@@ -133,6 +148,8 @@ def check_memory(gguf: Path, sizes: Sizes, context: int, streams: int, kv_bits: 
 
     OptionError for keys and values of 8 bits where heads are no whole blocks of them.
     """
+    if kv_bits not in KV_BYTES:
+        raise OptionError(f"kv_bits is {kv_bits}: choose from 16 and 8")
     if kv_bits == 8 and sizes.key_length % 32:
         raise OptionError(
             f"{gguf}: its heads have {sizes.key_length} dimensions: keys and values in 8 bits need "

@@ -212,8 +212,8 @@ class OpenVinoEngine(Engine):
         if top:
             raise self._unable("log-probabilities")
 
-    def _check_fit(self, prompt: Sequence[int], max_tokens: int) -> None:
-        super()._check_fit(prompt, max_tokens)
+    def _check_fit(self, prompt: Sequence[int], max_tokens: int, **options: Any) -> None:
+        super()._check_fit(prompt, max_tokens, **options)
         if not (min(prompt) >= 0 and max(prompt) < self._tokens.size):
             raise OptionError(f"{self.source}: its tokens are 0 to {self._tokens.size - 1}")
 

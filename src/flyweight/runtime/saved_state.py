@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from flyweight.errors import EngineError
+from flyweight.errors import EngineError, FolderError
 from flyweight.folder import disk_errors
 
 _FORMAT = "flyweight-state-1"
@@ -27,8 +28,11 @@ def write_state(file: Path, state: bytes, identity: dict[str, Any]) -> None:
         with disk_errors(file):
             temporary.write_bytes(json.dumps(head).encode() + b"\n" + state)
             temporary.replace(file)
+    except OSError as error:
+        raise FolderError(f"{file}: cannot be written: {error.strerror}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def read_state(file: Path, identity: dict[str, Any]) -> bytes:
@@ -53,7 +57,7 @@ def _head(line: bytes) -> dict[str, Any]:
     try:
         head = json.loads(line)
         return head if head["format"] == _FORMAT else {}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 

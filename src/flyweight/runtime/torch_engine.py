@@ -101,8 +101,9 @@ class TorchEngine(Engine):
         on_done: Callable[[], object] = lambda: None,
     ) -> list[Generation]:
         seeds = [0] * len(prompts) if seeds is None else list(seeds)
-        # drawn answers have a seed each, which a batch has not
-        width = self.streams if temperature == 0 else 1
+        # drawn answers have a seed each, which a batch has not; a row that a text ended is padded
+        # with what ends answers, so that nobody could tell
+        width = self.streams if temperature == 0 and not stop else 1
         order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
         found: dict[int, Generation] = {}
         for start in range(0, len(order), width):
@@ -173,8 +174,9 @@ class TorchEngine(Engine):
         streamer: Any = None,
     ) -> list[Generation]:
         """One batch of prompts, padded on the left, through transformers' `generate`."""
+        told = {"stop": options.stop, "top": options.top, "temperature": options.temperature}
         for prompt in prompts:
-            self._check_fit(prompt, max_tokens)
+            self._check_fit(prompt, max_tokens, **told)
         longest = max(map(len, prompts))
         ids = torch.zeros((len(prompts), longest), dtype=torch.long)  # [B, T]
         mask = torch.zeros_like(ids)
@@ -248,9 +250,10 @@ class TorchEngine(Engine):
             if mine != theirs:
                 break
             shared += 1
-        if not shared or not cache.is_croppable:
-            return None, 0
-        if shared < len(known):
+        parts = shared < len(known)
+        if not shared or not cache.is_croppable or (parts and any(cache.is_sliding)):
+            return None, 0  # a window that slides has lost what it would go back to
+        if parts:
             cache.crop(shared - len(known))  # the number of those that go, below zero
         return cache, shared
 
@@ -259,22 +262,30 @@ class TorchEngine(Engine):
         from llguidance.hf import from_tokenizer
 
         if self._grammars is None:
-            size = self._model.config.vocab_size
+            size = self._open.config.get_text_config().vocab_size
             ends = sorted(self._ends)
             self._grammars = from_tokenizer(self._tokenizer, n_vocab=size, eos_token=ends)
         grammar = LLMatcher.grammar_from_lark(constraint.grammar)
-        return [LLMatcher(self._grammars, grammar) for _ in range(count)]
+        matchers = [LLMatcher(self._grammars, grammar) for _ in range(count)]
+        if matchers and matchers[0].is_error():
+            raise EngineError(f"{self.source}: the constraint does not fit its tokens")
+        return matchers
+
+    @property
+    def _open(self) -> Any:
+        if self._model is None:
+            raise EngineError(f"{self.source}: the engine is closed; open it again")
+        return self._model
 
     @contextmanager
     def _running(self) -> Iterator[Any]:
         """The model, with this engine's threads while it runs."""
-        if self._model is None:
-            raise EngineError(f"{self.source}: the engine is closed; open it again")
+        model = self._open
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
             with torch.inference_mode():
-                yield self._model
+                yield model
         finally:
             torch.set_num_threads(before)
 
