@@ -172,7 +172,7 @@ def test_what_it_cannot_do_is_said(engine: Engine, prompts: list[list[int]]) -> 
         "score": lambda: engine.score([5], [6]),
         "embed": lambda: engine.embed([5]),
     }.items():
-        with pytest.raises(EngineError, match=f"openvino cannot {wish}"):
+        with pytest.raises(EngineError, match=f"openvino cannot .*{wish}"):
             call()
     with pytest.raises(EngineError, match="do not fit a context of 320"):
         engine.generate([7] * 315, 10)
