@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +46,18 @@ class Generation:
     # for each written token: (id, log-probability), best first; where none was asked for, and for
     # a token that ends within a character in llama.cpp, an empty one
     top: list[list[tuple[int, float]]]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How prompts are answered; see `Engine.generate`."""
+
+    max_tokens: int
+    stop_ids: Collection[int] = ()
+    stop: Sequence[str] = ()
+    top: int = 0
+    temperature: float = 0.0
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,6 @@ class Engine(AbstractContextManager["Engine"], ABC):
     streams: int
     threads: int
 
-    @abstractmethod
     def generate(
         self,
         prompt: Sequence[int],
@@ -106,11 +116,16 @@ class Engine(AbstractContextManager["Engine"], ABC):
         """The greedy answer to a prompt of token ids, at most `max_tokens` long.
 
         It ends at the model's end-of-text tokens, at any of `stop_ids`, and before any text of
-        `stop`; `top` asks for that many log-probabilities a token, before temperature and
-        constraint; `reuse` keeps what the stream's last prompt has in common. Above a `temperature`
-        of 0 it is drawn at random, with `seed`, from all tokens that the constraint allows.
-        Raises EngineError if it does not fit, OptionError for numbers out of range.
+        `stop` (`ids` may hold the tokens of that text, `text` does not). `top` asks for that many
+        log-probabilities a token, before temperature and constraint; `reuse` keeps what the
+        stream's last prompt has in common, where the engine can. Above a `temperature` of 0 it is
+        drawn at random, with `seed`, from all tokens that the constraint allows. Raises EngineError
+        if it does not fit or the engine cannot, OptionError for numbers out of range.
         """
+        wish = Wish(max_tokens, stop_ids, stop, top, temperature, constraint)
+        self._check(prompt, wish, seed)
+        [answer] = self._answers([prompt], [seed], wish, reuse, lambda: None)
+        return answer
 
     def generate_many(
         self,
@@ -129,23 +144,24 @@ class Engine(AbstractContextManager["Engine"], ABC):
 
         `seeds` has one for each prompt; `on_done` is called once for each answer.
         """
+        wish = Wish(max_tokens, stop_ids, stop, top, temperature, constraint)
+        seeds = [0] * len(prompts) if seeds is None else seeds
+        if len(seeds) != len(prompts):
+            raise OptionError(f"{len(seeds)} seeds do not fit {len(prompts)} prompts: give as many")
+        for prompt, seed in zip(prompts, seeds, strict=True):
+            self._check(prompt, wish, seed)
+        return self._answers(prompts, seeds, wish, False, on_done)
 
-        def one(prompt: Sequence[int], seed: int) -> Generation:
-            generation = self.generate(
-                prompt,
-                max_tokens,
-                stop_ids=stop_ids,
-                stop=stop,
-                top=top,
-                temperature=temperature,
-                seed=seed,
-                constraint=constraint,
-            )
-            on_done()
-            return generation
-
-        with ThreadPoolExecutor(self.streams) as pool:
-            return list(pool.map(one, prompts, [0] * len(prompts) if seeds is None else seeds))
+    @abstractmethod
+    def _answers(
+        self,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        wish: Wish,
+        reuse: bool,
+        on_done: Callable[[], object],
+    ) -> list[Generation]:
+        """What `generate` and `generate_many` promise, of what was checked."""
 
     def stream(
         self,
@@ -160,6 +176,14 @@ class Engine(AbstractContextManager["Engine"], ABC):
 
         What `on_text` raises ends the answer and is raised here.
         """
+        wish = Wish(max_tokens, constraint=constraint)
+        self._check(prompt, wish, 0)
+        return self._streamed(prompt, wish, reuse, on_text)
+
+    def _streamed(
+        self, prompt: Sequence[int], wish: Wish, reuse: bool, on_text: Callable[[str], object]
+    ) -> Streamed:
+        """What `stream` promises, of what was checked."""
         raise self._unable("stream")
 
     def score(self, prompt: Sequence[int], answer: Sequence[int]) -> Score:
@@ -215,17 +239,20 @@ class Engine(AbstractContextManager["Engine"], ABC):
         able = "llama.cpp" if wish == "state" else "llama.cpp or torch"
         return EngineError(f"{self.source}: {self.name} cannot {does.get(wish, wish)}; use {able}")
 
-    def _check_fit(
-        self,
-        prompt: Sequence[int],
-        max_tokens: int,
-        *,
-        stop: Sequence[str] = (),
-        top: int = 0,
-        temperature: float = 0.0,
-    ) -> None:
-        if not all(stop) or not math.isfinite(temperature) or temperature < 0 or top < 0:
-            raise OptionError("top and temperature are 0 or more, and no text of stop is empty")
+    def _check(self, prompt: Sequence[int], wish: Wish, seed: int) -> None:
+        """What every engine refuses of a wish before it begins."""
+        if wish.constraint is not None and "constrain" not in self.can:
+            raise self._unable("constrain")
+        if wish.top and "log-probabilities" not in self.can:
+            raise self._unable("log-probabilities")
+        warm = wish.temperature
+        if not math.isfinite(warm) or warm < 0 or wish.top < 0 or not 0 <= seed < 2**32:
+            raise OptionError("top and temperature are at least 0, a seed is less than 2**32")
+        if not all(wish.stop):
+            raise OptionError("a text of stop is empty: it would end every answer at once")
+        self._check_fit(prompt, wish.max_tokens)
+
+    def _check_fit(self, prompt: Sequence[int], max_tokens: int) -> None:
         if not prompt or max_tokens < 1:
             raise OptionError("a prompt has at least one token, and so has an answer")
         if len(prompt) + max_tokens > self.context:
@@ -235,10 +262,30 @@ class Engine(AbstractContextManager["Engine"], ABC):
             )
 
 
+class WholeCharacters:
+    """The text of tokens that come one by one, given on in whole characters."""
+
+    def __init__(
+        self, detokenize: Callable[[Sequence[int]], str], on_text: Callable[[str], object]
+    ) -> None:
+        self.detokenize, self.on_text, self.text = detokenize, on_text, ""
+        self._ids: list[int] = []
+
+    def add(self, ids: Sequence[int]) -> None:
+        """More tokens, none of which ends the answer."""
+        self._ids += ids
+        whole = self.detokenize(self._ids)
+        piece = whole[len(self.text) :]
+        if piece and not whole.endswith("\ufffd"):  # a character whose bytes are not all there
+            self.text = whole
+            self.on_text(piece)
+
+
 def check_sizes(context: int, streams: int, threads: int | None) -> None:
     """OptionError unless each is at least 1."""
     if context < 1 or streams < 1 or (threads is not None and threads < 1):
         raise OptionError("context, threads and streams are at least 1")
 
 
-__all__ = ["Capability", "Engine", "Generation", "Score", "Streamed", "check_sizes"]
+__all__ = ["Capability", "Engine", "Generation", "Score", "Streamed", "WholeCharacters", "Wish",
+           "check_sizes"]  # fmt: skip

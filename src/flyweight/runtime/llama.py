@@ -8,7 +8,7 @@ server gives are those before the grammar. That costs a step a token, since it e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
@@ -26,6 +26,7 @@ from flyweight.runtime.engine import (
     Generation,
     Score,
     Streamed,
+    Wish,
     check_sizes,
 )
 from flyweight.runtime.llama_server import LlamaServer
@@ -80,40 +81,42 @@ class LlamaEngine(Engine):
         )
         self._embedder: LlamaServer | None = None
 
-    def generate(
+    def _answers(
         self,
-        prompt: Sequence[int],
-        max_tokens: int,
-        *,
-        stop_ids: Collection[int] = (),
-        stop: Sequence[str] = (),
-        top: int = 0,
-        reuse: bool = False,
-        temperature: float = 0.0,
-        seed: int = 0,
-        constraint: Constraint | None = None,
-    ) -> Generation:
-        self._check_fit(prompt, max_tokens, stop=stop, top=top, temperature=temperature)
-        request = self._request(prompt, max_tokens, reuse, constraint) | {"n_probs": top}
-        if temperature > 0:
-            request |= {"samplers": ["temperature"], "temperature": temperature, "seed": seed}
-        if stop:
-            request["stop"] = list(stop)
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        wish: Wish,
+        reuse: bool,
+        on_done: Callable[[], object],
+    ) -> list[Generation]:
+        def one(prompt: Sequence[int], seed: int) -> Generation:
+            answer = self._answer(prompt, seed, wish, reuse)
+            on_done()
+            return answer
+
+        with ThreadPoolExecutor(self.streams) as pool:
+            return list(pool.map(one, prompts, seeds))
+
+    def _answer(self, prompt: Sequence[int], seed: int, wish: Wish, reuse: bool) -> Generation:
+        request = self._request(prompt, wish.max_tokens, reuse, wish.constraint)
+        request["n_probs"] = wish.top
+        if wish.temperature > 0:
+            request |= {
+                "samplers": ["temperature"],
+                "temperature": wish.temperature,
+                "seed": seed,
+            }
+        if wish.stop:
+            request["stop"] = list(wish.stop)
         generation = _generation(self._open.complete(request))
-        ends = [place for place, i in enumerate(generation.ids) if i in stop_ids]
+        ends = [place for place, i in enumerate(generation.ids) if i in wish.stop_ids]
         if not ends:
             return generation
         ids, stop_id = generation.ids[: ends[0]], generation.ids[ends[0]]
         return replace(generation, ids=ids, text=self.detokenize(ids), stop_id=stop_id)
 
-    def stream(
-        self,
-        prompt: Sequence[int],
-        max_tokens: int,
-        on_text: Callable[[str], object],
-        *,
-        reuse: bool = True,
-        constraint: Constraint | None = None,
+    def _streamed(
+        self, prompt: Sequence[int], wish: Wish, reuse: bool, on_text: Callable[[str], object]
     ) -> Streamed:
         pieces: list[dict[str, Any]] = []
 
@@ -122,7 +125,8 @@ class LlamaEngine(Engine):
             if piece["content"]:
                 on_text(piece["content"])
 
-        self._open.stream(self._request(prompt, max_tokens, reuse, constraint), take)
+        request = self._request(prompt, wish.max_tokens, reuse, wish.constraint)
+        self._open.stream(request, take)
         return Streamed(
             text="".join(piece["content"] for piece in pieces),
             stopped=pieces[-1]["stop_type"] == "eos",
@@ -145,6 +149,7 @@ class LlamaEngine(Engine):
             return list(pool.map(one, pairs))
 
     def _score(self, prompt: Sequence[int], answer: Sequence[int]) -> Score:
+        self._check_fit(prompt, len(answer))
         forced = Constraint.tokens(answer)
         request = self._request(prompt, len(answer), True, forced) | {"n_probs": 1}
         written = self._open.complete(request)
@@ -184,7 +189,6 @@ class LlamaEngine(Engine):
     def _request(
         self, prompt: Sequence[int], max_tokens: int, reuse: bool, constraint: Constraint | None
     ) -> dict[str, Any]:
-        self._check_fit(prompt, max_tokens)
         request = {
             "prompt": list(prompt),
             "n_predict": max_tokens,

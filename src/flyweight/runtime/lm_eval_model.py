@@ -19,7 +19,7 @@ from typing import Any
 from flyweight.errors import MissingExtra, OptionError
 from flyweight.progress import bar, track
 from flyweight.runtime.engine import Engine
-from flyweight.runtime.open_model import open_model
+from flyweight.runtime.open_model import USUAL_CONTEXT, open_model
 from flyweight.runtime.torch_engine import TorchEngine
 
 try:
@@ -63,7 +63,7 @@ class EngineModel(TemplateLM):
             from flyweight.checkpoint import open_checkpoint
 
             source = open_checkpoint(model)
-            length = context or source.context
+            length = context or min(source.context, USUAL_CONTEXT)  # as llama.cpp gets it
             with TorchEngine(Path(model), context=length, streams=streams) as opened:
                 yield cls(opened, source.tokenizer())
             return

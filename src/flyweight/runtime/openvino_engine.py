@@ -14,8 +14,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from flyweight.errors import EngineError, MissingExtra, OptionError
-from flyweight.runtime.constraint import Constraint
-from flyweight.runtime.engine import Capability, Engine, Generation, Streamed, check_sizes
+from flyweight.runtime.engine import (
+    Capability,
+    Engine,
+    Generation,
+    Streamed,
+    WholeCharacters,
+    Wish,
+    check_sizes,
+)
 from flyweight.runtime.gguf_header import GgufHeader, read_header
 from flyweight.runtime.gguf_tokens import GgufTokens
 from flyweight.runtime.threads import default_threads
@@ -106,52 +113,18 @@ class OpenVinoEngine(Engine):
         found.max_num_batched_tokens = max(min(self.context * self.streams, _PASS), self.streams)
         return found
 
-    def generate(
-        self,
-        prompt: Sequence[int],
-        max_tokens: int,
-        *,
-        stop_ids: Collection[int] = (),
-        stop: Sequence[str] = (),
-        top: int = 0,
-        reuse: bool = False,  # what was read is read again: the answers are the same
-        temperature: float = 0.0,
-        seed: int = 0,
-        constraint: Constraint | None = None,
-    ) -> Generation:
-        [answer] = self.generate_many(
-            [prompt],
-            max_tokens,
-            stop_ids=stop_ids,
-            stop=stop,
-            top=top,
-            temperature=temperature,
-            seeds=[seed],
-            constraint=constraint,
-        )
-        return answer
-
-    def generate_many(
+    def _answers(
         self,
         prompts: Sequence[Sequence[int]],
-        max_tokens: int,
-        *,
-        stop_ids: Collection[int] = (),
-        stop: Sequence[str] = (),
-        top: int = 0,
-        temperature: float = 0.0,
-        seeds: Sequence[int] | None = None,
-        constraint: Constraint | None = None,
-        on_done: Callable[[], object] = lambda: None,
+        seeds: Sequence[int],
+        wish: Wish,
+        reuse: bool,  # what was read is read again: the answers are the same
+        on_done: Callable[[], object],
     ) -> list[Generation]:
-        self._check_wishes(top, constraint)
-        for prompt in prompts:
-            self._check_fit(prompt, max_tokens)
-        seeds = [0] * len(prompts) if seeds is None else seeds
-        ends = self._tokens.ends | set(stop_ids)
+        ends = self._tokens.ends | set(wish.stop_ids)
         with self._running() as (pipeline, handles):
             for place, (prompt, s) in enumerate(zip(prompts, seeds, strict=True)):
-                options = self._options(max_tokens, ends, stop, temperature, s)
+                options = self._options(wish, ends, s)
                 handles.append(pipeline.add_request(place, self._ids(prompt), options))
             waiting = len(handles)
             while pipeline.has_non_finished_requests():
@@ -163,24 +136,16 @@ class OpenVinoEngine(Engine):
             for _ in range(waiting):  # those that ended in the last step
                 on_done()
             return [
-                self._generation(handle, len(prompt), ends, stop)
+                self._generation(handle, len(prompt), ends, wish.stop)
                 for handle, prompt in zip(handles, prompts, strict=True)
             ]
 
-    def stream(
-        self,
-        prompt: Sequence[int],
-        max_tokens: int,
-        on_text: Callable[[str], object],
-        *,
-        reuse: bool = True,
-        constraint: Constraint | None = None,
+    def _streamed(
+        self, prompt: Sequence[int], wish: Wish, reuse: bool, on_text: Callable[[str], object]
     ) -> Streamed:
-        self._check_wishes(0, constraint)
-        self._check_fit(prompt, max_tokens)
         ids: list[int] = []
-        said = ""
-        options = self._options(max_tokens, self._tokens.ends, (), 0.0, 0)
+        said = WholeCharacters(self.detokenize, on_text)
+        options = self._options(wish, self._tokens.ends, 0)
         with self._running() as (pipeline, handles):
             handle = pipeline.add_request(0, self._ids(prompt), options)
             handles.append(handle)
@@ -190,12 +155,9 @@ class OpenVinoEngine(Engine):
                     continue
                 [output] = handle.read().values()
                 ids += output.generated_ids
-                whole = self.detokenize([i for i in ids if i not in self._tokens.ends])
-                if len(whole) > len(said) and not whole.endswith("\ufffd"):
-                    piece, said = whole[len(said) :], whole
-                    on_text(piece)
+                said.add([i for i in output.generated_ids if i not in self._tokens.ends])
             seconds = _seconds(handle.get_perf_metrics().raw_metrics)[1]
-        return Streamed(said, bool(ids) and ids[-1] in self._tokens.ends, len(ids), seconds)
+        return Streamed(said.text, bool(ids) and ids[-1] in self._tokens.ends, len(ids), seconds)
 
     def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
         return self._tokens.encode(text, add_special=add_special)
@@ -206,14 +168,8 @@ class OpenVinoEngine(Engine):
     def close(self) -> None:
         self._pipeline = None
 
-    def _check_wishes(self, top: int, constraint: Constraint | None) -> None:
-        if constraint is not None:
-            raise self._unable("constrain")
-        if top:
-            raise self._unable("log-probabilities")
-
-    def _check_fit(self, prompt: Sequence[int], max_tokens: int, **options: Any) -> None:
-        super()._check_fit(prompt, max_tokens, **options)
+    def _check_fit(self, prompt: Sequence[int], max_tokens: int) -> None:
+        super()._check_fit(prompt, max_tokens)
         if not (min(prompt) >= 0 and max(prompt) < self._tokens.size):
             raise OptionError(f"{self.source}: its tokens are 0 to {self._tokens.size - 1}")
 
@@ -222,25 +178,19 @@ class OpenVinoEngine(Engine):
 
         return self._tensor(np.array([list(prompt)], dtype=np.int64))  # [1, T]
 
-    def _options(
-        self,
-        max_tokens: int,
-        ends: Collection[int],
-        stop: Sequence[str],
-        temperature: float,
-        seed: int,
-    ) -> Any:
+    def _options(self, wish: Wish, ends: Collection[int], seed: int) -> Any:
+        drawn = wish.temperature > 0
         options = self._config(
-            max_new_tokens=max_tokens, do_sample=temperature > 0, include_stop_str_in_output=True
+            max_new_tokens=wish.max_tokens, do_sample=drawn, include_stop_str_in_output=True
         )
-        if temperature > 0:
-            options.temperature, options.rng_seed, options.top_p = temperature, seed, 1.0
+        if drawn:
+            options.temperature, options.rng_seed, options.top_p = wish.temperature, seed, 1.0
         if ends:
             options.set_eos_token_id(min(ends))
             options.stop_token_ids = set(ends)
         else:
             options.ignore_eos = True
-        options.stop_strings = set(stop)
+        options.stop_strings = set(wish.stop)
         return options
 
     def _generation(

@@ -7,7 +7,7 @@ kept, so that the next one is read from where the two part.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,11 +24,13 @@ from flyweight.runtime.engine import (
     Generation,
     Score,
     Streamed,
+    WholeCharacters,
+    Wish,
     check_sizes,
 )
 from flyweight.runtime.forced import answer_logits
 from flyweight.runtime.threads import cores
-from flyweight.runtime.torch_steps import Clock, Grammar, Options, Pieces
+from flyweight.runtime.torch_steps import Clock, Grammar, Streamer, config_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SCORED = 16  # answers in one pass
@@ -70,63 +72,34 @@ class TorchEngine(Engine):
         self._known: tuple[list[int], Any] = ([], None)  # ids that were read, and their cache
         self._grammars: Any = None
 
-    def generate(
-        self,
-        prompt: Sequence[int],
-        max_tokens: int,
-        *,
-        stop_ids: Collection[int] = (),
-        stop: Sequence[str] = (),
-        top: int = 0,
-        reuse: bool = False,
-        temperature: float = 0.0,
-        seed: int = 0,
-        constraint: Constraint | None = None,
-    ) -> Generation:
-        options = Options(stop_ids, stop, top, temperature, seed, constraint)
-        [answer] = self._run([prompt], max_tokens, options, reuse=reuse)
-        return answer
-
-    def generate_many(
+    def _answers(
         self,
         prompts: Sequence[Sequence[int]],
-        max_tokens: int,
-        *,
-        stop_ids: Collection[int] = (),
-        stop: Sequence[str] = (),
-        top: int = 0,
-        temperature: float = 0.0,
-        seeds: Sequence[int] | None = None,
-        constraint: Constraint | None = None,
-        on_done: Callable[[], object] = lambda: None,
+        seeds: Sequence[int],
+        wish: Wish,
+        reuse: bool,
+        on_done: Callable[[], object],
     ) -> list[Generation]:
-        seeds = [0] * len(prompts) if seeds is None else list(seeds)
         # drawn answers have a seed each, which a batch has not; a row that a text ended is padded
         # with what ends answers, so that nobody could tell
-        width = self.streams if temperature == 0 and not stop else 1
+        width = self.streams if wish.temperature == 0 and not wish.stop else 1
         order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
         found: dict[int, Generation] = {}
         for start in range(0, len(order), width):
             places = order[start : start + width]
-            options = Options(stop_ids, stop, top, temperature, seeds[places[0]], constraint)
-            answers = self._run([prompts[place] for place in places], max_tokens, options)
+            batch = [prompts[place] for place in places]
+            answers = self._run(batch, seeds[places[0]], wish, reuse=reuse)
             for place, answer in zip(places, answers, strict=True):
                 found[place] = answer
                 on_done()
         return [found[place] for place in range(len(prompts))]
 
-    def stream(
-        self,
-        prompt: Sequence[int],
-        max_tokens: int,
-        on_text: Callable[[str], object],
-        *,
-        reuse: bool = True,
-        constraint: Constraint | None = None,
+    def _streamed(
+        self, prompt: Sequence[int], wish: Wish, reuse: bool, on_text: Callable[[str], object]
     ) -> Streamed:
-        said = Pieces(self.detokenize, on_text, self._ends)
-        options = Options(constraint=constraint)
-        [answer] = self._run([prompt], max_tokens, options, reuse=reuse, streamer=said)
+        said = WholeCharacters(self.detokenize, on_text)
+        streamer = Streamer(said, self._ends)
+        [answer] = self._run([prompt], 0, wish, reuse=reuse, streamer=streamer)
         return Streamed(said.text, answer.stop_id is not None, answer.written, answer.seconds)
 
     def score_many(
@@ -167,16 +140,13 @@ class TorchEngine(Engine):
     def _run(
         self,
         prompts: Sequence[Sequence[int]],
-        max_tokens: int,
-        options: Options,
+        seed: int,
+        wish: Wish,
         *,
-        reuse: bool = False,
+        reuse: bool,
         streamer: Any = None,
     ) -> list[Generation]:
         """One batch of prompts, padded on the left, through transformers' `generate`."""
-        told = {"stop": options.stop, "top": options.top, "temperature": options.temperature}
-        for prompt in prompts:
-            self._check_fit(prompt, max_tokens, **told)
         longest = max(map(len, prompts))
         ids = torch.zeros((len(prompts), longest), dtype=torch.long)  # [B, T]
         mask = torch.zeros_like(ids)
@@ -186,16 +156,16 @@ class TorchEngine(Engine):
         cache, read = self._cache(list(prompts[0])) if reuse else (None, 0)
         clock = Clock()
         processors: list[Any] = [clock]
-        if options.constraint is not None:
+        if wish.constraint is not None:
             processors.append(
-                Grammar(self._matchers(options.constraint, len(prompts)), longest, self._ends)
+                Grammar(self._matchers(wish.constraint, len(prompts)), longest, self._ends)
             )
         with self._running() as model, torch.random.fork_rng():
-            torch.manual_seed(options.seed)
+            torch.manual_seed(seed)
             out = model.generate(
                 ids.to(model.device),
                 attention_mask=mask.to(model.device),
-                generation_config=options.config(max_tokens, self._ends),
+                generation_config=config_of(wish, self._ends),
                 logits_processor=processors,
                 streamer=streamer,
                 past_key_values=cache,
@@ -203,7 +173,7 @@ class TorchEngine(Engine):
             )
         written = out.sequences[:, longest:].tolist()
         answers = [
-            self._generation(row, written[row], options, clock, len(prompts[row]) - read, out)
+            self._generation(row, written[row], wish, clock, len(prompts[row]) - read, out)
             for row in range(len(prompts))
         ]
         if len(prompts) == 1:
@@ -214,21 +184,21 @@ class TorchEngine(Engine):
         self,
         row: int,
         written: list[int],
-        options: Options,
+        wish: Wish,
         clock: Clock,
         read: int,
         out: Any,
     ) -> Generation:
-        ends = self._ends | set(options.stop_ids)
+        ends = self._ends | set(wish.stop_ids)
         end = next((place for place, i in enumerate(written) if i in ends), None)
         ids = written if end is None else written[:end]
         text = self.detokenize(ids)
-        for stop in options.stop:
+        for stop in wish.stop:
             text = text.partition(stop)[0]
         count = len(ids) + (end is not None)
         top = []
-        for logits in (out.logits or ())[:count] if options.top else ():
-            best = logits[row].float().log_softmax(-1).topk(options.top)
+        for logits in (out.logits or ())[:count] if wish.top else ():
+            best = logits[row].float().log_softmax(-1).topk(wish.top)
             top.append(list(zip(best.indices.tolist(), best.values.tolist(), strict=True)))
         return Generation(
             ids=ids,

@@ -1,10 +1,9 @@
-"""What takes part in each step of transformers' `generate`: options, clock, grammar, streamer."""
+"""What takes part in each step of transformers' `generate`: wish, clock, grammar, streamer."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -12,33 +11,22 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor
 from transformers.generation.streamers import BaseStreamer
 
-from flyweight.runtime.constraint import Constraint
+from flyweight.runtime.engine import WholeCharacters, Wish
 
 
-@dataclass(frozen=True)
-class Options:
-    """How a batch is answered; see `Engine.generate`."""
-
-    stop_ids: Collection[int] = ()
-    stop: Sequence[str] = ()
-    top: int = 0
-    temperature: float = 0.0
-    seed: int = 0
-    constraint: Constraint | None = None
-
-    def config(self, max_tokens: int, ends: Collection[int]) -> GenerationConfig:
-        """The same in transformers' words; nothing is left to a model's own defaults."""
-        drawn = {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}
-        every = sorted({*ends, *self.stop_ids})
-        return GenerationConfig(
-            max_new_tokens=max_tokens,
-            eos_token_id=every or None,
-            pad_token_id=every[0] if every else 0,
-            stop_strings=list(self.stop) or None,
-            return_dict_in_generate=True,
-            output_logits=self.top > 0,
-            **(drawn if self.temperature > 0 else {"do_sample": False}),
-        )
+def config_of(wish: Wish, ends: Collection[int]) -> GenerationConfig:
+    """A wish in transformers' words; nothing is left to a model's own defaults."""
+    drawn = {"do_sample": True, "temperature": wish.temperature, "top_k": 0, "top_p": 1.0}
+    every = sorted({*ends, *wish.stop_ids})
+    return GenerationConfig(
+        max_new_tokens=wish.max_tokens,
+        eos_token_id=every or None,
+        pad_token_id=every[0] if every else 0,
+        stop_strings=list(wish.stop) or None,
+        return_dict_in_generate=True,
+        output_logits=wish.top > 0,
+        **(drawn if wish.temperature > 0 else {"do_sample": False}),
+    )
 
 
 class Clock(LogitsProcessor):
@@ -79,34 +67,21 @@ class Grammar(LogitsProcessor):
         return scores.masked_fill(~allowed.to(scores.device), -torch.inf)
 
 
-class Pieces(BaseStreamer):
-    """Gives text on as it is written, in whole characters."""
+class Streamer(BaseStreamer):
+    """Hands the tokens that transformers writes on to `said`, but for those that end the answer."""
 
-    def __init__(
-        self,
-        detokenize: Callable[[Sequence[int]], str],
-        on_text: Callable[[str], object],
-        ends: Collection[int],
-    ) -> None:
-        self.detokenize, self.on_text, self.ends = detokenize, on_text, ends
-        self.text = ""
-        self._ids: list[int] | None = None  # None: the prompt comes first
+    def __init__(self, said: WholeCharacters, ends: Collection[int]) -> None:
+        self.said, self.ends = said, ends
+        self._begun = False
 
     def put(self, value: Tensor) -> None:
         """Transformers' call: the prompt, then one token a step."""
-        if self._ids is None:
-            self._ids = []
-            return
-        self._ids += [i for i in value.flatten().tolist() if i not in self.ends]
-        whole = self.detokenize(self._ids)
-        if whole.endswith("\ufffd"):  # a character whose bytes are not all there
-            return
-        piece, self.text = whole[len(self.text) :], whole
-        if piece:
-            self.on_text(piece)
+        if self._begun:
+            self.said.add([i for i in value.flatten().tolist() if i not in self.ends])
+        self._begun = True
 
     def end(self) -> None:
         """Transformers' call: nothing follows. Half a character is never given."""
 
 
-__all__ = ["Clock", "Grammar", "Options", "Pieces"]
+__all__ = ["Clock", "Grammar", "Streamer", "config_of"]
