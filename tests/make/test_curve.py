@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flyweight.make.curve import forecast
@@ -49,6 +49,7 @@ def test_the_range_holds_the_end_about_as_often_as_it_says() -> None:
     shares=st.lists(st.floats(0, 1.2), min_size=1, max_size=8),
     target=st.floats(0.01, 1.0),
 )
+@example(shares=[1.0, 1.0, 0.875, 0.0, 0.0, 0.0, 0.0], target=1.0)  # heads for an error above 1
 def test_chances_are_chances_and_fall_with_the_target(shares: list[float], target: float) -> None:
     steps = [10 * (i + 1) for i in range(len(shares))]
     found = forecast(steps, shares, 100, sample=50)

@@ -32,20 +32,25 @@ class Forecast:
 
     @property
     def share(self) -> float:
-        return 1 - math.exp(self.mean_log_error)
+        return _share(self.mean_log_error)
 
     @property
     def low(self) -> float:
-        return 1 - math.exp(min(0.0, self.mean_log_error + 1.645 * self.sd))
+        return _share(self.mean_log_error + 1.645 * self.sd)
 
     @property
     def high(self) -> float:
-        return 1 - math.exp(self.mean_log_error - 1.645 * self.sd)
+        return _share(self.mean_log_error - 1.645 * self.sd)
 
     def chance(self, target: float) -> float:
         """The chance that the share reaches `target` (at 1 or above: as if it were just below)."""
         error = math.log(max(self.least, 1 - target))
         return float(stats.norm.cdf((error - self.mean_log_error) / self.sd))
+
+
+def _share(log_error: float) -> float:
+    """None is below 0, wherever the line points that rises."""
+    return 1 - math.exp(min(0.0, log_error))
 
 
 def forecast(
