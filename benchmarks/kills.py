@@ -7,11 +7,13 @@ of all weights, every answer and score, and which stages were worked out more th
 
     python benchmarks/kills.py               # 20 kills, about two minutes on two cores
     python benchmarks/kills.py --kills 5 --seed 3
+    python benchmarks/kills.py --ctrl-c      # interrupted instead: does each run say so, too?
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -23,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import killing
 
 from conftest import save_tiny_llama
+from flyweight.make.progress_report import read_status
 
 
 def tiny_teacher(folder: Path) -> Path:
@@ -40,7 +43,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=20, help="kills that must hit")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--ctrl-c", action="store_true", help="SIGINT instead of SIGKILL")
     options = parser.parse_args()
+    sent = signal.SIGINT if options.ctrl_c else signal.SIGKILL
     console = Console()
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
@@ -55,15 +60,18 @@ def main() -> None:
         calm.mkdir()
         assert killing.run(job, calm)
         wanted, lines = killing.fingerprint(calm / "out"), len(killing.stage_events(calm / "out"))
-        hits = jobs = differ = twice = 0
+        hits = jobs = differ = twice = untold = 0
         while hits < options.kills:  # a job that is done makes way for the next
             place = root / f"job{jobs}"
             place.mkdir()
             jobs += 1
             while hits < options.kills and killing.kill_once(
-                job, place, lines, options.seed * 1000 + hits + jobs
+                job, place, lines, options.seed * 1000 + hits + jobs, sent
             ):
                 hits += 1
+                if options.ctrl_c and read_status(place / "out")["state"] != "stopped":
+                    untold += 1
+                    console.print((place / "log").read_text()[-2000:])
             assert killing.run(job, place)
             found = killing.fingerprint(place / "out")
             parts = [part for part in wanted if found[part] != wanted[part]]
@@ -73,6 +81,7 @@ def main() -> None:
     console.print(
         f"{hits} kills in {jobs} jobs: {jobs - differ} of {jobs} ended in the same shape, weights, "
         f"answers and scores; {twice} stages were worked out twice"
+        + (f"; {untold} did not say that they were stopped" if options.ctrl_c else "")
     )
 
 

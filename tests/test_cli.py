@@ -137,6 +137,15 @@ def is_interrupted() -> NoReturn:
     raise KeyboardInterrupt
 
 
+def is_interrupted_where_tidying_up_then_fails() -> None:
+    """Be stopped within a library whose clean-up supposes that its beginning was reached."""
+    try:
+        is_interrupted()
+        kept = 1
+    finally:
+        print(kept)
+
+
 @pytest.mark.parametrize(
     ("verb", "arguments", "status", "line"),
     [
@@ -147,6 +156,7 @@ def is_interrupted() -> NoReturn:
             "flyweight: --bar 7.0 is out of range; give one between 0 and 1\n",
         ),
         (is_interrupted, [], 130, "flyweight: interrupted\n"),
+        (is_interrupted_where_tidying_up_then_fails, [], 130, "flyweight: interrupted\n"),
     ],
 )
 def test_an_error_becomes_one_line_and_its_status(

@@ -17,7 +17,7 @@ from typing import Annotated, Any, cast, get_args, get_origin
 import typer
 
 import flyweight
-from flyweight.errors import FlyweightError
+from flyweight.errors import FlyweightError, was_interrupted
 
 INTERRUPTED = 130  # as shells report a process that Ctrl-C ended
 
@@ -89,12 +89,14 @@ def one_line_errors() -> Iterator[None]:
     """Errors of the tree end with one line on stderr and their exit status, Ctrl-C with 130."""
     try:
         yield
-    except FlyweightError as error:
-        _complain(str(error))
-        raise typer.Exit(error.exit_status) from error
-    except KeyboardInterrupt as interrupt:
-        _complain("interrupted")
-        raise typer.Exit(INTERRUPTED) from interrupt
+    except BaseException as error:
+        if was_interrupted(error):
+            _complain("interrupted")
+            raise typer.Exit(INTERRUPTED) from error
+        if isinstance(error, FlyweightError):
+            _complain(str(error))
+            raise typer.Exit(error.exit_status) from error
+        raise
 
 
 def _complain(message: str) -> None:

@@ -57,6 +57,16 @@ class MissingExtra(FlyweightError):
     """An optional dependency is absent."""
 
 
+def was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C ended it, also where a library's tidying up then failed with another error.
+
+    Python keeps what was raised while a `finally` ran as the context of what came of it.
+    """
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 __all__ = [
     "EngineError",
     "FlyweightError",
@@ -68,4 +78,5 @@ __all__ = [
     "TaskError",
     "TeacherError",
     "UnsupportedFamily",
+    "was_interrupted",
 ]

@@ -64,14 +64,16 @@ def stage_events(out: Path) -> list[dict[str, Any]]:
     return [event for event in events if event["event"] in ("began", "ended", "found")]
 
 
-def kill_once(job: Job, place: Path, lines: int, seed: int) -> bool:
+def kill_once(
+    job: Job, place: Path, lines: int, seed: int, signal_number: int = signal.SIGKILL
+) -> bool:
     """Run a job, killed at a random moment; whether the kill came before it was done.
 
     `lines` is how many lines about stages an uninterrupted run writes.
     """
     generator = random.Random(seed)
     at = len(stage_events(place / "out")) + generator.randint(1, max(1, lines - 10))
-    return not run(job, place, at, generator.uniform(0, 0.3))
+    return not run(job, place, at, generator.uniform(0, 0.3), signal_number)
 
 
 def fingerprint(out: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 
 from flyweight.card import Card, QuoteCard
 from flyweight.checkpoint import open_checkpoint
-from flyweight.errors import FolderError, OptionError, TaskError, TeacherError
+from flyweight.errors import FolderError, OptionError, TaskError, TeacherError, was_interrupted
 from flyweight.folder import bytes_in, check_place, check_space, disk_errors
 from flyweight.make.challengers import find_rivals
 from flyweight.make.course import Course, PastCourse, works_of
@@ -93,14 +93,11 @@ def run_job(plan: Plan) -> Card:
         store.journal.start(vars(options), plan.quote.model_dump())
         try:
             card = _run(replace(plan, options=options), store)
-        except BAD_INPUT as error:
-            if store.is_new:
-                store.discard()
-            else:
-                store.journal.write("failed", error=str(error))
-            raise
         except BaseException as error:
-            stopped = isinstance(error, KeyboardInterrupt)
+            stopped = was_interrupted(error)
+            if isinstance(error, BAD_INPUT) and store.is_new and not stopped:
+                store.discard()
+                raise
             store.journal.write("interrupted" if stopped else "failed", error=str(error))
             if stopped:
                 say(f"Stopped. What was done is kept; the same command goes on from {store.root}.")

@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 
 from flyweight.checkpoint import Checkpoint, open_checkpoint
-from flyweight.errors import FlyweightError, FolderError, OptionError, TaskError
+from flyweight.errors import FolderError, OptionError, TaskError, was_interrupted
 from flyweight.folder import disk_errors
 from flyweight.make.sieve import Sieve
 from flyweight.make.store import Store, open_store, work_folder
@@ -56,9 +56,10 @@ def write(request: Request) -> Path:
         store.journal.start(vars(request), {})
         try:
             Writing(request, source, task, scoring, store).run()
-        except (FlyweightError, KeyboardInterrupt) as error:
-            store.journal.write("failed", error=str(error))
-            if isinstance(error, KeyboardInterrupt):
+        except BaseException as error:
+            stopped = was_interrupted(error)
+            store.journal.write("interrupted" if stopped else "failed", error=str(error))
+            if stopped:
                 say(f"Stopped. What was done is kept; the same command goes on from {store.root}.")
             raise
         store.journal.write("written")
