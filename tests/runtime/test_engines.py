@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from flyweight.anatomy.gguf import LLAMA
 from flyweight.errors import EngineError, OptionError
 from flyweight.runtime.constraint import Constraint
-from flyweight.runtime.engine import Engine, Generation
+from flyweight.runtime.engine import Engine, Generation, Piece
 from flyweight.runtime.gguf import write_gguf
 from flyweight.runtime.llama import LlamaEngine
 from flyweight.runtime.torch_engine import TorchEngine
@@ -179,14 +179,65 @@ def test_a_text_ends_the_answer_before_it(engine: Engine, prompts: list[list[int
 
 def test_text_comes_in_whole_characters(engine: Engine, prompts: list[list[int]]) -> None:
     for prompt in prompts[:6]:
-        pieces: list[str] = []
+        pieces: list[Piece] = []
         streamed = engine.stream(prompt, 10, pieces.append, reuse=False)
-        assert "".join(pieces) == streamed.text
+        assert "".join(piece.text for piece in pieces) == streamed.text
         assert streamed.written == 10
         assert engine.generate(prompt, 10).text.removeprefix(streamed.text).strip("\ufffd") == ""
     with pytest.raises(ZeroDivisionError):
         engine.stream(prompts[0], 4, lambda piece: 1 / 0)
     assert engine.count_tokens("12 bar") == len(engine.tokenize("12 bar", add_special=False))
+
+
+def test_a_stream_is_answered_as_if_it_was_asked_for_at_once(
+    engine: Engine, prompts: list[list[int]]
+) -> None:
+    for prompt in prompts[:4]:
+        pieces: list[Piece] = []
+        wish = {"temperature": 0.8, "seed": 3, "top": 2}
+        whole = engine.generate(prompt, 12, **wish)
+        said = engine.stream(prompt, 12, pieces.append, reuse=False, **wish)
+        assert whole.text.removeprefix(said.text).strip("\ufffd") == ""
+        assert said.written == whole.written
+        told = [each for piece in pieces for each in piece.told]
+        assert len(told) >= len(whole.ids) // 2
+        places = list(zip(whole.ids, whole.top, strict=False))
+        for each in told:
+            best = [top[0] for i, top in places if i == each.id and top]
+            assert not best or each.top[0] in [pytest.approx(one, abs=0.02) for one in best]
+            assert each.log_probability <= each.top[0][1] + 1e-6
+
+
+def test_a_text_that_stops_is_never_given_on(engine: Engine, prompts: list[list[int]]) -> None:
+    for prompt in prompts[:6]:
+        whole = engine.generate(prompt, 16).text
+        stop = re.findall(r"[ -~]{2}", whole)[-1]
+        pieces: list[Piece] = []
+        said = engine.stream(prompt, 16, pieces.append, reuse=False, stop=["nowhere", stop])
+        assert said.stopped
+        assert "".join(piece.text for piece in pieces) == said.text == whole.partition(stop)[0]
+
+
+def test_the_likeliest_few_are_drawn_from(engine: Engine, prompts: list[list[int]]) -> None:
+    greedy = engine.generate(prompts[0], 12)
+    drawn = engine.generate(prompts[0], 12, temperature=2.0, top_p=1e-6, seed=5)
+    assert drawn.ids == greedy.ids
+    top = engine.generate(prompts[0], 1, top=600).top[0]
+    allowed, mass = set(), 0.0
+    for i, log_probability in top:
+        if mass >= 0.3:
+            break
+        allowed.add(i)
+        mass += float(np.exp(log_probability))
+    found = {
+        engine.generate(prompts[0], 1, temperature=1.0, top_p=0.3, seed=seed).ids[0]
+        for seed in range(40)
+    }
+    assert len(found) > 1
+    assert found <= allowed
+    for wrong in (0.0, 1.1, float("nan")):
+        with pytest.raises(OptionError, match="top_p"):
+            engine.generate(prompts[0], 1, top_p=wrong)
 
 
 def test_what_does_not_fit_is_refused_and_the_engine_goes_on(engine: Engine) -> None:

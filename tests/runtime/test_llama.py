@@ -76,9 +76,9 @@ def test_streams_and_streaming_answer_alike(
     assert sum(a.ids == b.ids for a, b in zip(alone, together, strict=True)) > 6
     assert len(done) == 12
     for prompt, answer in zip(prompts, alone, strict=False):
-        pieces: list[str] = []
+        pieces: list[Piece] = []
         streamed = engine.stream(prompt, 10, pieces.append, reuse=False)
-        assert "".join(pieces) == streamed.text
+        assert "".join(piece.text for piece in pieces) == streamed.text
         assert answer.text.removeprefix(streamed.text).strip("\ufffd") == ""  # half a character
         assert (streamed.written, streamed.stopped) == (10, False)
         assert streamed.seconds > 0

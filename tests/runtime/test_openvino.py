@@ -15,7 +15,7 @@ from flyweight.anatomy.gguf import LLAMA
 from flyweight.checkpoint import open_checkpoint
 from flyweight.errors import EngineError, MissingExtra, OptionError
 from flyweight.runtime.constraint import Constraint
-from flyweight.runtime.engine import Engine, Generation
+from flyweight.runtime.engine import Engine, Generation, Piece
 from flyweight.runtime.gguf import write_gguf
 from flyweight.runtime.gguf_header import read_header
 from flyweight.runtime.gguf_tokens import GgufTokens
@@ -100,9 +100,9 @@ def test_an_answer_ends_where_it_should(engine: Engine, prompts: list[list[int]]
 
 def test_text_comes_in_whole_characters(engine: Engine, prompts: list[list[int]]) -> None:
     for prompt in prompts[:6]:
-        pieces: list[str] = []
+        pieces: list[Piece] = []
         streamed = engine.stream(prompt, 10, pieces.append)
-        assert "".join(pieces) == streamed.text
+        assert "".join(piece.text for piece in pieces) == streamed.text
         assert streamed.written == 10
         assert engine.generate(prompt, 10).text.removeprefix(streamed.text).strip("\ufffd") == ""
     with pytest.raises(ZeroDivisionError):

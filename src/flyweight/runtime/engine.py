@@ -29,6 +29,7 @@ Capability = Literal[
     "constrain",  # answers that a grammar allows
     "reuse",  # what a prompt has in common with the last one is not read again
     "state",  # what was read is saved and restored
+    "concurrent",  # several threads may call at once, each for a stream
 ]
 
 
@@ -57,7 +58,32 @@ class Wish:
     stop: Sequence[str] = ()
     top: int = 0
     temperature: float = 0.0
+    top_p: float = 1.0
     constraint: Constraint | None = None
+
+
+@dataclass(frozen=True)
+class Told:
+    """A token that was written: its natural log-probability, and the likeliest ones at its place.
+
+    They are those before temperature and constraint. A token that ends within a character is told
+    of with the one that ends the character, or not at all.
+    """
+
+    id: int
+    log_probability: float
+    top: tuple[tuple[int, float], ...]  # (id, log-probability), best first
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What is given on while an answer is written: whole characters; `told` where it was asked for.
+
+    One without text comes while a long prompt is read.
+    """
+
+    text: str
+    told: tuple[Told, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,9 +91,11 @@ class Streamed:
     """One answer that was given piece by piece. Engines stream text, not every token's id."""
 
     text: str
-    stopped: bool  # ended by itself, not by the limit
+    stopped: bool  # ended by itself or by a text of `stop`, not by the limit
     written: int  # tokens computed
-    seconds: float
+    seconds: float  # from the first written token to the last, as the engine counts
+    prompt_seconds: float
+    prompt_tokens: int  # evaluated, those reused left out
 
 
 @dataclass(frozen=True)
@@ -88,8 +116,8 @@ class Score:
 class Engine(AbstractContextManager["Engine"], ABC):
     """A model in an engine: `context` tokens for each of `streams` answers at a time.
 
-    One thread may call it; `generate_many` and `score_many` use the streams. After `close` every
-    call raises EngineError.
+    One thread may call it, or several where it is "concurrent"; `generate_many` and `score_many`
+    use the streams. After `close` every call raises EngineError.
     """
 
     name: ClassVar[str]
@@ -110,6 +138,7 @@ class Engine(AbstractContextManager["Engine"], ABC):
         top: int = 0,
         reuse: bool = False,
         temperature: float = 0.0,
+        top_p: float = 1.0,
         seed: int = 0,
         constraint: Constraint | None = None,
     ) -> Generation:
@@ -119,10 +148,11 @@ class Engine(AbstractContextManager["Engine"], ABC):
         `stop` (`ids` may hold the tokens of that text, `text` does not). `top` asks for that many
         log-probabilities a token, before temperature and constraint; `reuse` keeps what the
         stream's last prompt has in common, where the engine can. Above a `temperature` of 0 it is
-        drawn at random, with `seed`, from all tokens that the constraint allows. Raises EngineError
-        if it does not fit or the engine cannot, OptionError for numbers out of range.
+        drawn at random, with `seed`, from all tokens that the constraint allows, or from the
+        likeliest of them that make up `top_p` of the probability. Raises EngineError if it does not
+        fit or the engine cannot, OptionError for numbers out of range.
         """
-        wish = Wish(max_tokens, stop_ids, stop, top, temperature, constraint)
+        wish = Wish(max_tokens, stop_ids, stop, top, temperature, top_p, constraint)
         self._check(prompt, wish, seed)
         [answer] = self._answers([prompt], [seed], wish, reuse, lambda: None)
         return answer
@@ -136,6 +166,7 @@ class Engine(AbstractContextManager["Engine"], ABC):
         stop: Sequence[str] = (),
         top: int = 0,
         temperature: float = 0.0,
+        top_p: float = 1.0,
         seeds: Sequence[int] | None = None,
         constraint: Constraint | None = None,
         on_done: Callable[[], object] = lambda: None,
@@ -144,7 +175,7 @@ class Engine(AbstractContextManager["Engine"], ABC):
 
         `seeds` has one for each prompt; `on_done` is called once for each answer.
         """
-        wish = Wish(max_tokens, stop_ids, stop, top, temperature, constraint)
+        wish = Wish(max_tokens, stop_ids, stop, top, temperature, top_p, constraint)
         seeds = [0] * len(prompts) if seeds is None else seeds
         if len(seeds) != len(prompts):
             raise OptionError(f"{len(seeds)} seeds do not fit {len(prompts)} prompts: give as many")
@@ -167,21 +198,31 @@ class Engine(AbstractContextManager["Engine"], ABC):
         self,
         prompt: Sequence[int],
         max_tokens: int,
-        on_text: Callable[[str], object],
+        on_piece: Callable[[Piece], object],
         *,
+        stop: Sequence[str] = (),
+        top: int = 0,
         reuse: bool = True,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
         constraint: Constraint | None = None,
     ) -> Streamed:
-        """As `generate`, with `on_text` given each piece of whole characters as it is written.
+        """As `generate`, with `on_piece` given each piece of whole characters as it is written.
 
-        What `on_text` raises ends the answer and is raised here.
+        What `on_piece` raises ends the answer and is raised here.
         """
-        wish = Wish(max_tokens, constraint=constraint)
-        self._check(prompt, wish, 0)
-        return self._streamed(prompt, wish, reuse, on_text)
+        wish = Wish(max_tokens, (), stop, top, temperature, top_p, constraint)
+        self._check(prompt, wish, seed)
+        return self._streamed(prompt, seed, wish, reuse, on_piece)
 
     def _streamed(
-        self, prompt: Sequence[int], wish: Wish, reuse: bool, on_text: Callable[[str], object]
+        self,
+        prompt: Sequence[int],
+        seed: int,
+        wish: Wish,
+        reuse: bool,
+        on_piece: Callable[[Piece], object],
     ) -> Streamed:
         """What `stream` promises, of what was checked."""
         raise self._unable("stream")
@@ -248,6 +289,8 @@ class Engine(AbstractContextManager["Engine"], ABC):
         warm = wish.temperature
         if not math.isfinite(warm) or warm < 0 or wish.top < 0 or not 0 <= seed < 2**32:
             raise OptionError("top and temperature are at least 0, a seed is less than 2**32")
+        if not 0 < wish.top_p <= 1:
+            raise OptionError(f"top_p is {wish.top_p}: give more than 0, at most 1")
         if not all(wish.stop):
             raise OptionError("a text of stop is empty: it would end every answer at once")
         self._check_fit(prompt, wish.max_tokens)
@@ -263,22 +306,49 @@ class Engine(AbstractContextManager["Engine"], ABC):
 
 
 class WholeCharacters:
-    """The text of tokens that come one by one, given on in whole characters."""
+    """The text of tokens that come one by one, given on in whole characters.
+
+    `text` is what was given on. It ends before any text of `stop`, of which nothing is given on:
+    what may become one is held back until `end`.
+    """
 
     def __init__(
-        self, detokenize: Callable[[Sequence[int]], str], on_text: Callable[[str], object]
+        self,
+        detokenize: Callable[[Sequence[int]], str],
+        on_piece: Callable[[Piece], object],
+        stop: Sequence[str] = (),
     ) -> None:
-        self.detokenize, self.on_text, self.text = detokenize, on_text, ""
+        self.detokenize, self.on_piece, self.stop = detokenize, on_piece, stop
+        self.text, self.stopped = "", False
         self._ids: list[int] = []
 
     def add(self, ids: Sequence[int]) -> None:
         """More tokens, none of which ends the answer."""
         self._ids += ids
         whole = self.detokenize(self._ids)
+        if not whole.endswith("\ufffd"):  # a character whose bytes are not all there
+            self._give(whole, last=False)
+
+    def end(self) -> None:
+        """Nothing follows: what was held back is given on. Half a character never is."""
+        self._give(self.detokenize(self._ids).rstrip("\ufffd"), last=True)
+
+    def _give(self, whole: str, last: bool) -> None:
+        ends = [place for place in map(whole.find, self.stop) if place >= 0]
+        if ends:
+            whole, self.stopped = whole[: min(ends)], True
+        elif not last:
+            whole = whole[: len(whole) - max((_begun(whole, each) for each in self.stop), default=0)]
         piece = whole[len(self.text) :]
-        if piece and not whole.endswith("\ufffd"):  # a character whose bytes are not all there
+        if piece:
             self.text = whole
-            self.on_text(piece)
+            self.on_piece(Piece(piece))
+
+
+def _begun(text: str, stop: str) -> int:
+    """How many characters at the end of a text begin `stop`."""
+    longest = min(len(text), len(stop) - 1)
+    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
 
 
 def check_sizes(context: int, streams: int, threads: int | None) -> None:
@@ -287,5 +357,5 @@ def check_sizes(context: int, streams: int, threads: int | None) -> None:
         raise OptionError("context, threads and streams are at least 1")
 
 
-__all__ = ["Capability", "Engine", "Generation", "Score", "Streamed", "WholeCharacters", "Wish",
-           "check_sizes"]  # fmt: skip
+__all__ = ["Capability", "Engine", "Generation", "Piece", "Score", "Streamed", "Told",
+           "WholeCharacters", "Wish", "check_sizes"]  # fmt: skip

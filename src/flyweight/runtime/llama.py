@@ -24,8 +24,10 @@ from flyweight.runtime.engine import (
     Capability,
     Engine,
     Generation,
+    Piece,
     Score,
     Streamed,
+    Told,
     Wish,
     check_sizes,
 )
@@ -54,7 +56,17 @@ class LlamaEngine(Engine):
 
     name: ClassVar[str] = "llama.cpp"
     can: ClassVar[frozenset[Capability]] = frozenset(
-        {"stream", "batch", "log-probabilities", "score", "embed", "constrain", "reuse", "state"}
+        {
+            "stream",
+            "batch",
+            "log-probabilities",
+            "score",
+            "embed",
+            "constrain",
+            "reuse",
+            "state",
+            "concurrent",
+        }
     )
 
     def __init__(
@@ -98,17 +110,7 @@ class LlamaEngine(Engine):
             return list(pool.map(one, prompts, seeds))
 
     def _answer(self, prompt: Sequence[int], seed: int, wish: Wish, reuse: bool) -> Generation:
-        request = self._request(prompt, wish.max_tokens, reuse, wish.constraint)
-        request["n_probs"] = wish.top
-        if wish.temperature > 0:
-            request |= {
-                "samplers": ["temperature"],
-                "temperature": wish.temperature,
-                "seed": seed,
-            }
-        if wish.stop:
-            request["stop"] = list(wish.stop)
-        generation = _generation(self._open.complete(request))
+        generation = _generation(self._open.complete(_request(prompt, seed, wish, reuse)))
         ends = [place for place, i in enumerate(generation.ids) if i in wish.stop_ids]
         if not ends:
             return generation
@@ -116,22 +118,34 @@ class LlamaEngine(Engine):
         return replace(generation, ids=ids, text=self.detokenize(ids), stop_id=stop_id)
 
     def _streamed(
-        self, prompt: Sequence[int], wish: Wish, reuse: bool, on_text: Callable[[str], object]
+        self,
+        prompt: Sequence[int],
+        seed: int,
+        wish: Wish,
+        reuse: bool,
+        on_piece: Callable[[Piece], object],
     ) -> Streamed:
-        pieces: list[dict[str, Any]] = []
+        texts: list[str] = []
+        last: dict[str, Any] = {}
 
-        def take(piece: dict[str, Any]) -> None:
-            pieces.append(piece)
-            if piece["content"]:
-                on_text(piece["content"])
+        def take(event: dict[str, Any]) -> None:
+            nonlocal last
+            last, text = event, event["content"]
+            texts.append(text)
+            told = tuple(_told_of(each) for each in event.get("completion_probabilities", []))
+            on_piece(Piece(text, told))
 
-        request = self._request(prompt, wish.max_tokens, reuse, wish.constraint)
+        # the server then says how far it has read, so that `on_piece` can end it before it writes
+        request = _request(prompt, seed, wish, reuse) | {"return_progress": True}
         self._open.stream(request, take)
+        timings = last["timings"]
         return Streamed(
-            text="".join(piece["content"] for piece in pieces),
-            stopped=pieces[-1]["stop_type"] == "eos",
-            written=pieces[-1]["tokens_predicted"],
-            seconds=pieces[-1]["timings"]["predicted_ms"] / 1000,
+            text="".join(texts),
+            stopped=last["stop_type"] in ("eos", "word"),
+            written=last["tokens_predicted"],
+            seconds=timings.get("predicted_ms", 0.0) / 1000,
+            prompt_seconds=timings.get("prompt_ms", 0.0) / 1000,
+            prompt_tokens=timings.get("prompt_n", 0),
         )
 
     def score_many(
@@ -150,9 +164,8 @@ class LlamaEngine(Engine):
 
     def _score(self, prompt: Sequence[int], answer: Sequence[int]) -> Score:
         self._check_fit(prompt, len(answer))
-        forced = Constraint.tokens(answer)
-        request = self._request(prompt, len(answer), True, forced) | {"n_probs": 1}
-        written = self._open.complete(request)
+        wish = Wish(len(answer), top=1, constraint=Constraint.tokens(answer))
+        written = self._open.complete(_request(prompt, 0, wish, True))
         if written["tokens"] != list(answer):
             raise EngineError(
                 f"{self.source}: llama.cpp cannot score an answer of {len(answer)} tokens with "
@@ -172,8 +185,8 @@ class LlamaEngine(Engine):
         The server is silent about such tokens: it is asked about all at a place where another one
         is written.
         """
-        other = self._request(prompt, 1, True, Constraint.regex("[ -~]")) | {"n_probs": _ALL}
-        [found] = self._open.complete(other)["completion_probabilities"]
+        wish = Wish(1, top=_ALL, constraint=Constraint.regex("[ -~]"))
+        [found] = self._open.complete(_request(prompt, 0, wish, True))["completion_probabilities"]
         best = found["top_logprobs"]
         return next(each["logprob"] for each in best if each["id"] == token), best[0]["id"] == token
 
@@ -185,24 +198,6 @@ class LlamaEngine(Engine):
                 self.source, self.context, 1, threads=self.threads, embeds=True
             )
         return self._embedder.embed(list(ids))
-
-    def _request(
-        self, prompt: Sequence[int], max_tokens: int, reuse: bool, constraint: Constraint | None
-    ) -> dict[str, Any]:
-        request = {
-            "prompt": list(prompt),
-            "n_predict": max_tokens,
-            "temperature": 0.0,
-            "samplers": ["top_k"],
-            "top_k": 1,
-            "cache_prompt": reuse,
-            "return_tokens": True,
-            "verbose": True,  # token ids come only with this
-            "response_fields": _FIELDS,
-        }
-        if constraint is not None:
-            request["grammar"] = f"%llguidance {{}}\n{constraint.grammar}"
-        return request
 
     def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
         body = {"content": text, "add_special": add_special, "parse_special": True}
@@ -238,6 +233,35 @@ class LlamaEngine(Engine):
         if self._server is None:
             raise EngineError(f"{self.source}: the engine is closed; open it again")
         return self._server
+
+
+def _request(prompt: Sequence[int], seed: int, wish: Wish, reuse: bool) -> dict[str, Any]:
+    """A wish as the server words it."""
+    request: dict[str, Any] = {
+        "prompt": list(prompt),
+        "n_predict": wish.max_tokens,
+        "cache_prompt": reuse,
+        "n_probs": wish.top,
+        "stop": list(wish.stop),
+        "return_tokens": True,
+        "verbose": True,  # token ids come only with this
+        "response_fields": _FIELDS,
+    }
+    if wish.temperature > 0:
+        chain = ["temperature", *(["top_p"] if wish.top_p < 1 else [])]  # transformers' order
+        warm = {"temperature": wish.temperature, "top_p": wish.top_p, "seed": seed}
+        request |= {"samplers": chain, "min_keep": 1, **warm}
+    else:
+        request |= {"samplers": ["top_k"], "top_k": 1, "temperature": 0.0}
+    if wish.constraint is not None:
+        request["grammar"] = f"%llguidance {{}}\n{wish.constraint.grammar}"
+    return request
+
+
+def _told_of(told: dict[str, Any]) -> Told:
+    """What the server says of a token, in our words."""
+    top = tuple((each["id"], each["logprob"]) for each in told["top_logprobs"])
+    return Told(told["id"], told["logprob"], top)
 
 
 def check_magic(gguf: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from flyweight.errors import EngineError, OptionError
+from flyweight.runtime.memory import READ_AT_ONCE
 
 KV_TYPES = {16: "GGML_TYPE_F16", 8: "GGML_TYPE_Q8_0"}  # of keys and values, by bits
 _STATE = "state"  # the file that the server saves to, in a folder of its own
@@ -76,6 +77,8 @@ class LlamaServer:
         parameters.n_ctx = -(-self.context // 256) * 256 * self.streams  # it rounds to 256 itself
         parameters.cpuparams.n_threads = self.threads
         parameters.cpuparams_batch.n_threads = self.threads
+        # as many tokens of a prompt as one pass takes: others write, and it can be ended, in between
+        parameters.n_batch = READ_AT_ONCE
         parameters.verbosity = -1  # silent
         parameters.api_keys = [self._key]
         parameters.n_threads_http = 1

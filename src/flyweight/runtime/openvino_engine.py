@@ -18,6 +18,7 @@ from flyweight.runtime.engine import (
     Capability,
     Engine,
     Generation,
+    Piece,
     Streamed,
     WholeCharacters,
     Wish,
@@ -141,11 +142,16 @@ class OpenVinoEngine(Engine):
             ]
 
     def _streamed(
-        self, prompt: Sequence[int], wish: Wish, reuse: bool, on_text: Callable[[str], object]
+        self,
+        prompt: Sequence[int],
+        seed: int,
+        wish: Wish,
+        reuse: bool,
+        on_piece: Callable[[Piece], object],
     ) -> Streamed:
         ids: list[int] = []
-        said = WholeCharacters(self.detokenize, on_text)
-        options = self._options(wish, self._tokens.ends, 0)
+        said = WholeCharacters(self.detokenize, on_piece, wish.stop)
+        options = self._options(wish, self._tokens.ends, seed)
         with self._running() as (pipeline, handles):
             handle = pipeline.add_request(0, self._ids(prompt), options)
             handles.append(handle)
@@ -156,8 +162,16 @@ class OpenVinoEngine(Engine):
                 [output] = handle.read().values()
                 ids += output.generated_ids
                 said.add([i for i in output.generated_ids if i not in self._tokens.ends])
-            seconds = _seconds(handle.get_perf_metrics().raw_metrics)[1]
-        return Streamed(said.text, bool(ids) and ids[-1] in self._tokens.ends, len(ids), seconds)
+            said.end()
+            prompt_seconds, seconds = _seconds(handle.get_perf_metrics().raw_metrics)
+        return Streamed(
+            text=said.text,
+            stopped=said.stopped or (bool(ids) and ids[-1] in self._tokens.ends),
+            written=len(ids),
+            seconds=seconds,
+            prompt_seconds=prompt_seconds,
+            prompt_tokens=len(prompt),
+        )
 
     def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
         return self._tokens.encode(text, add_special=add_special)
@@ -184,7 +198,8 @@ class OpenVinoEngine(Engine):
             max_new_tokens=wish.max_tokens, do_sample=drawn, include_stop_str_in_output=True
         )
         if drawn:
-            options.temperature, options.rng_seed, options.top_p = wish.temperature, seed, 1.0
+            options.temperature, options.rng_seed = wish.temperature, seed
+            options.top_p = wish.top_p
         if ends:
             options.set_eos_token_id(min(ends))
             options.stop_token_ids = set(ends)

@@ -22,6 +22,7 @@ from flyweight.runtime.engine import (
     Capability,
     Engine,
     Generation,
+    Piece,
     Score,
     Streamed,
     WholeCharacters,
@@ -30,7 +31,7 @@ from flyweight.runtime.engine import (
 )
 from flyweight.runtime.forced import answer_logits
 from flyweight.runtime.threads import cores
-from flyweight.runtime.torch_steps import Clock, Grammar, Streamer, config_of
+from flyweight.runtime.torch_steps import Clock, Grammar, Streamer, best_of, config_of, told_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SCORED = 16  # answers in one pass
@@ -88,19 +89,34 @@ class TorchEngine(Engine):
         for start in range(0, len(order), width):
             places = order[start : start + width]
             batch = [prompts[place] for place in places]
-            answers = self._run(batch, seeds[places[0]], wish, reuse=reuse)
+            answers, _ = self._run(batch, seeds[places[0]], wish, reuse=reuse)
             for place, answer in zip(places, answers, strict=True):
                 found[place] = answer
                 on_done()
         return [found[place] for place in range(len(prompts))]
 
     def _streamed(
-        self, prompt: Sequence[int], wish: Wish, reuse: bool, on_text: Callable[[str], object]
+        self,
+        prompt: Sequence[int],
+        seed: int,
+        wish: Wish,
+        reuse: bool,
+        on_piece: Callable[[Piece], object],
     ) -> Streamed:
-        said = WholeCharacters(self.detokenize, on_text)
+        said = WholeCharacters(self.detokenize, on_piece, wish.stop)
         streamer = Streamer(said, self._ends)
-        [answer] = self._run([prompt], 0, wish, reuse=reuse, streamer=streamer)
-        return Streamed(said.text, answer.stop_id is not None, answer.written, answer.seconds)
+        [answer], out = self._run([prompt], seed, wish, reuse=reuse, streamer=streamer)
+        said.end()
+        if wish.top:  # transformers gives the logits at the end, of all tokens
+            on_piece(Piece("", told_of(out.logits, answer.ids, wish.top)))
+        return Streamed(
+            text=said.text,
+            stopped=answer.stop_id is not None or said.stopped,
+            written=answer.written,
+            seconds=answer.seconds,
+            prompt_seconds=answer.prompt_seconds,
+            prompt_tokens=answer.prompt_tokens,
+        )
 
     def score_many(
         self,
@@ -145,7 +161,7 @@ class TorchEngine(Engine):
         *,
         reuse: bool,
         streamer: Any = None,
-    ) -> list[Generation]:
+    ) -> tuple[list[Generation], Any]:
         """One batch of prompts, padded on the left, through transformers' `generate`."""
         longest = max(map(len, prompts))
         ids = torch.zeros((len(prompts), longest), dtype=torch.long)  # [B, T]
@@ -178,7 +194,7 @@ class TorchEngine(Engine):
         ]
         if len(prompts) == 1:
             self._known = ([*prompts[0], *written[0][:-1]], out.past_key_values)
-        return answers
+        return answers, out
 
     def _generation(
         self,
@@ -198,8 +214,7 @@ class TorchEngine(Engine):
         count = len(ids) + (end is not None)
         top = []
         for logits in (out.logits or ())[:count] if wish.top else ():
-            best = logits[row].float().log_softmax(-1).topk(wish.top)
-            top.append(list(zip(best.indices.tolist(), best.values.tolist(), strict=True)))
+            top.append(best_of(logits[row].float().log_softmax(-1), wish.top))
         return Generation(
             ids=ids,
             text=text,

@@ -11,12 +11,12 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor
 from transformers.generation.streamers import BaseStreamer
 
-from flyweight.runtime.engine import WholeCharacters, Wish
+from flyweight.runtime.engine import Told, WholeCharacters, Wish
 
 
 def config_of(wish: Wish, ends: Collection[int]) -> GenerationConfig:
     """A wish in transformers' words; nothing is left to a model's own defaults."""
-    drawn = {"do_sample": True, "temperature": wish.temperature, "top_k": 0, "top_p": 1.0}
+    drawn = {"do_sample": True, "temperature": wish.temperature, "top_k": 0}
     every = sorted({*ends, *wish.stop_ids})
     return GenerationConfig(
         max_new_tokens=wish.max_tokens,
@@ -25,8 +25,23 @@ def config_of(wish: Wish, ends: Collection[int]) -> GenerationConfig:
         stop_strings=list(wish.stop) or None,
         return_dict_in_generate=True,
         output_logits=wish.top > 0,
-        **(drawn if wish.temperature > 0 else {"do_sample": False}),
+        **(drawn | {"top_p": wish.top_p} if wish.temperature > 0 else {"do_sample": False}),
     )
+
+
+def told_of(logits: Sequence[Tensor], ids: Sequence[int], top: int) -> tuple[Told, ...]:
+    """What is told of the tokens of an answer; `logits` are those of its steps, each [1, V]."""
+    told = []
+    for step, i in zip(logits, ids, strict=False):
+        said = step[0].float().log_softmax(-1)
+        told.append(Told(i, float(said[i]), tuple(best_of(said, top))))
+    return tuple(told)
+
+
+def best_of(log_probabilities: Tensor, top: int) -> list[tuple[int, float]]:
+    """The likeliest of [V], with their ids, best first; all of them where `top` is more."""
+    best = log_probabilities.topk(min(top, len(log_probabilities)))
+    return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 
 class Clock(LogitsProcessor):
@@ -84,4 +99,4 @@ class Streamer(BaseStreamer):
         """Transformers' call: nothing follows. Half a character is never given."""
 
 
-__all__ = ["Clock", "Grammar", "Streamer", "config_of"]
+__all__ = ["Clock", "Grammar", "Streamer", "best_of", "config_of", "told_of"]
