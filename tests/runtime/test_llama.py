@@ -14,8 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from flyweight.anatomy.gguf import LLAMA
 from flyweight.errors import EngineError, OptionError
+from flyweight.runtime.engine import Generation, Piece
 from flyweight.runtime.gguf import write_gguf
-from flyweight.runtime.llama import Generation, LlamaEngine
+from flyweight.runtime.llama import LlamaEngine
 from flyweight.runtime.threads import SMALL_FILE, default_threads
 
 

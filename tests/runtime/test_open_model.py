@@ -47,7 +47,7 @@ def test_a_folder_opens_with_its_smallest_file(packed: Path) -> None:
     engine, found = open_model(packed)
     with engine:
         assert (found.bits, engine.context) == (8, 512)  # what the model was made for
-        assert engine.generate(found.tokenizer("the pump")["input_ids"], 4).written > 0
+        assert engine.generate(found.tokenizer()("the pump")["input_ids"], 4).written > 0
     with pytest.raises(OptionError, match=r"--bits is 4: .* has 16, 8"):
         find_model(packed, 4)
     with pytest.raises(OptionError, match="was made for 512 tokens, not for 513"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+LONGEST = 512  # tokens of an answer
+
 
 def chat(model: Path, *, bits: int | None = None, system: str | None = None) -> None:
     """Talk to a packed model, without internet; an empty line or Ctrl-D ends it.
@@ -18,16 +20,14 @@ def chat(model: Path, *, bits: int | None = None, system: str | None = None) -> 
     """
     from rich.console import Console
 
-    from flyweight.errors import OptionError
+    from flyweight.runtime.chat_format import ChatFormat
     from flyweight.runtime.open_model import open_model
 
     engine, found = open_model(model, bits=bits, needs=("stream", "reuse"))
-    tokenizer, console = found.tokenizer, Console(highlight=False, emoji=False)
+    console = Console(highlight=False, emoji=False)
     messages = [{"role": "system", "content": system}] if system else []
-    context = engine.context
     with engine:
-        if tokenizer is None or not tokenizer.chat_template:
-            raise OptionError(f"{model} has no chat template: it cannot chat. Give its folder.")
+        form = ChatFormat.of(engine, found.gguf, found.folder)
         while True:
             try:
                 said = console.input("[bold]you[/bold]    ").strip()
@@ -36,18 +36,18 @@ def chat(model: Path, *, bits: int | None = None, system: str | None = None) -> 
             if not said:
                 break
             messages.append({"role": "user", "content": said})
-            prompt = tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, return_dict=False
-            )
-            room = context - len(prompt)
+            prompt = form.prompt(messages)
+            room = engine.context - len(prompt)
             if room < 1:
-                console.print(f"The conversation is longer than {context} tokens. Start anew.")
+                console.print(
+                    f"The conversation is longer than {engine.context} tokens. Start anew."
+                )
                 break
             console.print("[bold]model[/bold]  ", end="")
             answer = engine.stream(
                 prompt,
-                min(room, 512),
-                lambda text: console.print(text, end="", markup=False),
+                min(room, LONGEST),
+                lambda piece: console.print(piece.text, end="", markup=False),
             )
             console.print()
             messages.append({"role": "assistant", "content": answer.text})

@@ -338,7 +338,9 @@ class WholeCharacters:
         if ends:
             whole, self.stopped = whole[: min(ends)], True
         elif not last:
-            whole = whole[: len(whole) - max((_begun(whole, each) for each in self.stop), default=0)]
+            whole = whole[
+                : len(whole) - max((_begun(whole, each) for each in self.stop), default=0)
+            ]
         piece = whole[len(self.text) :]
         if piece:
             self.text = whole

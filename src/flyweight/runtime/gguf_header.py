@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -71,7 +71,16 @@ class GgufHeader:
 def read_header(gguf: Path) -> GgufHeader:
     """The header of a file. Raises EngineError for one that is damaged or no GGUF file."""
     try:
-        with Path(gguf).open("rb") as file:
+        told = Path(gguf).stat()
+    except OSError as error:
+        raise EngineError(f"{gguf}: cannot be read: {error.strerror}") from error
+    return _read(Path(gguf), told.st_mtime_ns, told.st_size)
+
+
+@lru_cache(maxsize=4)  # a second for the vocabularies of big models, and asked for repeatedly
+def _read(gguf: Path, changed: int, size: int) -> GgufHeader:
+    try:
+        with gguf.open("rb") as file:
             magic, version, tensors, keys = struct.unpack("<4sIQQ", file.read(24))
             if magic != b"GGUF" or version not in (2, 3) or max(tensors, keys) > _OFTEN:
                 raise ValueError("not a GGUF file")

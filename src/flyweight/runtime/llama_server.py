@@ -77,7 +77,7 @@ class LlamaServer:
         parameters.n_ctx = -(-self.context // 256) * 256 * self.streams  # it rounds to 256 itself
         parameters.cpuparams.n_threads = self.threads
         parameters.cpuparams_batch.n_threads = self.threads
-        # as many tokens of a prompt as one pass takes: others write, and it can be ended, in between
+        # of a prompt as many tokens as one pass takes: others write in between, and it can be ended
         parameters.n_batch = READ_AT_ONCE
         parameters.verbosity = -1  # silent
         parameters.api_keys = [self._key]

@@ -71,9 +71,7 @@ class EngineModel(TemplateLM):
             model, bits=bits, engine=engine, context=context, streams=streams
         )
         with opened:
-            if found.tokenizer is None:
-                raise OptionError(f"{model}: lm-eval needs a folder with a tokenizer, not one file")
-            yield cls(opened, found.tokenizer)
+            yield cls(opened, found.tokenizer())
 
     @property
     def eot_token_id(self) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flyweight.checkpoint import open_checkpoint
+from flyweight.card import Card
 from flyweight.errors import EngineError, FolderError, OptionError
 from flyweight.folder import CARD, GGUF_NAMES, read_card, sha256_of
 from flyweight.runtime.choice import ENGINES, Work, winner
@@ -27,13 +27,21 @@ USUAL_CONTEXT = 4096  # tokens, where none is asked for and the model was made f
 
 @dataclass(frozen=True)
 class Found:
-    """A model's GGUF file, its hash, and the folder and tokenizer where there are such."""
+    """A model's GGUF file, its hash, and its folder and that folder's card where there are such."""
 
     gguf: Path
     sha256: str
     folder: Path | None = None
     bits: int | None = None
-    tokenizer: Any = None
+    card: Card | None = None
+
+    def tokenizer(self) -> Any:
+        """The folder's, in transformers; OptionError for a lone file."""
+        if self.folder is None:
+            raise OptionError(f"{self.gguf}: this needs a folder with a tokenizer, not one file")
+        from flyweight.checkpoint import open_checkpoint
+
+        return open_checkpoint(self.folder).tokenizer()
 
 
 def find_model(model: Path, bits: int | None = None) -> Found:
@@ -48,7 +56,8 @@ def find_model(model: Path, bits: int | None = None) -> Found:
             raise OptionError(f"--bits is for folders: {model} is one file.")
         probe_header(model)
         return Found(model, sha256_of(model))
-    source = open_checkpoint(model)
+    if not model.is_dir():
+        raise FolderError(f"{model}: there is no such file or folder. Give a packed model folder.")
     card = read_card(model) if (model / CARD).exists() else None
     there = {width: model / name for width, name in GGUF_NAMES.items() if (model / name).exists()}
     if not there:
@@ -57,15 +66,15 @@ def find_model(model: Path, bits: int | None = None) -> Found:
         bits = card.bits if card is not None and card.bits in there else min(there)
     if bits not in there:
         raise OptionError(f"--bits is {bits}: {model} has {', '.join(map(str, there))}.")
-    gguf, tokenizer = there[bits], source.tokenizer()
+    gguf = there[bits]
     entry = card.files.get(gguf.name) if card is not None else None
     sha256 = sha256_of(gguf)
     if entry is None:
         probe_header(gguf)
     elif sha256 != entry.sha256:
         raise EngineError(f"{gguf}: is not the file that {CARD} names; download or pack it again")
-    _check_tokens(gguf, tokenizer)
-    return Found(gguf, sha256, model, bits, tokenizer)
+    _check_tokens(gguf, model)
+    return Found(gguf, sha256, model, bits, card)
 
 
 def probe_header(gguf: Path) -> None:
@@ -74,20 +83,39 @@ def probe_header(gguf: Path) -> None:
     probe(gguf)
 
 
-def _check_tokens(gguf: Path, tokenizer: Any) -> None:
-    """EngineError unless the file's tokens are the tokenizer's."""
+def _check_tokens(gguf: Path, folder: Path) -> None:
+    """EngineError unless the file's tokens are those of the folder's tokenizer."""
     told = read_header(gguf).keys.get("tokenizer.ggml.tokens", [])
-    wanted = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     differing = [
         number
-        for number, token in enumerate(wanted)
-        if token is not None and (number >= len(told) or told[number] != token)
+        for number, token in _tokens(folder).items()
+        if number >= len(told) or told[number] != token
     ]
     if differing:
         raise EngineError(
             f"{gguf}: {len(differing):,} of its tokens are not the tokenizer's, the first "
-            f"{differing[0]}; pack the folder again"
+            f"{min(differing)}; pack the folder again"
         )
+
+
+def _tokens(folder: Path) -> dict[int, str]:
+    """The tokens of a folder's tokenizer, by their ids."""
+    file = folder / "tokenizer.json"
+    if not file.exists():  # of another kind, which transformers reads
+        from flyweight.checkpoint import open_checkpoint
+
+        vocabulary = open_checkpoint(folder).tokenizer().get_vocab()
+    else:
+        from tokenizers import Tokenizer
+
+        try:
+            vocabulary = Tokenizer.from_file(str(file)).get_vocab(with_added_tokens=True)
+        except Exception as error:  # the library raises nothing narrower
+            reason = " ".join(str(error).split())[:200]
+            raise FolderError(
+                f"{file}: cannot be read ({reason}); take it from its source"
+            ) from None
+    return {number: token for token, number in vocabulary.items()}
 
 
 def open_model(

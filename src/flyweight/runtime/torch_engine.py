@@ -212,9 +212,8 @@ class TorchEngine(Engine):
         for stop in wish.stop:
             text = text.partition(stop)[0]
         count = len(ids) + (end is not None)
-        top = []
-        for logits in (out.logits or ())[:count] if wish.top else ():
-            top.append(best_of(logits[row].float().log_softmax(-1), wish.top))
+        steps = (out.logits or ())[:count] if wish.top else ()
+        top = [best_of(logits[row].float().log_softmax(-1), wish.top) for logits in steps]
         return Generation(
             ids=ids,
             text=text,
