@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from flyweight.make.written import write_data
     from flyweight.runtime.chat import chat
     from flyweight.runtime.engines_verb import engines
+    from flyweight.serve.verb import key, serve
 
     __version__: str
 
@@ -40,6 +41,8 @@ VERBS = {
     "pack": "flyweight.make.pack_verb",
     "eval": "flyweight.make.evaluate",
     "chat": "flyweight.runtime.chat",
+    "serve": "flyweight.serve.verb",
+    "key": "flyweight.serve.verb",
     "status": "flyweight.make.status",
     "compare": "flyweight.make.compare",
     "families": "flyweight.make.families",
@@ -86,9 +89,11 @@ __all__ = [
     "engines",
     "eval",
     "families",
+    "key",
     "make",
     "pack",
     "prune",
+    "serve",
     "status",
     "write_data",
 ]

@@ -95,6 +95,18 @@ class ChatFormat:
         text = self.text(safe, self._split(tools, mark) if tools else None)
         return [i for piece in text.split(mark) for i in self.encode(piece)]
 
+    def pieces(self, text: str) -> list[tuple[str, bool]]:
+        """A text in pieces, with whether each is a special token."""
+        found, place = [], 0
+        for mark in self._marks.finditer(text):
+            found += [(text[place : mark.start()], False), (mark[0], True)]
+            place = mark.end()
+        return [each for each in [*found, (text[place:], False)] if each[0]]
+
+    def visible(self, text: str) -> str:
+        """A text without special tokens: what engines give of it."""
+        return self._marks.sub("", text)
+
     def _split(self, value: Any, mark: str) -> Any:
         """The value with `mark` after the first character of every special token in its texts."""
         if isinstance(value, str):

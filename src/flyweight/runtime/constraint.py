@@ -15,7 +15,7 @@ from typing import Any
 
 from flyweight.errors import OptionError
 
-_AS_DUMPS = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
+AS_DUMPS = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Constraint:
             schema = json.loads(schema) if isinstance(schema, str) else schema
             if not isinstance(schema, Mapping):
                 raise ValueError('a schema is an object, such as {"type": "integer"}')
-            told = {**schema, "x-guidance": _AS_DUMPS | dict(schema.get("x-guidance", {}))}
+            told = {**schema, "x-guidance": AS_DUMPS | dict(schema.get("x-guidance", {}))}
             text = json.dumps(told)
         except (ValueError, TypeError, RecursionError) as error:
             raise OptionError(f"the JSON schema cannot be used: {error}") from error
@@ -70,4 +70,4 @@ def _one_line(pattern: str) -> str:
     return re.sub(r"\\.|/|\n", escaped, pattern, flags=re.DOTALL)
 
 
-__all__ = ["Constraint"]
+__all__ = ["AS_DUMPS", "Constraint"]

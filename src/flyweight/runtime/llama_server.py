@@ -57,10 +57,7 @@ class LlamaServer:
                 f"{self.gguf}: llama.cpp does not load this file for {self.streams} x "
                 f"{self.context} tokens: it is damaged, of an unknown architecture, or too large"
             ) from error
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):  # the server took them over
-                handler = signal.getsignal(number)
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        keep_signals()
         # one token: it says that the file runs, and that the server's loop has begun; one that is
         # closed before that waits for itself for ever
         if self._embeds:
@@ -157,6 +154,17 @@ class LlamaServer:
             raise EngineError(f"{self.gguf}: the engine did not {wish}: {error}") from error
 
 
+def keep_signals() -> None:
+    """Have SIGINT and SIGTERM do what they did before a server took them over.
+
+    Only the main thread can; it calls this where another one opened the server.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(number)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
 def _checked(response: dict[str, Any]) -> dict[str, Any]:
     """The verbose part of a response, or the engine's own complaint as an EngineError."""
     if "__verbose" not in response:
@@ -173,4 +181,4 @@ def _vector(response: Any) -> np.ndarray:
     return vector / max(float(np.linalg.norm(vector)), 1e-30)
 
 
-__all__ = ["KV_TYPES", "LlamaServer"]
+__all__ = ["KV_TYPES", "LlamaServer", "keep_signals"]

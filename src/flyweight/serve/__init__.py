@@ -1,0 +1,1 @@
+"""The service: OpenAI's HTTP interface to models on this machine, and its page."""

@@ -1,0 +1,195 @@
+"""One answer: asked of an engine in a thread, given on in the event loop, ended when nobody waits.
+
+An engine may write faster than a client reads: what has come meanwhile is given on as one piece.
+The stream is free for the next as soon as the engine is done, however slowly the client reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from flyweight.errors import FlyweightError
+from flyweight.runtime.constraint import Constraint
+from flyweight.runtime.engine import Piece, Streamed
+from flyweight.serve.faults import Fault
+from flyweight.serve.shelf import Loaded
+
+
+@dataclass(frozen=True)
+class Job:
+    """What an engine is asked; see `Engine.stream`."""
+
+    prompt: Sequence[int]
+    max_tokens: int
+    stop: Sequence[str] = ()
+    top: int = 0
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    constraint: Constraint | None = None
+
+
+class _Gone(Exception):
+    """Nobody waits for the answer any more."""
+
+
+class Answer:
+    """An answer that is being written. Iterate over its pieces; `said` is what it came to.
+
+    `seconds` is how long it may take from `begin`, waiting for a stream included. Faults: 429 where
+    too many wait, 504 when time is up, 500 where the engine fails.
+    """
+
+    said: Streamed
+
+    def __init__(self, loaded: Loaded, job: Job, seconds: float) -> None:
+        self.loaded, self.job, self.seconds = loaded, job, seconds
+        self.first: float | None = None  # seconds of the event loop's clock: the first text
+        self._pieces: deque[Piece] = deque()
+        self._news = asyncio.Event()
+        self._signalled = self._gone = self._late = False
+        self._work: asyncio.Future[Streamed] | None = None
+        self._loop = asyncio.get_running_loop()
+
+    async def begin(self) -> None:
+        """Wait for a stream, and have the engine begin."""
+        self.begun = self._loop.time()
+        line = self.loaded.line
+        try:
+            async with asyncio.timeout(self.seconds):
+                since = await line.enter()
+        except TimeoutError:
+            raise self._too_late() from None
+        work = self._loop.run_in_executor(self.loaded.threads, self._write)
+        self._work = work
+
+        def done(finished: asyncio.Future[Streamed]) -> None:
+            line.leave(since)
+            self._news.set()
+            if not finished.cancelled():
+                finished.exception()  # seen, if nobody waits for it any more
+
+        work.add_done_callback(done)
+        left = self.begun + self.seconds - self._loop.time()
+        self._clock = self._loop.call_later(max(0.0, left), self._expire)
+
+    def _write(self) -> Streamed:
+        job = self.job
+        return self.loaded.engine.stream(
+            job.prompt,
+            job.max_tokens,
+            self._take,
+            stop=job.stop,
+            top=job.top,
+            temperature=job.temperature,
+            top_p=job.top_p,
+            seed=job.seed,
+            constraint=job.constraint,
+        )
+
+    def _take(self, piece: Piece) -> None:
+        """In the engine's thread: a piece for the loop."""
+        if self._gone:
+            raise _Gone
+        if piece.text or piece.told:
+            self._pieces.append(piece)
+            if not self._signalled:
+                self._signalled = True
+                self._loop.call_soon_threadsafe(self._news.set)
+
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        assert self._work is not None, "begin comes first"
+        try:
+            while not (self._work.done() and not self._pieces):
+                await self._news.wait()
+                self._news.clear()
+                self._signalled = False  # before the pieces are taken: none is overlooked
+                if self._late:
+                    raise self._too_late()
+                piece = self._drained()
+                if piece is not None:
+                    self.first = self.first or self._loop.time()
+                    yield piece
+            self.said = self._result(self._work)
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """Nobody waits any more: the engine stops at its next token."""
+        self._gone = True
+        if self._work is not None:
+            self._clock.cancel()
+
+    def _drained(self) -> Piece | None:
+        """All that has come, as one piece."""
+        pieces = [self._pieces.popleft() for _ in range(len(self._pieces))]
+        if len(pieces) <= 1:
+            return pieces[0] if pieces else None
+        told = tuple(each for piece in pieces for each in piece.told)
+        return Piece("".join(piece.text for piece in pieces), told)
+
+    def _result(self, work: asyncio.Future[Streamed]) -> Streamed:
+        try:
+            return work.result()
+        except FlyweightError as error:
+            raise Fault(500, f"The engine failed: {error}", code="engine_failed") from error
+
+    def _expire(self) -> None:
+        self._late = self._gone = True
+        self._news.set()
+
+    def _too_late(self) -> Fault:
+        return Fault(
+            504,
+            f"The answer took more than the {self.seconds:g} seconds that one may take. Ask for "
+            "fewer tokens, or try when less is going on.",
+            code="deadline_exceeded",
+        )
+
+
+async def begun(loaded: Loaded, jobs: Sequence[Job], seconds: float) -> list[Answer]:
+    """Answers to all jobs, the first of which has begun; Fault 429 unless there is room for all."""
+    loaded.line.check(len(jobs))
+    answers = [Answer(loaded, job, seconds) for job in jobs]
+    await answers[0].begin()
+    return answers
+
+
+async def merged(answers: Sequence[Answer]) -> AsyncIterator[tuple[int, Piece | None]]:
+    """The pieces of answers that `begun` gave, as they come, with their places; None: done."""
+    pieces: asyncio.Queue[tuple[int, Piece | Exception | None]] = asyncio.Queue()
+
+    async def collect(place: int, answer: Answer) -> None:
+        try:
+            if place:
+                await answer.begin()
+            async for piece in answer:
+                pieces.put_nowait((place, piece))
+            pieces.put_nowait((place, None))
+        except Exception as error:
+            pieces.put_nowait((place, error))
+
+    if len(answers) == 1:
+        async for piece in answers[0]:
+            yield 0, piece
+        yield 0, None
+        return
+    tasks = [asyncio.create_task(collect(*each)) for each in enumerate(answers)]
+    try:
+        left = len(answers)
+        while left:
+            place, piece = await pieces.get()
+            if isinstance(piece, Exception):
+                raise piece
+            left -= piece is None
+            yield place, piece
+    finally:
+        for task, answer in zip(tasks, answers, strict=True):
+            task.cancel()
+            answer.end()
+
+
+__all__ = ["Answer", "Job", "begun", "merged"]

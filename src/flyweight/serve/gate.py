@@ -1,0 +1,182 @@
+"""What a request must be before it is read: from here, of a host that is ours, small, with a key.
+
+Plain ASGI, since it stands before every byte. A page of another site cannot reach the service: its
+requests bear an Origin that is not the Host, or, after a name was rebound to this machine, a Host
+that is not ours; and what is sent has to be JSON, which needs a preflight that is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from flyweight.serve.faults import Fault
+from flyweight.serve.keys import Keys
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+BODY_BYTES = 16 * 2**20
+BODY_SECONDS = 30.0  # for a whole body
+DEEPEST = 64  # brackets within brackets of JSON
+_BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)  # and texts, to skip them
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+OPEN = frozenset({"/", "/health", "/favicon.ico"})  # and the page's files: they hold nothing
+_POLICY = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    b"connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+_SAFE = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"content-security-policy", _POLICY),
+]
+
+
+class Gate:
+    """The service behind its checks. `keys` None: it is on loopback, and asks for none."""
+
+    def __init__(self, app: App, keys: Keys | None, draining: Callable[[], bool]) -> None:
+        self.app, self.keys, self.draining = app, keys, draining
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI's call."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        sent = False
+
+        async def send_safe(message: MutableMapping[str, Any]) -> None:
+            nonlocal sent
+            if message["type"] == "http.response.start":
+                sent = True
+                message = {**message, "headers": [*message.get("headers", []), *_SAFE]}
+            await send(message)
+
+        try:
+            body = await self._admit(scope, receive)
+        except Fault as fault:
+            await answer_fault(fault, send_safe)
+            return
+        try:
+            await self.app(scope, body, send_safe)
+        except Exception:
+            if not sent:
+                fault = Fault(500, "The service failed at this request. Its log says how.")
+                await answer_fault(fault, send_safe)
+            raise
+
+    async def _admit(self, scope: Scope, receive: Receive) -> Receive:
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        host = headers.get(b"host", b"").decode("latin-1")
+        name = _name_of(host)
+        if self.keys is None and name not in LOOPBACK:
+            raise Fault(
+                403,
+                f"This service is for this machine alone, and {host[:80]!r} is not its name. Use "
+                "localhost or 127.0.0.1.",
+                code="wrong_host",
+            )
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        if origin and urlsplit(origin).netloc.lower() != host.lower():
+            raise Fault(403, "Pages of other sites may not use this service.", code="wrong_origin")
+        path = scope["path"]
+        if self.keys is not None and path not in OPEN and not path.startswith("/page/"):
+            told = headers.get(b"authorization", b"").decode("latin-1")
+            scope["key"] = self.keys.admit(told)
+        if scope["method"] not in ("POST", "PUT", "PATCH"):
+            return receive
+        if self.draining():
+            raise Fault(503, "The service is ending.", code="draining", retry=5)
+        kind = headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise Fault(415, "Send JSON, with `Content-Type: application/json`.")
+        return _again(await _body(headers, receive), receive)
+
+
+def _name_of(host: str) -> str:
+    """The name in a Host header, without its port."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+async def _body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    """The whole body, checked for its size and for what JSON readers choke on."""
+    told = headers.get(b"content-length", b"0")
+    if not told.isdigit() or int(told) > BODY_BYTES:
+        raise _too_large()
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            more = True
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Fault(400, "The request ended before its body.")
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                if size > BODY_BYTES:
+                    raise _too_large()
+                more = message.get("more_body", False)
+    except TimeoutError:
+        raise Fault(408, f"The body did not come within {BODY_SECONDS:g} seconds.") from None
+    body = b"".join(parts)
+    _check_json(body)
+    return body
+
+
+def _too_large() -> Fault:
+    return Fault(413, f"The request is larger than {BODY_BYTES // 2**20} MiB.")
+
+
+def _check_json(body: bytes) -> None:
+    """Fault 400 for what is no UTF-8, no JSON, or nested too deeply to be meant."""
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Fault(400, f"The body is not UTF-8 (byte {error.start}).") from None
+    depth = 0
+    for found in _BRACKETS.finditer(text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
+        if depth > DEEPEST:
+            raise Fault(400, f"The JSON is nested more than {DEEPEST} deep.")
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives a body that was read, then what follows."""
+    given = False
+
+    async def receive_again() -> MutableMapping[str, Any]:
+        nonlocal given
+        if not given:
+            given = True
+            return {"type": "http.request", "body": body, "more_body": False}
+        return await receive()
+
+    return receive_again
+
+
+async def answer_fault(fault: Fault, send: Send) -> None:
+    """A refusal as an HTTP response."""
+    body = json.dumps(fault.body).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    headers += [(name.lower().encode(), value.encode()) for name, value in fault.headers.items()]
+    if fault.status in (408, 413):
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": fault.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+__all__ = ["Gate", "answer_fault"]

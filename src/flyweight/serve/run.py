@@ -1,0 +1,161 @@
+"""Running a service: its socket, its end, and what it says in the terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import signal
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from flyweight.errors import OptionError
+from flyweight.progress import say
+from flyweight.runtime.llama_server import keep_signals
+from flyweight.serve.app import make_app
+from flyweight.serve.connection import PatientProtocol
+from flyweight.serve.keys import Keys, key_file, read_keys
+from flyweight.serve.service import Service
+from flyweight.serve.shelf import Settings
+
+DRAIN_SECONDS = 30  # that answers have to end in, when the service is told to
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a service listens."""
+
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def run(models: Sequence[Path], address: Address, settings: Settings, seconds: float) -> None:
+    """Serve until it is told to end; see `flyweight.serve`."""
+    _check(models, settings, seconds)
+    keys = None if address.is_loopback else _keys(address)
+    service = Service(names_of(models), settings, keys, seconds)
+    listening = _listen(address)
+    server = _Server(
+        uvicorn.Config(
+            make_app(service),
+            http=PatientProtocol,
+            ws="none",
+            log_level=logging.WARNING,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            lifespan="on",
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        ),
+        service,
+    )
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    say(f"Serving {', '.join(service.shelf.books)} on http://{shown}:{port} (Ctrl-C ends it).")
+    try:
+        server.run(sockets=[listening])
+    finally:
+        listening.close()
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn's, which loads a sole model at once and lets answers end before it does."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self.service = service
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Uvicorn's call, when it begins."""
+        await super().startup(sockets)
+        books = list(self.service.shelf.books)
+        if len(books) == 1:
+            self._first = asyncio.create_task(self._warm(books[0]))
+
+    async def _warm(self, name: str) -> None:
+        try:
+            async with self.service.shelf.use(name):
+                pass
+        except Exception as error:  # whoever asks is told again
+            say(str(error))
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        """Uvicorn's call, on SIGINT and SIGTERM."""
+        if not self.should_exit and sig == signal.SIGTERM:
+            say("Ending: no new requests, answers that are being written are finished.")
+        self.service.draining = True
+        super().handle_exit(sig, frame)  # type: ignore[arg-type]
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Uvicorn's call, when it ends."""
+        await super().shutdown(sockets)
+        keep_signals()
+
+
+def names_of(models: Sequence[Path]) -> dict[str, Path]:
+    """Models by the names of their folders or files; OptionError where two have the same."""
+    found: dict[str, Path] = {}
+    for path in models:
+        path = Path(path)
+        name = path.absolute().name.removesuffix(".gguf")
+        if name in found:
+            raise OptionError(
+                f"{found[name]} and {path} would both be called {name}: rename one of them."
+            )
+        found[name] = path
+    return found
+
+
+def _check(models: Sequence[Path], settings: Settings, seconds: float) -> None:
+    if not models:
+        raise OptionError("no model is given: name at least one folder or GGUF file.")
+    if settings.streams < 1 or settings.places < 0:
+        raise OptionError("--streams is at least 1, --queue at least 0.")
+    if not seconds > 0 or not settings.idle > 0:
+        raise OptionError("--deadline and --idle are seconds, more than 0.")
+    if settings.memory is not None and settings.memory <= 0:
+        raise OptionError("--memory is in GB, more than 0.")
+
+
+def _keys(address: Address) -> Keys:
+    file = key_file()
+    if not read_keys(file):
+        raise OptionError(
+            f"--host {address.host} is beyond this machine, and there are no keys in {file}: make "
+            "one with `flyweight key NAME`."
+        )
+    return Keys(file)
+
+
+def _listen(address: Address) -> socket.socket:
+    try:
+        info = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, place = info[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(place)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OptionError(
+            f"cannot listen on {address.host}, port {address.port}: {reason}. Choose another."
+        ) from None
+    return listening
+
+
+__all__ = ["Address", "names_of", "run"]

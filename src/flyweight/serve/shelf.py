@@ -1,0 +1,250 @@
+"""The models of a service: loaded when they are asked for, put away when they are not, in a budget.
+
+A model that is in use is never put away. What a model takes is foretold from its file before it is
+loaded (runtime/memory.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flyweight.errors import FlyweightError, OptionError
+from flyweight.runtime.chat_format import ChatFormat, encoder
+from flyweight.runtime.engine import Engine
+from flyweight.runtime.gguf_header import read_header
+from flyweight.runtime.llama_server import keep_signals
+from flyweight.runtime.memory import Sizes, available_memory, sizes_of
+from flyweight.runtime.open_model import USUAL_CONTEXT, Found, find_model, open_model
+from flyweight.runtime.tool_calls import CallForm, call_form
+from flyweight.serve.faults import Fault
+from flyweight.serve.line import Line
+
+KEPT_FREE = 0.1  # of the memory that is free at the start, for everything else
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How models are opened. `context` None: what each was made for, USUAL_CONTEXT at most."""
+
+    context: int | None = None
+    streams: int = 4
+    places: int = 64  # in the line of each model
+    threads: int | None = None
+    bits: int | None = None
+    kv_bits: int = 16
+    cache_bytes: int = 0
+    memory: int | None = None  # bytes of all models; None: what is free, less KEPT_FREE
+    idle: float = 900.0  # seconds after which a model is put away
+
+
+class Loaded:
+    """A model in its engine, with its line and the threads that its streams are waited for in."""
+
+    def __init__(self, name: str, engine: Engine, found: Found, settings: Settings) -> None:
+        self.name, self.engine, self.found = name, engine, found
+        self.encode = encoder(engine, found.folder)
+        streams = engine.streams if "concurrent" in engine.can else 1
+        self.line = Line(streams, settings.places)
+        self.threads = ThreadPoolExecutor(streams, thread_name_prefix=f"answers-{name}")
+        self.users, self.used = 0, time.monotonic()
+        self._embedding = threading.Lock()
+
+    def embed(self, ids: Sequence[int]) -> np.ndarray:
+        """float32 [hidden], of length 1; one text at a time."""
+        with self._embedding:
+            return self.engine.embed(ids)
+
+    @cached_property
+    def keys(self) -> dict[str, Any]:
+        """What the header of its file says."""
+        return read_header(self.found.gguf).keys
+
+    @cached_property
+    def form(self) -> ChatFormat:
+        """OptionError where there is no chat template, or none that can be compiled."""
+        return ChatFormat.of(self.engine, self.found.gguf, self.found.folder)
+
+    @cached_property
+    def calls(self) -> CallForm:
+        """How its template writes calls of tools."""
+        return call_form(self.form)
+
+    def close(self) -> None:
+        """Free it; nobody uses it any more."""
+        self.threads.shutdown(wait=True)
+        self.engine.close()
+
+
+@dataclass
+class Book:
+    """A model that may be asked for: what is known of it without loading it."""
+
+    name: str
+    path: Path
+    found: Found
+    sizes: Sizes
+    context: int
+    chats: bool
+    since: int  # when its file was written, Unix seconds
+    loaded: Loaded | None = None
+    loading: asyncio.Task[None] | None = None
+
+
+class Shelf:
+    """Models by their names. Raises FlyweightError for one that is not whole.
+
+    `on_load` is told of each that is loaded or put away, with its name and whether it is there.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, Path],
+        settings: Settings,
+        on_load: Callable[[str, bool], object] = lambda name, there: None,
+    ) -> None:
+        self.settings, self.on_load = settings, on_load
+        free = available_memory()
+        self.budget = settings.memory or (None if free is None else round(free * (1 - KEPT_FREE)))
+        self.books = {name: self._book(name, path) for name, path in models.items()}
+        self._room = asyncio.Lock()
+
+    def _book(self, name: str, path: Path) -> Book:
+        found = find_model(path, self.settings.bits if path.is_dir() else None)
+        sizes = sizes_of(found.gguf)
+        context = self.settings.context or min(sizes.context, USUAL_CONTEXT)
+        if context > sizes.context:
+            raise OptionError(
+                f"--context is {context:,}: {path} was made for {sizes.context:,} tokens."
+            )
+        template = read_header(found.gguf).keys.get("tokenizer.chat_template")
+        since = int(found.gguf.stat().st_mtime)
+        book = Book(name, path, found, sizes, context, bool(template), since)
+        if self.budget is not None and self._needs(book) > self.budget:
+            fits = sizes.longest(self.budget, self.settings.streams, self.settings.kv_bits)
+            raise OptionError(
+                f"{path} needs {self._needs(book) / 1e9:.2f} GB for {self.settings.streams} x "
+                f"{context:,} tokens, and the budget is {self.budget / 1e9:.2f} GB. Give a smaller "
+                f"--context ({fits:,} would fit), fewer --streams, or more --memory."
+            )
+        return book
+
+    def _needs(self, book: Book) -> int:
+        settings = self.settings
+        return book.sizes.memory(book.context, settings.streams, settings.kv_bits)
+
+    def book(self, name: str | None) -> Book:
+        """The model of this name; None is the one that there is. Fault 404 for another."""
+        if name is None and len(self.books) == 1:
+            return next(iter(self.books.values()))
+        if name is None:
+            raise Fault(400, f"Say which model: {_listed(self.books)}.", param="model")
+        if name not in self.books:
+            shown = name if len(name) <= 80 else f"{name[:77]}..."
+            raise Fault(
+                404,
+                f"There is no model {shown!r} here. There is: {_listed(self.books)}.",
+                code="model_not_found",
+                param="model",
+            )
+        return self.books[name]
+
+    @asynccontextmanager
+    async def use(self, name: str | None) -> AsyncIterator[Loaded]:
+        """The model, loaded, and not put away meanwhile."""
+        book = self.book(name)
+        while book.loaded is None:
+            if book.loading is None:
+                book.loading = asyncio.create_task(self._load(book))
+            await asyncio.shield(book.loading)  # others may wait for it when this one goes
+        loaded = book.loaded
+        loaded.users += 1
+        try:
+            yield loaded
+        finally:
+            loaded.users -= 1
+            loaded.used = time.monotonic()
+
+    async def _load(self, book: Book) -> None:
+        try:
+            async with self._room:  # one at a time: what is free is known
+                await self._make_room(book)
+                book.loaded = await asyncio.to_thread(self._open, book)
+        except FlyweightError as error:
+            raise Fault(
+                503, f"The model cannot be loaded: {error}", code="model_not_loaded", retry=30
+            ) from error
+        finally:
+            book.loading = None
+            keep_signals()
+        self.on_load(book.name, True)
+
+    def _open(self, book: Book) -> Loaded:
+        settings = self.settings
+        engine, found = open_model(
+            book.path,
+            bits=book.found.bits,
+            needs=("stream", "constrain", "reuse", "concurrent"),
+            context=book.context,
+            streams=settings.streams,
+            threads=settings.threads,
+            kv_bits=settings.kv_bits,
+            cache_bytes=settings.cache_bytes,
+        )
+        return Loaded(book.name, engine, found, settings)
+
+    async def _make_room(self, book: Book) -> None:
+        """Put away the models that were used least lately, until this one fits the budget."""
+        if self.budget is None:
+            return
+        while self._held() + self._needs(book) > self.budget:
+            idle = [each for each in self._loaded() if each.loaded and not each.loaded.users]
+            if not idle:
+                raise Fault(
+                    503,
+                    f"The models in use leave no memory for {book.name}. Try again later.",
+                    code="no_memory",
+                    retry=5,
+                )
+            await self._put_away(min(idle, key=lambda each: each.loaded.used if each.loaded else 0))
+
+    def _held(self) -> int:
+        return sum(map(self._needs, self._loaded()))
+
+    def _loaded(self) -> list[Book]:
+        return [book for book in self.books.values() if book.loaded]
+
+    async def _put_away(self, book: Book) -> None:
+        loaded, book.loaded = book.loaded, None
+        if loaded is not None:
+            await asyncio.to_thread(loaded.close)
+            self.on_load(book.name, False)
+
+    async def sweep(self) -> None:
+        """Put away what nobody has used for long."""
+        for book in self._loaded():
+            loaded = book.loaded
+            if loaded and not loaded.users and time.monotonic() - loaded.used >= self.settings.idle:
+                await self._put_away(book)
+
+    async def close(self) -> None:
+        """Put all away."""
+        for book in self._loaded():
+            await self._put_away(book)
+
+
+def _listed(books: Mapping[str, Book]) -> str:
+    return ", ".join(books)
+
+
+__all__ = ["Book", "Loaded", "Settings", "Shelf"]
