@@ -25,6 +25,8 @@ _ARGUMENTS = {"probe_key": "probe_value"}
 _WRITTEN = re.compile(r'\{\s*"probe_key"\s*:\s*"probe_value"\s*\}')
 _HELLO: Message = {"role": "user", "content": "hello"}
 _SAID = "probe content"
+# of schemas that leave it open: nothing but the arguments that a function names
+_PARAMETERS = {"type": "object", "additionalProperties": False}
 _TOLD = (
     "You can call these functions:\n{tools}\nTo call one, answer with nothing but "
     '{{"name": <its name>, "arguments": <an object with its arguments>}}.'
@@ -134,7 +136,7 @@ class Tools:
         more = f" ({self._literal(how.joint)} ({names}))*" if parallel else ""
         rules = [f"calls: {self._literal(how.before)} ({names}){more} {self._literal(how.after)}"]
         for place, tool in enumerate(self.tools):
-            schema = {"type": "object"} | dict(tool["function"].get("parameters") or {})
+            schema = _PARAMETERS | dict(tool["function"].get("parameters") or {})
             literal = self._literal(tool["function"]["name"] + how.between)
             rules.append(f"call_{place}: {literal} {_json(schema)}")
         start = "calls"

@@ -92,7 +92,7 @@ def _tools(request: ChatRequest, loaded: Loaded) -> tuple[Tools | None, bool]:
         tools = _named(tools, [each.function.name for each in allowed.tools])
         forced = allowed.mode == "required"
     told = [tool.model_dump(exclude={"function": {"strict"}}, exclude_none=True) for tool in tools]
-    for tool in told:
+    for tool in told:  # without parameters a function takes none
         tool["function"].setdefault("parameters", _ANY_OBJECT | {"properties": {}})
     return Tools(loaded.form, loaded.calls, told), forced
 

@@ -173,8 +173,9 @@ class CalledFunction(Part):
 
 
 class ToolCall(Part):
-    """A call in an earlier answer."""
+    """A call in an earlier answer; `index` is left from a stream."""
 
+    index: int | None = Field(None, exclude=True)
     id: str
     type: Literal["function"] = "function"
     function: CalledFunction
