@@ -11,10 +11,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from flyweight.errors import OptionError
 
+MOST_FORCED = 10_000  # bytes that a constraint may leave no choice about at its beginning
+_BY_IDS = re.compile(r"start:( <\[\d+\]>)*")  # what `tokens` makes
 AS_DUMPS = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
 
 
@@ -31,6 +34,23 @@ class Constraint:
         if wrong:
             first = next(line for line in wrong.splitlines() if line.strip())
             raise OptionError(f"the constraint cannot be used: {first.strip()[:300]}")
+        matcher = None if _BY_IDS.fullmatch(self.grammar) else _matcher(self.grammar)
+        if matcher is not None and len(matcher.compute_ff_bytes()) > MOST_FORCED:
+            raise OptionError(
+                f"the constraint cannot be used: it forces more than {MOST_FORCED:,} bytes, as a "
+                "schema does that requires itself"
+            )
+
+    def allows(self, text: str, *, whole: bool) -> bool:
+        """Whether an answer, or the beginning of one, holds to it; special tokens left out.
+
+        Engines give a grammar up that grows too much while they write, and say nothing.
+        """
+        matcher = None if _BY_IDS.fullmatch(self.grammar) else _matcher(self.grammar)
+        if matcher is None:  # it speaks of tokens by their names
+            return True
+        raw = list((text if whole else text.rstrip("\ufffd")).encode())
+        return matcher.try_consume_tokens(raw) == len(raw) and (not whole or matcher.is_accepting())
 
     @classmethod
     def json_schema(cls, schema: Mapping[str, Any] | str) -> Constraint:
@@ -59,6 +79,19 @@ class Constraint:
     def tokens(cls, ids: Sequence[int]) -> Constraint:
         """Exactly these tokens, by their ids."""
         return cls("start: " + " ".join(f"<[{i}]>" for i in ids))
+
+
+def _matcher(grammar: str) -> Any:
+    """What reads answers byte by byte, at the beginning; None for what is not known to bytes."""
+    found = _compiled(re.sub(r"<\[\d+\]>", '""', grammar))
+    return None if found.is_error() else found.deep_copy()
+
+
+@lru_cache(maxsize=64)  # a grammar comes with every request of a program
+def _compiled(grammar: str) -> Any:
+    from llguidance import LLMatcher, LLTokenizer
+
+    return LLMatcher(LLTokenizer("byte"), LLMatcher.grammar_from_lark(grammar), log_level=0)
 
 
 def _one_line(pattern: str) -> str:

@@ -155,6 +155,7 @@ class Engine(AbstractContextManager["Engine"], ABC):
         wish = Wish(max_tokens, stop_ids, stop, top, temperature, top_p, constraint)
         self._check(prompt, wish, seed)
         [answer] = self._answers([prompt], [seed], wish, reuse, lambda: None)
+        self._hold(answer.text, answer.stop_id is not None, wish)
         return answer
 
     def generate_many(
@@ -181,7 +182,10 @@ class Engine(AbstractContextManager["Engine"], ABC):
             raise OptionError(f"{len(seeds)} seeds do not fit {len(prompts)} prompts: give as many")
         for prompt, seed in zip(prompts, seeds, strict=True):
             self._check(prompt, wish, seed)
-        return self._answers(prompts, seeds, wish, False, on_done)
+        answers = self._answers(prompts, seeds, wish, False, on_done)
+        for answer in answers:
+            self._hold(answer.text, answer.stop_id is not None, wish)
+        return answers
 
     @abstractmethod
     def _answers(
@@ -214,7 +218,9 @@ class Engine(AbstractContextManager["Engine"], ABC):
         """
         wish = Wish(max_tokens, (), stop, top, temperature, top_p, constraint)
         self._check(prompt, wish, seed)
-        return self._streamed(prompt, seed, wish, reuse, on_piece)
+        answer = self._streamed(prompt, seed, wish, reuse, on_piece)
+        self._hold(answer.text, answer.stopped, wish)
+        return answer
 
     def _streamed(
         self,
@@ -294,6 +300,15 @@ class Engine(AbstractContextManager["Engine"], ABC):
         if not all(wish.stop):
             raise OptionError("a text of stop is empty: it would end every answer at once")
         self._check_fit(prompt, wish.max_tokens)
+
+    def _hold(self, text: str, ended: bool, wish: Wish) -> None:
+        """EngineError for an answer that does not hold to its constraint."""
+        whole = ended and not wish.stop and not wish.stop_ids
+        if wish.constraint is not None and not wish.constraint.allows(text, whole=whole):
+            raise EngineError(
+                f"{self.source}: {self.name} gave the constraint up while it wrote: it is too "
+                "large, or the model's tokens cannot write it; simplify it"
+            )
 
     def _check_fit(self, prompt: Sequence[int], max_tokens: int) -> None:
         if not prompt or max_tokens < 1:

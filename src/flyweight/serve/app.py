@@ -86,6 +86,7 @@ def make_app(service: Service) -> Gate:
     app.add_exception_handler(Fault, _on_fault)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, _on_invalid)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _on_http)  # type: ignore[arg-type]
+    app.add_exception_handler(Exception, _on_failure)  # it is logged as well
     return Gate(_counted(app, service), service.keys, lambda: service.draining)
 
 
@@ -205,6 +206,10 @@ async def _on_invalid(http: HttpRequest, error: RequestValidationError) -> Respo
         400, f"{param or 'The request'}: {message}"[:500], param=param, code="invalid_value"
     )
     return await _on_fault(http, fault)
+
+
+async def _on_failure(http: HttpRequest, error: Exception) -> Response:
+    return await _on_fault(http, Fault(500, "The service failed at this. Its log says how."))
 
 
 async def _on_http(http: HttpRequest, error: HTTPException) -> Response:

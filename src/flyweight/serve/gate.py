@@ -22,6 +22,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 BODY_BYTES = 16 * 2**20
 BODY_SECONDS = 30.0  # for a whole body
 DEEPEST = 64  # brackets within brackets of JSON
@@ -54,12 +55,9 @@ class Gate:
             return
         if scope["type"] != "http":
             return
-        sent = False
 
         async def send_safe(message: MutableMapping[str, Any]) -> None:
-            nonlocal sent
             if message["type"] == "http.response.start":
-                sent = True
                 message = {**message, "headers": [*message.get("headers", []), *_SAFE]}
             await send(message)
 
@@ -68,13 +66,7 @@ class Gate:
         except Fault as fault:
             await answer_fault(fault, send_safe)
             return
-        try:
-            await self.app(scope, body, send_safe)
-        except Exception:
-            if not sent:
-                fault = Fault(500, "The service failed at this request. Its log says how.")
-                await answer_fault(fault, send_safe)
-            raise
+        await self.app(scope, body, send_safe)
 
     async def _admit(self, scope: Scope, receive: Receive) -> Receive:
         headers = {name.lower(): value for name, value in scope["headers"]}
@@ -152,6 +144,13 @@ def _check_json(body: bytes) -> None:
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
         if depth > DEEPEST:
             raise Fault(400, f"The JSON is nested more than {DEEPEST} deep.")
+    if _SURROGATE.search(text):
+        try:
+            json.dumps(json.loads(text), ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise Fault(400, "The JSON holds half of a surrogate pair: no text.") from None
+        except ValueError:
+            pass  # no JSON: refused where it is read
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

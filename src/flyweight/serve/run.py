@@ -7,7 +7,8 @@ import ipaddress
 import logging
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,10 +67,21 @@ def run(models: Sequence[Path], address: Address, settings: Settings, seconds: f
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     say(f"Serving {', '.join(service.shelf.books)} on http://{shown}:{port} (Ctrl-C ends it).")
-    try:
+    with _ending_calmly():
         server.run(sockets=[listening])
+
+
+@contextmanager
+def _ending_calmly() -> Iterator[None]:
+    """Uvicorn raises the signals that ended it once more: they were heeded."""
+    before = {
+        each: signal.signal(each, lambda *_: None) for each in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
     finally:
-        listening.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Server(uvicorn.Server):
@@ -150,6 +162,7 @@ def _listen(address: Address) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(place)
+        listening.listen()  # who connects before the loop begins waits a moment
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OptionError(
