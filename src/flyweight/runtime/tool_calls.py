@@ -78,6 +78,8 @@ def call_form(form: ChatFormat) -> CallForm:
     if not (place >= 0 and written and first and second > first.end() and written.start() > place):
         return CallForm(tells=tells)
     shared = _common(begun, one[:place])
+    if not form.visible(one[shared:place]):  # engines leave special tokens out: nothing would tell
+        return CallForm(tells=tells)
     end_of_turn = told[told.find(_SAID) + len(_SAID) :]
     after = one[written.end() :]
     return CallForm(

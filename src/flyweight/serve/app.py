@@ -13,7 +13,7 @@ from fastapi import Request as HttpRequest
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 
 import flyweight
@@ -161,7 +161,9 @@ def _add_rest(app: FastAPI, service: Service) -> None:
         told = {"status": "draining" if service.draining else "ok"}
         return JSONResponse(told, 503 if service.draining else 200)
 
-    @app.get("/metrics", responses=refusals)
+    metrics_text = {200: {"content": {"text/plain": {}}, "description": "Prometheus' text."}}
+
+    @app.get("/metrics", responses=refusals | metrics_text, response_class=PlainTextResponse)
     async def metrics() -> Response:
         """What it has done, in Prometheus' words."""
         service.gauge()
@@ -215,7 +217,9 @@ async def _on_failure(http: HttpRequest, error: Exception) -> Response:
 async def _on_http(http: HttpRequest, error: HTTPException) -> Response:
     told = {404: "There is nothing at this address.", 405: "This address takes another method."}
     fault = Fault(error.status_code, told.get(error.status_code, str(error.detail)))
-    return await _on_fault(http, fault)
+    response = await _on_fault(http, fault)
+    response.headers.update(error.headers or {})  # what the address takes instead
+    return response
 
 
 __all__ = ["make_app"]
