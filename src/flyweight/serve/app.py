@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 import flyweight
 from flyweight.serve.chat import chat_events, whole_chat
 from flyweight.serve.completions import completion_events, embeddings, whole_completion
-from flyweight.serve.faults import Fault
+from flyweight.serve.faults import Fault, invalid
 from flyweight.serve.gate import Gate
 from flyweight.serve.prepare import prepare_chat, prepare_completion
 from flyweight.serve.responses import response_events, whole_response
@@ -199,15 +199,7 @@ async def _on_fault(http: HttpRequest, fault: Fault) -> Response:
 
 async def _on_invalid(http: HttpRequest, error: RequestValidationError) -> Response:
     first = error.errors()[0]
-    places = [str(each) for each in first["loc"][1:]]
-    param = ".".join(places) or None
-    message = str(first["msg"]).removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        message = "this service does not know this field"
-    fault = Fault(
-        400, f"{param or 'The request'}: {message}"[:500], param=param, code="invalid_value"
-    )
-    return await _on_fault(http, fault)
+    return await _on_fault(http, invalid(first, first["loc"][1:]))
 
 
 async def _on_failure(http: HttpRequest, error: Exception) -> Response:

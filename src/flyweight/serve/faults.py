@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -37,6 +38,16 @@ class Fault(Exception):
         return found | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
 
 
+def invalid(error: Mapping[str, Any], place: Sequence[Any]) -> Fault:
+    """Pydantic's first complaint about a request, and the field that it is about."""
+    param = ".".join(map(str, place)) or None
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = "this service does not know this field"
+    told = f"{param or 'The request'}: {message}"[:500]
+    return Fault(400, told, param=param, code="invalid_value")
+
+
 _INVALID = "invalid_request_error"
 _KINDS = {
     401: "authentication_error",
@@ -48,4 +59,4 @@ _KINDS = {
 }
 
 
-__all__ = ["Fault"]
+__all__ = ["Fault", "invalid"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from flyweight.serve.faults import Fault
+from flyweight.serve.faults import Fault, invalid
 from flyweight.serve.wire import (
     MOST_MESSAGES,
     MOST_TOOLS,
@@ -121,7 +121,7 @@ class ResponsesRequest(Sampled):
     previous_response_id: None = Field(None, description="Nothing is kept: send the conversation.")
 
     def as_chat(self) -> ChatRequest:
-        """The chat request that asks for the same."""
+        """The chat request that asks for the same; Fault 400 where there can be none."""
         messages: list[dict[str, Any]] = []
         if self.instructions:
             messages.append({"role": "system", "content": self.instructions})
@@ -132,19 +132,21 @@ class ResponsesRequest(Sampled):
                 _add(messages, item)
         if messages and messages[0]["role"] == "system":
             messages = _one_system(messages)
-        return ChatRequest.model_validate(
-            {
-                "model": self.model,
-                "messages": messages,
-                "temperature": self.temperature,
-                "top_p": self.top_p,
-                "max_completion_tokens": self.max_output_tokens,
-                "tools": [_tool(tool) for tool in self.tools or []],
-                "tool_choice": _choice(self.tool_choice),
-                "parallel_tool_calls": self.parallel_tool_calls,
-                "response_format": _format(self.text),
-            }
-        )
+        wanted = {
+            "model": self.model,
+            "messages": messages,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "max_completion_tokens": self.max_output_tokens,
+            "tools": [_tool(tool) for tool in self.tools or []],
+            "tool_choice": _choice(self.tool_choice),
+            "parallel_tool_calls": self.parallel_tool_calls,
+            "response_format": _format(self.text),
+        }
+        try:
+            return ChatRequest.model_validate(wanted)
+        except ValidationError as error:
+            raise invalid(error.errors()[0], ["input"]) from None
 
 
 def _add(messages: list[dict[str, Any]], item: InputMessage | InputCall | InputResult) -> None:
