@@ -20,7 +20,7 @@ import flyweight
 from flyweight.serve.chat import chat_events, whole_chat
 from flyweight.serve.completions import completion_events, embeddings, whole_completion
 from flyweight.serve.faults import Fault, invalid
-from flyweight.serve.gate import Gate
+from flyweight.serve.gate import TAKE, Gate
 from flyweight.serve.prepare import prepare_chat, prepare_completion
 from flyweight.serve.responses import response_events, whole_response
 from flyweight.serve.responses_wire import ResponsesRequest
@@ -178,8 +178,7 @@ def _add_rest(app: FastAPI, service: Service) -> None:
 
 def _counted(app: FastAPI, service: Service) -> Any:
     """The application, with its responses counted by path and status."""
-    known = {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings",
-             "/v1/models", "/health", "/metrics", "/"}  # fmt: skip
+    known = TAKE | {"/v1/models", "/health", "/metrics", "/"}
 
     async def counted(scope: Any, receive: Any, send: Any) -> None:
         async def send_counted(message: Any) -> None:

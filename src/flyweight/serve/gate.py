@@ -29,6 +29,9 @@ DEEPEST = 64  # brackets within brackets of JSON
 _BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)  # and texts, to skip them
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 OPEN = frozenset({"/", "/health", "/favicon.ico"})  # and the page's files: they hold nothing
+TAKE = frozenset(  # bodies; at no other address is one read
+    {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings"}
+)
 _POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     b"connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
@@ -86,7 +89,7 @@ class Gate:
         if self.keys is not None and path not in OPEN and not path.startswith("/page/"):
             told = headers.get(b"authorization", b"").decode("latin-1")
             scope["key"] = self.keys.admit(told)
-        if scope["method"] != "POST":  # no other is taken anywhere
+        if scope["method"] != "POST" or path not in TAKE:
             return receive
         if self.draining():
             raise Fault(503, "The service is ending.", code="draining", retry=5)
@@ -178,4 +181,4 @@ async def answer_fault(fault: Fault, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-__all__ = ["Gate", "answer_fault"]
+__all__ = ["TAKE", "Gate", "answer_fault"]
