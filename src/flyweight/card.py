@@ -138,7 +138,7 @@ class Source(Part):
 
 
 class TaskCard(Part):
-    """The task: what it was judged on."""
+    """The task: what it was judged on. `system` is the system message that all its items have."""
 
     name: str
     sha256: str
@@ -147,6 +147,7 @@ class TaskCard(Part):
     train: int
     dev: int
     test: int
+    system: str | None = None
 
 
 class Recipe(Part):

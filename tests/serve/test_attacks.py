@@ -299,9 +299,7 @@ def test_it_drains_on_sigterm(demo_model: Path) -> None:
     with serving(demo_model) as (address, process):
         assert ask(address, CHAT)[0] == 200
         place = (urlsplit(address).hostname, urlsplit(address).port)
-        long = json.dumps(
-            {**CHAT, "max_tokens": 800, "stream": True, "temperature": 1.2, "seed": 3}
-        )
+        long = json.dumps(LONG | {"stream": True})
         with socket.create_connection(place, 30) as open_stream:
             open_stream.sendall(raw_request(long.encode()))
             read = open_stream.recv(4096)

@@ -102,6 +102,7 @@ def make_card(job: Job, outcome: Outcome, folder: Path) -> Card:
             test_sha256=job.task.test_sha256,
             score=options.score,
             **{name: len(split) for name, split in data.splits.items()},
+            system=job.task.system,
         ),
         recipe=_recipe(job, outcome),
         shape=chosen.shape.as_dict(),

@@ -1,19 +1,19 @@
-"""The verb `chat`: talk to a model folder in the terminal."""
+"""The verb `chat`: talk to a model in the terminal."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-LONGEST = 512  # tokens of an answer
+LONGEST = 2048  # tokens of an answer
 
 
 def chat(model: Path, *, bits: int | None = None, system: str | None = None) -> None:
-    """Talk to a packed model, without internet; an empty line or Ctrl-D ends it.
+    """Talk to a model, without internet; `/help` lists commands, an empty line or Ctrl-D ends it.
 
     Args:
-        model: A model folder with GGUF files.
+        model: A packed model folder, or a GGUF file.
         bits: 16, 8, 5 or 4; what its card names, or the smallest file, if not given.
-        system: A system message.
+        system: A system message; the one that its card says it was judged with, if not given.
 
     Raises:
         FlyweightError: A folder without GGUF files, or a file that the engine refuses.
@@ -22,32 +22,17 @@ def chat(model: Path, *, bits: int | None = None, system: str | None = None) -> 
 
     from flyweight.runtime.chat_format import ChatFormat
     from flyweight.runtime.open_model import open_model
+    from flyweight.runtime.terminal import Terminal
 
-    engine, found = open_model(model, bits=bits, needs=("stream", "reuse"))
+    engine, found = open_model(model, bits=bits, needs=("stream", "reuse", "constrain"))
     console = Console(highlight=False, emoji=False)
-    messages = [{"role": "system", "content": system}] if system else []
     with engine:
         form = ChatFormat.of(engine, found.gguf, found.folder)
-        while True:
-            try:
-                said = console.input("[bold]you[/bold]    ").strip()
-            except EOFError:
-                break
-            if not said:
-                break
-            messages.append({"role": "user", "content": said})
-            prompt = form.prompt(messages)
-            room = engine.context - len(prompt)
-            if room < 1:
-                console.print(
-                    f"The conversation is longer than {engine.context} tokens. Start anew."
-                )
-                break
-            console.print("[bold]model[/bold]  ", end="")
-            answer = engine.stream(
-                prompt,
-                min(room, LONGEST),
-                lambda piece: console.print(piece.text, end="", markup=False),
-            )
-            console.print()
-            messages.append({"role": "assistant", "content": answer.text})
+        verdict = found.card.verdict if found.card else None
+        width = f", {found.bits} bits" if found.bits else ""
+        told = f"{found.gguf.stat().st_size / 1e6:,.1f} MB{width}, {engine.context:,} tokens"
+        told += f"; {verdict.word} at a bar of {verdict.bar:.0%}" if verdict else ""
+        console.print(f"[dim]{told}; /help lists commands[/dim]")
+        if system is None and found.card:
+            system = found.card.task.system
+        Terminal(engine, form, console, LONGEST, system).run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import queue
 import secrets
 import signal
 import tempfile
@@ -104,6 +105,9 @@ class LlamaServer:
 
     def stream(self, request: dict[str, Any], take: Callable[[dict[str, Any]], object]) -> None:
         """As `complete`, piece by piece; what `take` raises ends the answer and is raised here."""
+        if threading.current_thread() is threading.main_thread():
+            self._stream_apart(request, take)
+            return
         failure: list[BaseException] = []
 
         def pass_on(event: Any) -> bool:  # True ends it; no exception may cross the C++ frames
@@ -116,6 +120,35 @@ class LlamaServer:
         self._server.handle_completions(request | {"stream": True}, pass_on)
         if failure:
             raise failure[0]
+
+    def _stream_apart(
+        self, request: dict[str, Any], take: Callable[[dict[str, Any]], object]
+    ) -> None:
+        """`stream` in a thread of its own: Ctrl-C is raised in the main one, at any place."""
+        events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        ended = threading.Event()
+
+        def pass_on(event: Any) -> bool:
+            events.put(event)
+            return ended.is_set()
+
+        def work() -> None:
+            try:
+                self._server.handle_completions(request | {"stream": True}, pass_on)
+                events.put(None)
+            except BaseException as error:
+                events.put(error)
+
+        worker = threading.Thread(target=work, daemon=True)
+        worker.start()
+        try:
+            while (event := events.get()) is not None:
+                if isinstance(event, BaseException):
+                    raise event
+                take(_checked(event))
+        finally:
+            ended.set()
+            worker.join()
 
     def embed(self, ids: list[int]) -> np.ndarray:
         """float32 [hidden], of length 1."""

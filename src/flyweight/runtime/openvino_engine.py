@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from flyweight.errors import EngineError, MissingExtra, OptionError
+from flyweight.runtime.characters import WholeCharacters
 from flyweight.runtime.engine import (
     Capability,
     Engine,
     Generation,
     Piece,
     Streamed,
-    WholeCharacters,
     Wish,
     check_sizes,
 )

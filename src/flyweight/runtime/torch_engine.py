@@ -17,6 +17,7 @@ import torch
 
 from flyweight.checkpoint import open_checkpoint
 from flyweight.errors import EngineError, OptionError
+from flyweight.runtime.characters import WholeCharacters
 from flyweight.runtime.constraint import Constraint
 from flyweight.runtime.engine import (
     Capability,
@@ -25,7 +26,6 @@ from flyweight.runtime.engine import (
     Piece,
     Score,
     Streamed,
-    WholeCharacters,
     Wish,
     check_sizes,
 )

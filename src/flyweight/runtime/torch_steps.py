@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor
 from transformers.generation.streamers import BaseStreamer
 
-from flyweight.runtime.engine import Told, WholeCharacters, Wish
+from flyweight.runtime.characters import WholeCharacters
+from flyweight.runtime.engine import Told, Wish
 
 
 def config_of(wish: Wish, ends: Collection[int]) -> GenerationConfig:

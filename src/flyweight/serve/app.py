@@ -173,7 +173,17 @@ def _add_rest(app: FastAPI, service: Service) -> None:
     async def page() -> Response:
         return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
 
-    app.mount("/page", StaticFiles(directory=PAGE, check_dir=False), name="page")
+    app.mount("/page", _Fresh(directory=PAGE), name="page")
+
+
+class _Fresh(StaticFiles):
+    """The page's files, which a browser asks about again: an update is never mixed with the old."""
+
+    def file_response(self, *given: Any, **named: Any) -> Response:
+        """Starlette's call."""
+        response = super().file_response(*given, **named)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
 
 def _counted(app: FastAPI, service: Service) -> Any:

@@ -24,6 +24,7 @@ T = TypeVar("T")
 Whole = Callable[[Loaded, Prepared, Sequence[Answer]], Awaitable[dict[str, Any]]]
 Events = Callable[[Loaded, Prepared, Sequence[Answer]], AsyncGenerator[bytes]]
 ALWAYS = ("completions", "embeddings")  # what every model can
+EXAMPLES = 3  # prompts that the page offers
 SWEEP_SECONDS = 5.0
 PATIENCE = 60.0  # seconds that a client may be behind the end of its answer
 
@@ -139,17 +140,24 @@ class Service:
             "teacher": None,
             "bytes_ratio": None,
             "verdict": None,
-        }
+        }  # and more, where there is a card
         if card is not None:
+            score = card.scores.student.test
             told |= {
+                "parameters": card.parameters,
                 "teacher": card.teacher.name,
                 "bytes_ratio": book.sizes.bytes / card.teacher.bytes,
+                "task": card.task.name,
+                "system": card.task.system,
+                "examples": [each.prompt for each in card.answers if each.student_score][:EXAMPLES],
+                "verdict": {"word": card.verdict.word, "sentence": card.verdict.sentence},
+                "score": {
+                    "name": card.task.score,
+                    "value": score.mean,
+                    "low": score.low,
+                    "high": score.high,
+                },
             }
-            if card.verdict is not None:
-                told["verdict"] = {
-                    "word": card.verdict.word,
-                    "sentence": card.verdict.sentence,
-                }
         return {
             "id": book.name,
             "object": "model",

@@ -51,6 +51,16 @@ class Task:
     test_sha256: str  # of what test asks and wants: see `content_sha256`
 
     @property
+    def system(self) -> str | None:
+        """The system message that all items begin with, None where they have none or several."""
+        first = {
+            item.messages[0]["content"] if item.messages[0]["role"] == "system" else None
+            for split in self.splits.values()
+            for item in split
+        }
+        return first.pop() if len(first) == 1 else None
+
+    @property
     def splits(self) -> dict[str, tuple[Item, ...]]:
         return {"train": self.train, "dev": self.dev, "test": self.test}
 
