@@ -138,7 +138,10 @@ class Source(Part):
 
 
 class TaskCard(Part):
-    """The task: what it was judged on. `system` is the system message that all its items have."""
+    """The task: what it was judged on. `system` is the system message that all its items have.
+
+    `one_turn`: no item has an answer before the one that is asked for.
+    """
 
     name: str
     sha256: str
@@ -148,6 +151,7 @@ class TaskCard(Part):
     dev: int
     test: int
     system: str | None = None
+    one_turn: bool = False
 
 
 class Recipe(Part):

@@ -98,6 +98,21 @@ def test_commands(engine: LlamaEngine, file: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "no").exists()
 
 
+def test_each_message_by_itself_where_the_model_was_judged_so(
+    engine: LlamaEngine, file: Path
+) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    form = ChatFormat.of(engine, file, None)
+    terminal = Terminal(engine, form, console, 24, "Be brief.", alone=True)
+    for said in ("pump 5", "valve 7", "/alone", "fan 3"):
+        terminal.take(said)
+    system, *turns = terminal.messages
+    alone = engine.generate(form.prompt([system, turns[2]]), 24).text
+    assert alone.startswith(turns[3]["content"])
+    together = engine.generate(form.prompt([system, *turns[:5]]), 24).text
+    assert together.startswith(turns[5]["content"])
+
+
 def test_a_call_is_shown_and_its_result_goes_back(
     engine: LlamaEngine, file: Path, tmp_path: Path
 ) -> None:

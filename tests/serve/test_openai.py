@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -313,6 +315,24 @@ def test_asynchronous_and_many_at_once(address: str, client: openai.OpenAI) -> N
     answers = asyncio.run(ask())
     # several streams are computed together, in another order of sums: a near tie may fall otherwise
     assert sum(answer == wanted for answer in answers) > 20
+
+
+def test_the_readmes_curl(address: str) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    [command] = re.findall(r"<!-- curl -->\n```sh\n(.*?)```", readme, re.DOTALL)
+    assert "http://127.0.0.1:8080" in command
+    done = subprocess.run(
+        [
+            "bash",
+            "-c",
+            command.replace("http://127.0.0.1:8080", address).replace("curl", "curl -s"),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    order = json.loads(json.loads(done.stdout)["choices"][0]["message"]["content"])
+    assert (order["asset"], order["fault"]) == ("pump 12", "leak")
 
 
 def test_models_are_listed(client: openai.OpenAI) -> None:

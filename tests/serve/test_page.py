@@ -667,7 +667,7 @@ def describe_models(page: Page) -> None:
     known = {"bytes": 677_000, "bits": 4, "parameters": 853_000, "context": 512, "loaded": False}
     known |= {"can": ["chat"], "teacher": "plant-8M", "bytes_ratio": 0.047, "verdict": verdict}
     known |= {"score": {"name": "Exact", "value": 0.948, "low": 0.931, "high": 0.962}}
-    known |= {"examples": ["Fan 3 is loud"], "system": "Write the order.", "task": "Orders."}
+    known |= {"examples": ["Fan 3 is loud"], "system": "Write the order.", "one_turn": True}
     other = {"can": ["embeddings"], "bytes": 22_000_000, "loaded": True, "verdict": None}
     data = [{"id": "demo", "flyweight": known}, {"id": "vectors", "flyweight": other}]
     page.route("**/v1/models", lambda route: route.fulfill(json={"object": "list", "data": data}))
@@ -682,7 +682,21 @@ def test_models_are_told_apart_by_size_verdict_and_ability(watched: Watched) -> 
     page.get_by_role("button", name="Fan 3 is loud").click()
     page.locator("#draft").press("Enter")
     finished(page)
-    assert asked[0]["messages"][0] == {"role": "system", "content": "Write the order."}
+    system = {"role": "system", "content": "Write the order."}
+    assert asked[0]["messages"][0] == system
+    send(page, "and fan 4")  # by itself, as the model was judged
+    finished(page)
+    assert asked[1]["messages"] == [system, {"role": "user", "content": "and fan 4"}]
+    page.locator("#open-settings").click()
+    page.get_by_label("Answer each message by itself").uncheck()
+    page.locator("#close-settings").click()
+    send(page, "and fan 5")
+    finished(page)
+    assert [each["role"] for each in asked[2]["messages"]] == [
+        "system",
+        *["user", "assistant"] * 2,
+        "user",
+    ]
     page.locator("#model").click()
     first, second = page.locator(".model").all()
     for told in ("677 kB · 4 bits · 1/21 of its teacher", "Falls short", "512 tokens", "in use"):
@@ -693,7 +707,7 @@ def test_models_are_told_apart_by_size_verdict_and_ability(watched: Watched) -> 
     second.locator(".choose").click()
     expect(page.locator("#notes")).to_contain_text("vectors cannot chat; it is for embeddings.")
     send(page, "hello")
-    assert len(asked) == 1
+    assert len(asked) == 3
 
 
 def visit(page: Page) -> Iterator[str]:

@@ -103,6 +103,7 @@ def make_card(job: Job, outcome: Outcome, folder: Path) -> Card:
             score=options.score,
             **{name: len(split) for name, split in data.splits.items()},
             system=job.task.system,
+            one_turn=job.task.one_turn,
         ),
         recipe=_recipe(job, outcome),
         shape=chosen.shape.as_dict(),

@@ -35,4 +35,5 @@ def chat(model: Path, *, bits: int | None = None, system: str | None = None) -> 
         console.print(f"[dim]{told}; /help lists commands[/dim]")
         if system is None and found.card:
             system = found.card.task.system
-        Terminal(engine, form, console, LONGEST, system).run()
+        alone = found.card is not None and found.card.task.one_turn
+        Terminal(engine, form, console, LONGEST, system, alone=alone).run()

@@ -21,6 +21,7 @@ from flyweight.runtime.tool_calls import Call, Tools, call_form
 HELP = """\
 /retry           answer the last message anew, drawn at random
 /new             begin a new conversation
+/alone           answer each message by itself, or, said again, with those before it
 /system TEXT     the system message of the conversation; without TEXT none
 /schema FILE     answer in JSON that holds to this schema; `/schema off` ends it
 /tools FILE      functions that the model may call, in OpenAI's JSON; `/tools off` ends it
@@ -31,11 +32,22 @@ _LEAST = 0.7  # temperature of another try: the greedy one is known
 
 
 class Terminal:
-    """A model that is talked to. `LONGEST` tokens are the most of one answer."""
+    """A model that is talked to: `longest` tokens are the most of one answer.
+
+    `alone`: each message is answered by itself, as the model was judged.
+    """
 
     def __init__(
-        self, engine: Engine, form: ChatFormat, console: Console, longest: int, system: str | None
+        self,
+        engine: Engine,
+        form: ChatFormat,
+        console: Console,
+        longest: int,
+        system: str | None,
+        *,
+        alone: bool = False,
     ) -> None:
+        self.alone = alone
         self.engine, self.form, self.console, self.longest = engine, form, console, longest
         self.messages: list[dict[str, Any]] = []
         self._system(system or "")
@@ -66,6 +78,7 @@ class Terminal:
         commands: dict[str, Callable[[str], None]] = {
             "/retry": self._retry,
             "/new": self._new,
+            "/alone": self._set_alone,
             "/system": self._system,
             "/schema": self._set_schema,
             "/tools": self._set_tools,
@@ -92,7 +105,8 @@ class Terminal:
 
     def _one_answer(self) -> list[Call]:
         tools = Tools(self.form, call_form(self.form), self.tools) if self.tools else None
-        prompt = tools.prompt(self.messages) if tools else self.form.prompt(self.messages)
+        messages = self._sent()
+        prompt = tools.prompt(messages) if tools else self.form.prompt(messages)
         room = min(self.engine.context - len(prompt), self.longest)
         if room < 1:
             self.messages.pop()
@@ -133,6 +147,14 @@ class Terminal:
         self.messages.append(_turn(text, calls))
         return calls
 
+    def _sent(self) -> list[dict[str, Any]]:
+        """The messages that the model is given."""
+        if not self.alone:
+            return self.messages
+        system = [each for each in self.messages[:1] if each["role"] == "system"]
+        users = [i for i, each in enumerate(self.messages) if each["role"] == "user"]
+        return [*system, *self.messages[users[-1] :]]
+
     def _result(self, call: Call) -> dict[str, Any]:
         """What a person gives as the result of a call, or that it was declined."""
         told = harmless(f"{call.name}({call.arguments})")
@@ -163,6 +185,11 @@ class Terminal:
         self.messages = [each for each in self.messages if each["role"] != "system"]
         if text:
             self.messages.insert(0, {"role": "system", "content": text})
+
+    def _set_alone(self, _: str) -> None:
+        self.alone = not self.alone
+        told = "by itself" if self.alone else "with those before it"
+        self.console.print(f"[dim]       Each message is answered {told}.[/dim]")
 
     def _set_schema(self, file: str) -> None:
         self.schema = None if file == "off" else _json(file, dict)

@@ -149,6 +149,7 @@ class Service:
                 "bytes_ratio": book.sizes.bytes / card.teacher.bytes,
                 "task": card.task.name,
                 "system": card.task.system,
+                "one_turn": card.task.one_turn,
                 "examples": [each.prompt for each in card.answers if each.student_score][:EXAMPLES],
                 "verdict": {"word": card.verdict.word, "sentence": card.verdict.sentence},
                 "score": {

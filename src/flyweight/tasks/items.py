@@ -61,6 +61,16 @@ class Task:
         return first.pop() if len(first) == 1 else None
 
     @property
+    def one_turn(self) -> bool:
+        """Whether no item has an answer before the one that is asked for."""
+        return not any(
+            message["role"] == "assistant"
+            for split in self.splits.values()
+            for item in split
+            for message in item.messages
+        )
+
+    @property
     def splits(self) -> dict[str, tuple[Item, ...]]:
         return {"train": self.train, "dev": self.dev, "test": self.test}
 

@@ -32,6 +32,11 @@ class Session extends EventTarget {
     return this.settings.system ?? this.model?.flyweight?.system ?? "";
   }
 
+  /** Whether each message is answered by itself: the person's wish, or as the model was judged. */
+  get alone() {
+    return this.settings.alone ?? this.model?.flyweight?.one_turn ?? false;
+  }
+
   /** An empty conversation with the model and settings used last; kept once something is said. */
   start() {
     let settings = DEFAULTS;

@@ -67,6 +67,10 @@ function sayAbilities() {
   byId("system-note").textContent = own
     ? session.settings.system === null ? "The one that this model was judged with." : "Yours; the model was judged with another."
     : "Sent before every conversation; it says what the model is to do.";
+  const judged = session.model?.flyweight?.one_turn;
+  byId("alone-note").textContent = judged
+    ? "This model was made for one message at a time: earlier ones would confuse it."
+    : "What was said before is not sent along.";
   byId("system-reset").hidden = !own || session.settings.system === null;
 }
 
@@ -76,6 +80,7 @@ function show() {
     if (document.activeElement !== byId(id)) byId(id).value = value;
   };
   put("system", session.system);
+  byId("alone").checked = session.alone;
   put("schema", settings.schema);
   put("tools", settings.tools);
   put("tool_choice", settings.tool_choice);
@@ -121,6 +126,7 @@ export function setUpSettings() {
   byId("open-settings").addEventListener("click", () => showSettings(byId("settings").hidden));
   byId("close-settings").addEventListener("click", () => showSettings(false));
   byId("system").addEventListener("input", (event) => session.set({ system: event.target.value }));
+  byId("alone").addEventListener("change", (event) => session.set({ alone: event.target.checked }));
   byId("schema").addEventListener("input", (event) => session.set({ schema: event.target.value }));
   byId("tools").addEventListener("input", (event) => session.set({ tools: event.target.value }));
   byId("tool_choice").addEventListener("change", (event) => session.set({ tool_choice: event.target.value }));

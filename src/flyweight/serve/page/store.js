@@ -6,6 +6,7 @@ const DECISIONS = new Set(["approved", "declined"]);
 
 export const DEFAULTS = Object.freeze({
   system: null, // null: the one that the model was judged with, if the server knows it
+  alone: null, // each message by itself; null: as the model's task was, if the server knows it
   temperature: 0,
   top_p: 1,
   max_tokens: null,
@@ -50,6 +51,7 @@ export function cleanSettings(raw) {
   const clean = { ...DEFAULTS };
   if (typeof raw !== "object" || raw === null) return clean;
   if (typeof raw.system === "string") clean.system = text(raw.system);
+  if (typeof raw.alone === "boolean") clean.alone = raw.alone;
   for (const name of ["temperature", "top_p"]) clean[name] = number(raw[name]) ?? DEFAULTS[name];
   for (const name of ["max_tokens", "seed"]) clean[name] = number(raw[name]);
   if (["json", "schema"].includes(raw.form)) clean.form = raw.form;

@@ -121,6 +121,7 @@ export function render() {
   place.replaceChildren(...(shown.length ? shown.map(viewOf) : [emptyState()]));
   place.classList.toggle("empty", shown.length === 0);
   toEnd();
+  if (!shown.length) byId("thread").scrollTop = 0;
 }
 
 /** Goes to the end and stays there. */

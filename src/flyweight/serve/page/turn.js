@@ -29,7 +29,9 @@ function wire(messages) {
 
 function request(conversation, model) {
   const { settings, messages } = conversation;
-  const history = wire(messages.slice(0, -1));
+  const said = messages.slice(0, -1);
+  const from = session.alone ? said.findLastIndex((each) => each.role === "user") : 0;
+  const history = wire(said.slice(Math.max(0, from)));
   const body = { model, messages: history, temperature: settings.temperature };
   if (session.system) history.unshift({ role: "system", content: session.system });
   if (settings.top_p < 1) body.top_p = settings.top_p;
