@@ -14,8 +14,10 @@ from flyweight.anatomy.gguf import LLAMA
 from flyweight.errors import OptionError
 from flyweight.runtime.chat_format import ChatFormat
 from flyweight.runtime.gguf import write_gguf
+from flyweight.runtime.gguf_header import read_header
 from flyweight.runtime.llama import LlamaEngine
 from flyweight.runtime.sandbox import Template, TemplateFault, within
+from flyweight.runtime.token_bytes import token_bytes
 from tiny import SPECIAL
 
 WEATHER = {
@@ -175,6 +177,28 @@ def test_time_is_up_only_within_the_work() -> None:
     assert within(0.2, lambda: 3) == 3
     time.sleep(0.3)  # nothing comes later
     assert [within(0.01, lambda: 1) for _ in range(100)] == [1] * 100
+
+
+def test_the_bytes_of_tokens_are_transformers(packed: Path, tiny_llama: Path) -> None:
+    tokenizer, keys = AutoTokenizer.from_pretrained(tiny_llama), read_header(packed).keys
+    raw = {i: token_bytes(keys, i) for i in range(len(tokenizer))}
+    for i, piece in raw.items():
+        assert piece.decode(errors="replace") == tokenizer.decode([i])
+    text = "½ – 今天 pump\n"
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert b"".join(raw[i] for i in ids) == text.encode()
+    assert token_bytes(keys, 10**6) == b""
+
+
+def test_the_bytes_of_sentencepiece_tokens() -> None:
+    keys = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": ["<s>", "\u2581pump", "<0xC2>", "<0xbd>"],
+        "tokenizer.ggml.token_type": [3, 1, 6, 6],
+    }
+    pieces = [token_bytes(keys, i) for i in range(4)]
+    assert pieces == [b"<s>", b" pump", b"\xc2", b"\xbd"]
+    assert b"".join(pieces[2:]).decode() == "½"
 
 
 def test_a_file_without_a_template_cannot_chat(

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +18,9 @@ from urllib.parse import urlsplit
 import pytest
 from running import serving
 
+from flyweight.anatomy.gguf import LLAMA
+from flyweight.folder import GGUF_NAMES
+from flyweight.runtime.gguf import write_gguf
 from flyweight.serve.gate import BODY_BYTES
 
 CHAT = {"messages": [{"role": "user", "content": "pump 5 leaks"}], "max_tokens": 4}
@@ -293,6 +296,29 @@ def test_an_answer_that_takes_too_long_is_ended(demo_model: Path) -> None:
         assert status == 200
         last = body.decode().strip().splitlines()[-1]
         assert json.loads(last.removeprefix("data: "))["error"]["type"] == "timeout_error"
+
+
+def test_a_hostile_template_harms_nobody(
+    make_llama: Callable[..., Path], tmp_path: Path, demo_model: Path
+) -> None:
+    for name, template in {
+        "loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "reaches": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "broken": "{% if %}",
+        "none": None,
+    }.items():
+        folder = make_llama(tmp_path / name)
+        (folder / "chat_template.jinja").unlink()
+        if template is not None:
+            (folder / "chat_template.jinja").write_text(template)
+        write_gguf(folder, folder / GGUF_NAMES[16], 16, LLAMA)
+    names = ("loops", "reaches", "broken", "none")
+    with serving(demo_model, *(tmp_path / name for name in names)) as (address, _):
+        for name, told in zip(names, ("seconds", "refuses", "is wrong", "no chat"), strict=True):
+            assert told in refused(ask(address, CHAT | {"model": name}), 400)
+            gone_on = {"model": name, "prompt": "pump", "max_tokens": 2}
+            assert ask(address, gone_on, path="/v1/completions")[0] == 200
+        assert ask(address, CHAT | {"model": "demo"})[0] == 200
 
 
 def test_it_drains_on_sigterm(demo_model: Path) -> None:

@@ -50,7 +50,7 @@ def run_child(
         if "error" in said:
             raise getattr(errors, said["kind"])(said["error"])
         if expired.is_set():
-            raise EngineError(f"{file}: not done after {timeout:.0f} s; use fewer prompts")
+            raise EngineError(f"{file}: not done after {timeout:.0f} s; try a smaller one")
         complaints.seek(0)
         words = complaints.read().decode(errors="replace").strip() or "it left no message"
         raise EngineError(f"{file}: the engine died (status {status}): {words.splitlines()[-1]}")

@@ -77,6 +77,8 @@ class LlamaServer:
         parameters.cpuparams_batch.n_threads = self.threads
         # of a prompt as many tokens as one pass takes: others write in between, and it can be ended
         parameters.n_batch = READ_AT_ONCE
+        # ids come in: the file's own template, a program that the server would try, is never run
+        parameters.chat_template = "chatml"
         parameters.verbosity = -1  # silent
         parameters.api_keys = [self._key]
         parameters.n_threads_http = 1
