@@ -2,6 +2,7 @@
 
     .venv/bin/python benchmarks/engines.py --keep out/engines          # the small sizes
     .venv/bin/python benchmarks/engines.py --keep out/engines --big    # Llama 3.2 1B's shape
+    ... --big --prompt 8192 --rounds 1 --engines llama.cpp,openvino    # a long prompt there
 
 Random Llamas with tied embeddings, written once to the folder of --keep. Engines run in child
 processes, in turn, a round each; the peers are the bare server of xllamacpp (in one process with
@@ -37,7 +38,9 @@ SHAPES = {
     "50M": (768, 1920, 8, 12, 4, 4096),
     "1B": (2048, 8192, 16, 32, 8, 128256),
 }
+CONTEXT = 16384  # tokens that they are made for
 TOKENIZER = Path("src/flyweight/demo/teacher")
+SHORT = 32  # tokens of the other prompts
 PAIRS = 9  # calls of each kind, bare and through the interface
 SLOW = 5.0  # seconds of a call, of which three pairs do
 
@@ -45,12 +48,16 @@ console = Console(highlight=False, width=120)
 
 
 def model(keep: Path, name: str, bits: tuple[int, ...]) -> Path:
-    """The folder of a random model of this shape, with its files, written if it is not there."""
+    """The folder of a random model of a named shape, with its files, written if it is not there."""
+    return write_model(keep / f"{name}-{CONTEXT // 1024}k", SHAPES[name], bits)
+
+
+def write_model(folder: Path, shape: tuple[int, ...], bits: tuple[int, ...]) -> Path:
+    """The same of any shape (as in SHAPES), in that folder."""
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    folder = keep / name
     if not (folder / "config.json").exists():
-        hidden, mlp, layers, heads, groups, vocabulary = SHAPES[name]
+        hidden, mlp, layers, heads, groups, vocabulary = shape
         tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
         config = LlamaConfig(
             vocab_size=vocabulary,
@@ -60,7 +67,7 @@ def model(keep: Path, name: str, bits: tuple[int, ...]) -> Path:
             num_attention_heads=heads,
             num_key_value_heads=groups,
             head_dim=64,
-            max_position_embeddings=4096,
+            max_position_embeddings=CONTEXT,
             tie_word_embeddings=True,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
@@ -153,10 +160,9 @@ def bare(gguf: Path, context: int, threads: int) -> Callable[[list[int], int], d
 def overhead(gguf: Path, sizes: Sizes, threads: int | None) -> None:
     """Our interface and the bare server, calls alternating, each on the same prompt."""
     threads = threads or default_threads(gguf.stat().st_size)
-    context = 1024
-    plain = bare(gguf, context, threads)
+    plain = bare(gguf, sizes.context, threads)
     taken: dict[tuple[str, str], list[float]] = {}
-    with LlamaEngine(gguf, context=context, threads=threads) as engine:
+    with LlamaEngine(gguf, context=sizes.context, threads=threads) as engine:
         calls: dict[str, Callable[[list[int], int], Any]] = {
             "bare": plain,
             "ours": engine.generate,
@@ -196,12 +202,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--written", type=int, default=64)
     parser.add_argument("--streams", default="8,16")
+    parser.add_argument("--prompt", type=int, default=512, help="tokens of the long prompt")
     parser.add_argument("--threads", type=int, help="of every engine; as they choose by default")
     parser.add_argument("--engines", default=",".join(ENGINES))
     parser.add_argument("--no-bare", action="store_true")
     options = parser.parse_args()
     streams = tuple(map(int, options.streams.split(",")))
-    sizes = Sizes(640, 512, 32, options.written, streams)
+    context = max(options.prompt + 128, SHORT + options.written)
+    if context > CONTEXT:
+        parser.error(f"--prompt and --written: the models are made for {CONTEXT} tokens")
+    sizes = Sizes(context, options.prompt, SHORT, options.written, streams)
     for name in ["1B"] if options.big else options.sizes.split(","):
         widths = (4,) if options.big else (8, 4)
         folder = model(options.keep, name, widths)
@@ -218,7 +228,8 @@ def main() -> None:
             if not options.rounds:
                 continue
             rows = race(sources, sizes, rounds=options.rounds, threads=options.threads)
-            show(f"{name} at {bits} bits, tokens/s, {options.rounds} rounds in turn", rows)
+            title = f"{name} at {bits} bits, tokens/s, prompt of {sizes.prompt}, {options.rounds}"
+            show(f"{title} rounds in turn", rows)
 
 
 if __name__ == "__main__":

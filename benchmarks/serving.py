@@ -46,9 +46,7 @@ class Told:
 @contextmanager
 def started(command: Sequence[str]) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """A process that tells where it listens, ended at the end."""
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         assert process.stdout is not None
         while not (found := re.search(r"on (http://[\w.:]+)", process.stdout.readline() or "!")):
