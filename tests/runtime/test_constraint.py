@@ -51,6 +51,19 @@ def test_tokens_by_their_ids_are_nothing_that_is_read() -> None:
     assert Constraint.tokens([5, 6]).allows("whatever they are", whole=True)
 
 
+@pytest.mark.parametrize("text", ["<[5]>", " <[5]> ", "a<[1]>b"])
+def test_what_looks_like_a_tokens_id_is_text_in_schemas_and_patterns(text: str) -> None:
+    enum = Constraint.json_schema({"enum": [text, "x"], "description": text})
+    assert enum.allows(json.dumps(text), whole=True)
+    assert not enum.allows('"garbage"', whole=True)
+    pattern = Constraint.regex(text.replace("[", "\\[").replace("]", "\\]"))
+    assert pattern.allows(text, whole=True)
+    assert not pattern.allows("garbage", whole=True)
+    one = Constraint.regex("<[5]>")  # one letter of a class
+    assert one.allows("<5>", whole=True)
+    assert not one.allows("<6>", whole=True)
+
+
 def test_half_a_character_at_the_end_is_no_offence() -> None:
     assert Constraint.regex("[a-z½]+").allows("ab\ufffd", whole=False)
 

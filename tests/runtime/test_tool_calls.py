@@ -132,6 +132,10 @@ def test_calls_and_text_are_told_apart(engine: LlamaEngine) -> None:
     )
     for text in ("no call", one.replace("pump", "none"), one[:30], one.replace("{}", "[]"), ""):
         assert tools.parse(text) == (text, [])
+    wrong = '{"name": "pump_state", "arguments": {"pump": 99, "why": "", "evil": true}}'
+    for text in (wrong, other.replace('"pump": 1', '"pump": "1"')):
+        quoted = f"It said <tool_call>\n{wrong}" if text == wrong else text
+        assert tools.parse(quoted) == (quoted, [])  # no call that could be made
     for text, held in (("pump <", 1), ("pump <tool", 5), ("a < b", 0), (f"x {one}", len(one))):
         assert tools.held_back(text) == held
 

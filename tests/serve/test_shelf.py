@@ -36,7 +36,7 @@ def test_the_least_lately_used_makes_room(models: list[Path]) -> None:
     seen: list[tuple[str, bool]] = []
 
     async def run() -> None:
-        settings = Settings(context=256, streams=1, memory=round(2.5 * needs))
+        settings = Settings(context=256, streams=1, memory=round(2.5 * needs), patience=0.2)
         shelf = Shelf(names_of(models), settings, lambda name, there: seen.append((name, there)))
         for name in ("one", "two", "one", "three"):
             async with shelf.use(name) as loaded:
@@ -55,6 +55,24 @@ def test_the_least_lately_used_makes_room(models: list[Path]) -> None:
 
     asyncio.run(run())
     assert seen[:4] == [("one", True), ("two", True), ("two", False), ("three", True)]
+
+
+def test_two_that_do_not_fit_together_are_both_served(models: list[Path]) -> None:
+    needs = Shelf(names_of(models), SMALL).books["one"].sizes.memory(256, 1)
+
+    async def run() -> list[int]:
+        settings = Settings(context=256, streams=1, memory=round(1.5 * needs))
+        shelf = Shelf(names_of(models[:2]), settings)
+
+        async def use(name: str) -> int:
+            async with shelf.use(name) as loaded:
+                return loaded.engine.generate([4, 5, 6], 2).written
+
+        written = await asyncio.gather(*(use(name) for name in ("one", "two") * 3))
+        await shelf.close()
+        return written
+
+    assert asyncio.run(run()) == [2] * 6
 
 
 def test_who_comes_at_once_waits_for_one_load(models: list[Path]) -> None:

@@ -60,7 +60,7 @@ class Constraint:
             if not isinstance(schema, Mapping):
                 raise ValueError('a schema is an object, such as {"type": "integer"}')
             told = {**schema, "x-guidance": AS_DUMPS | dict(schema.get("x-guidance", {}))}
-            text = json.dumps(told)
+            text = as_text(told)
         except (ValueError, TypeError, RecursionError) as error:
             raise OptionError(f"the JSON schema cannot be used: {error}") from error
         return cls(f"start: %json {text}")
@@ -94,13 +94,20 @@ def _compiled(grammar: str) -> Any:
     return LLMatcher(LLTokenizer("byte"), LLMatcher.grammar_from_lark(grammar), log_level=0)
 
 
+def as_text(value: Any) -> str:
+    """The JSON of a value, in which nothing looks like a token's id in Lark."""
+    return json.dumps(value).replace("<[", "\\u003c[")
+
+
 def _one_line(pattern: str) -> str:
     """The pattern as it stands between slashes: those and ends of lines escaped, once."""
 
     def escaped(found: re.Match[str]) -> str:
-        return {"/": r"\/", "\n": r"\n", "\\\n": r"\n"}.get(found[0], found[0])
+        changed = {"/": r"\/", "\n": r"\n", "\\\n": r"\n", "<[": r"\x3c[", "\\<": r"\x3c"}
+        return changed.get(found[0], found[0])
 
-    return re.sub(r"\\.|/|\n", escaped, pattern, flags=re.DOTALL)
+    # "<[" would look like the id of a token
+    return re.sub(r"\\.|<\[|/|\n", escaped, pattern, flags=re.DOTALL)
 
 
-__all__ = ["AS_DUMPS", "Constraint"]
+__all__ = ["AS_DUMPS", "Constraint", "as_text"]

@@ -44,8 +44,8 @@ class GgufTokens:
             added = [token for token, its in zip(tokens, types, strict=True) if its == kind]
             add = self._tokenizer.add_special_tokens if special else self._tokenizer.add_tokens
             add([AddedToken(token, special=special, normalized=False) for token in added])
-        self._before = _around(keys, "bos")
-        self._after = _around(keys, "eos")
+        self._before = around(keys, "bos")
+        self._after = around(keys, "eos")
         ends = (keys.get(f"{_PRE}{name}_token_id") for name in _ENDS)
         self.ends = frozenset(int(end) for end in ends if end is not None)
         self.size = len(tokens)
@@ -60,7 +60,8 @@ class GgufTokens:
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
 
-def _around(keys: dict[str, Any], name: str) -> list[int]:
+def around(keys: dict[str, Any], name: str) -> list[int]:
+    """The token that a tokenizer puts before ("bos") or after ("eos") a text, if it does."""
     wanted = keys.get(f"{_PRE}add_{name}_token")
     return [int(keys[f"{_PRE}{name}_token_id"])] if wanted else []
 
@@ -80,4 +81,4 @@ def _pre_tokenizer(steps: Sequence[str]) -> Any:
     return pre_tokenizers.Sequence(made)
 
 
-__all__ = ["GgufTokens"]
+__all__ = ["GgufTokens", "around"]

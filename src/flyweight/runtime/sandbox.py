@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import ctypes
 import json
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
+from functools import wraps
+from itertools import islice
 from typing import Any, TypeVar
 
 import jinja2
 from jinja2 import nodes
+from jinja2.compiler import CodeGenerator
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -23,6 +27,10 @@ from flyweight.errors import OptionError
 T = TypeVar("T")
 SECONDS = 2.0  # that a template may run
 LONGEST = 2**24  # characters of a text that it makes
+_ENDED = (
+    f"took more than {SECONDS:.0f} seconds or made more than {LONGEST:,} characters, and was ended"
+)
+_DEEPEST = 16  # spaces of an indent of JSON
 
 
 class TemplateFault(OptionError):
@@ -33,8 +41,10 @@ class Template:
     """A compiled chat template. Raises TemplateFault for one that cannot be compiled."""
 
     def __init__(self, source: str) -> None:
-        try:
-            self._template = _Environment().from_string(source)
+        try:  # what is constant in it is worked out now
+            self._template = within(SECONDS, lambda: _Environment().from_string(source))
+        except _TooLong as error:
+            raise TemplateFault(f"the chat template {_ENDED}") from error
         except (jinja2.TemplateError, RecursionError) as error:
             raise TemplateFault(f"the chat template is wrong: {_first_line(error)}") from error
 
@@ -47,23 +57,14 @@ class Template:
                 f"the chat template refuses this conversation: {_first_line(error)}"
             ) from error
         except _TooLong as error:
-            raise TemplateFault(
-                f"the chat template took more than {SECONDS:.0f} seconds or made more than "
-                f"{LONGEST:,} characters of this conversation, and was ended"
-            ) from error
+            raise TemplateFault(f"the chat template {_ENDED}") from error
         except Exception as error:  # it is a program: whatever it does wrong
             raise TemplateFault(
                 f"the chat template fails on this conversation: {_first_line(error)}"
             ) from error
 
     def _joined(self, values: dict[str, Any]) -> str:
-        pieces, length = [], 0
-        for piece in self._template.generate(values):
-            length += len(piece)
-            if length > LONGEST:
-                raise _TooLong
-            pieces.append(piece)
-        return "".join(pieces)
+        return _Environment.concat(self._template.generate(values))
 
 
 class _TooLong(BaseException):  # so that no `except Exception` on the way holds it up
@@ -90,36 +91,142 @@ def within(seconds: float, work: Callable[[], T]) -> T:
             done = True
         return found
     finally:
-        done = True
+        with lock:
+            done = True
         clock.cancel()
+        # one that was set and has not come yet is taken back
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None)
+
+
+class _Code(CodeGenerator):
+    """Jinja's, with `~` joined by the environment, which keeps it short."""
+
+    def visit_Concat(self, node: Any, frame: Any) -> None:  # noqa: N802 (jinja's)
+        """Jinja's call."""
+        self.write("environment.concat((")
+        for each in node.nodes:
+            self.write("str(")
+            self.visit(each, frame)
+            self.write("), ")
+        self.write("))")
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """The sandbox, with operators that make nothing huge."""
+    """The sandbox, in which nothing that is made is huge."""
 
-    intercepted_binops = frozenset({"*", "**", "+", "%"})
+    intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
+    code_generator_class = _Code
 
     def __init__(self) -> None:
         super().__init__(
             trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
         )
+        self.filters = {name: _kept_short(each) for name, each in self.filters.items()}
         self.filters["tojson"] = _to_json
         self.globals["raise_exception"] = _refuse
         self.globals["strftime_now"] = lambda form: datetime.now().strftime(form)  # noqa: DTZ005
 
+    @staticmethod
+    def concat(parts: Iterable[str]) -> str:
+        """Jinja's call for what blocks, macros and `~` make."""
+        pieces, length = [], 0
+        for part in parts:
+            length += len(part)
+            if length > LONGEST:
+                raise _TooLong
+            pieces.append(part)
+        return "".join(pieces)
+
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Jinja's call for each operator."""
-        sizes = [len(each) for each in (left, right) if isinstance(each, str | list | tuple)]
-        numbers = [abs(each) for each in (left, right) if isinstance(each, int)]
-        if operator == "**" and max(numbers, default=0) > 1000:
+        if operator == "*":
+            _check_product(left, right)
+        elif operator == "%" and isinstance(left, str):
+            _check_format(left)
+        elif operator == "**":
+            _check_numbers((left, right), 1000)
+        _check_numbers((left, right), 10**300)
+        return _short(super().call_binop(context, operator, left, right))
+
+    def call(self, context: Any, obj: Any, *given: Any, **named: Any) -> Any:  # pyright: ignore
+        """Jinja's call for each call."""
+        _check_numbers((*given, *named.values()), LONGEST)
+        own = getattr(obj, "__self__", None)
+        if isinstance(own, str):
+            if obj.__name__ in ("format", "format_map"):
+                _check_format(own)
+            if obj.__name__ in ("replace", "join", "expandtabs", "translate"):
+                sizes = [_size(each) for each in (*given, *named.values())]
+                _check_size(max(1, len(own)) * max(1, *sizes, 1))
+        return _short(super().call(context, obj, *given, **named))
+
+
+def _kept_short(filter_: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter of jinja's that refuses huge numbers, and texts that it would make huge."""
+
+    @wraps(filter_)  # with jinja's marks of what it is passed first
+    def kept(*given: Any, **named: Any) -> Any:
+        values = (*given, *named.values())
+        _check_numbers(values, LONGEST)
+        if filter_.__name__ == "do_format":
+            _check_format(str(next((each for each in given if isinstance(each, str)), "")))
+        if filter_.__name__ == "do_join":  # of what comes one by one, too
+            given = tuple(_listed(each) for each in given)
+            items = next((each for each in given if isinstance(each, list)), [])
+            between = max((len(each) for each in values if isinstance(each, str)), default=0)
+            _check_size(_size(items) + between * len(items))
+        if filter_.__name__ in ("do_replace", "do_indent", "do_wordwrap"):
+            texts = sorted((_size(each) for each in values), reverse=True)
+            _check_size(texts[0] * max(1, *texts[1:2], 1))
+        return _short(filter_(*given, **named))
+
+    return kept
+
+
+def _listed(value: Any) -> Any:
+    """What can be gone through as a list, anything else as it is."""
+    if isinstance(value, str | dict) or not hasattr(value, "__iter__"):
+        return value
+    found = list(islice(value, LONGEST + 1))
+    _check_size(len(found))
+    return found
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, list | tuple):
+        return sum(len(each) if isinstance(each, str) else 1 for each in value)
+    return value if isinstance(value, int) and 0 < value < LONGEST else 1
+
+
+def _check_size(size: int) -> None:
+    if size > LONGEST:
+        raise _TooLong
+
+
+def _check_product(left: Any, right: Any) -> None:
+    for one, other in ((left, right), (right, left)):
+        if isinstance(one, str | list | tuple) and isinstance(other, int):
+            _check_size(len(one) * abs(other))
+
+
+def _check_numbers(values: Iterable[Any], most: int) -> None:
+    for each in values:
+        if isinstance(each, int) and abs(each) > most:
             raise _TooLong
-        if operator == "*" and sizes and sizes[0] * max(numbers, default=0) > LONGEST:
-            raise _TooLong
-        if operator == "%" and isinstance(left, str) and len(left) > 1000:
-            raise _TooLong
-        if operator == "+" and sum(sizes) > LONGEST:
-            raise _TooLong
-        return super().call_binop(context, operator, left, right)
+
+
+def _check_format(text: str) -> None:
+    """A width in a format is a number, too."""
+    if re.search(r"\d{7,}", text) or len(text) > LONGEST or "*" in text:
+        raise _TooLong
+
+
+def _short(value: T) -> T:
+    if isinstance(value, str | list | tuple):
+        _check_size(len(value))
+    return value
 
 
 class _Generation(Extension):
@@ -142,6 +249,7 @@ def _to_json(
     sort_keys: bool = False,
 ) -> str:
     """Without jinja's escapes of HTML, as in transformers."""
+    _check_numbers((indent,), _DEEPEST)
     return json.dumps(
         value,
         ensure_ascii=ensure_ascii,

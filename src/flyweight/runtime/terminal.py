@@ -92,7 +92,12 @@ class Terminal:
             raise OptionError(f"{name} is no command; /help lists them.")
         self._tries = 0
         self.messages.append({"role": "user", "content": said})
-        self._answer()
+        try:
+            self._answer()
+        except FlyweightError:  # what could not be answered is not said
+            if self.messages[-1]["role"] == "user":
+                self.messages.pop()
+            raise
 
     def _answer(self) -> None:
         """Answer what was said, and go on while tools are called and their results given."""
@@ -100,8 +105,8 @@ class Terminal:
             calls = self._one_answer()
             if not calls:
                 return
-            for call in calls:
-                self.messages.append(self._result(call))
+            for place, call in enumerate(calls):
+                self.messages.append(self._result(place, call))
 
     def _one_answer(self) -> list[Call]:
         tools = Tools(self.form, call_form(self.form), self.tools) if self.tools else None
@@ -109,7 +114,6 @@ class Terminal:
         prompt = tools.prompt(messages) if tools else self.form.prompt(messages)
         room = min(self.engine.context - len(prompt), self.longest)
         if room < 1:
-            self.messages.pop()
             raise OptionError(
                 f"the conversation is longer than the {self.engine.context:,} tokens that fit: "
                 "/new begins another."
@@ -155,7 +159,7 @@ class Terminal:
         users = [i for i, each in enumerate(self.messages) if each["role"] == "user"]
         return [*system, *self.messages[users[-1] :]]
 
-    def _result(self, call: Call) -> dict[str, Any]:
+    def _result(self, place: int, call: Call) -> dict[str, Any]:
         """What a person gives as the result of a call, or that it was declined."""
         told = harmless(f"{call.name}({call.arguments})")
         self.console.print(f"       calls {told}", markup=False)
@@ -167,7 +171,7 @@ class Terminal:
         except (EOFError, KeyboardInterrupt):
             result = ""
         content = result or "The person declined this call."
-        return {"role": "tool", "tool_call_id": f"call_{call.name}", "content": content}
+        return {"role": "tool", "tool_call_id": f"call_{place}", "content": content}
 
     def _retry(self, _: str) -> None:
         while self.messages and self.messages[-1]["role"] not in ("user", "system"):
@@ -204,7 +208,11 @@ class Terminal:
         given = [] if file == "off" else _json(file, list)
         for tool in given:
             function = tool.get("function") if isinstance(tool, Mapping) else None
-            if not (isinstance(function, Mapping) and isinstance(function.get("name"), str)):
+            if not (
+                isinstance(function, Mapping)
+                and isinstance(function.get("name"), str)
+                and isinstance(function.get("parameters", {}), Mapping)
+            ):
                 raise OptionError(f'{file}: a tool is {{"type": "function", "function": …}}.')
         if given:
             Tools(self.form, call_form(self.form), given).constraint("auto", parallel=True)
@@ -213,7 +221,7 @@ class Terminal:
     def _save(self, file: str) -> None:
         if not file:
             raise OptionError("/save FILE: say where, as .md or .json.")
-        path = Path(file).expanduser()
+        path = _path(file)
         if not path.parent.is_dir():
             raise FolderError(f"{path.parent} is no folder. Make it, or choose another.")
         if path.suffix == ".json":
@@ -237,11 +245,11 @@ def _turn(text: str, calls: Sequence[Call]) -> dict[str, Any]:
     if calls:
         turn["tool_calls"] = [
             {
-                "id": f"call_{call.name}",
+                "id": f"call_{place}",
                 "type": "function",
                 "function": {"name": call.name, "arguments": call.arguments},
             }
-            for call in calls
+            for place, call in enumerate(calls)
         ]
     return turn
 
@@ -255,9 +263,16 @@ def _markdown(message: Mapping[str, Any]) -> str:
     return f"**{message['role']}**\n\n" + "\n\n".join(filter(None, said))
 
 
+def _path(file: str) -> Path:
+    try:
+        return Path(file).expanduser()
+    except RuntimeError:  # of somebody whom this machine does not know
+        raise OptionError(f"{file}: there is no such home. Give the whole path.") from None
+
+
 def _json(file: str, kind: type) -> Any:
     try:
-        found = json.loads(Path(file).expanduser().read_text(encoding="utf-8"))
+        found = json.loads(_path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OptionError(f"{file or 'no file'}: cannot be read as JSON ({reason}).") from None

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from flyweight.runtime.chat_format import ChatFormat
-from flyweight.runtime.constraint import AS_DUMPS, Constraint
+from flyweight.runtime.constraint import AS_DUMPS, Constraint, as_text
 from flyweight.runtime.sandbox import TemplateFault
 
 Message = Mapping[str, Any]
@@ -115,6 +115,9 @@ class Tools:
     def __init__(self, form: ChatFormat, how: CallForm, tools: Sequence[Mapping[str, Any]]) -> None:
         self.form, self.how, self.tools = form, how, list(tools)
         self.names = [tool["function"]["name"] for tool in tools]
+        self._schemas = [
+            _PARAMETERS | dict(tool["function"].get("parameters") or {}) for tool in tools
+        ]
         self._start = form.visible(how.before)
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
@@ -138,9 +141,8 @@ class Tools:
         more = f" ({self._literal(how.joint)} ({names}))*" if parallel else ""
         rules = [f"calls: {self._literal(how.before)} ({names}){more} {self._literal(how.after)}"]
         for place, tool in enumerate(self.tools):
-            schema = _PARAMETERS | dict(tool["function"].get("parameters") or {})
             literal = self._literal(tool["function"]["name"] + how.between)
-            rules.append(f"call_{place}: {literal} {_json(schema)}")
+            rules.append(f"call_{place}: {literal} {_json(self._schemas[place])}")
         start = "calls"
         if choice == "auto" and otherwise is not None:
             start = "calls | said"
@@ -180,13 +182,20 @@ class Tools:
             if name is None:
                 return calls
             found = _object(rest[len(name + between) :])
-            if found is None:
+            if found is None or not self._holds(name, found):
                 return calls
             calls.append(Call(name, found))
             rest = rest[len(name + between) + len(found) :]
             if not joint or not rest.startswith(joint):
                 return calls
             rest = rest[len(joint) :]
+
+    def _holds(self, name: str, arguments: str) -> bool:
+        """Whether a call's arguments are of its tool's schema: one in a free text may not be."""
+        schema = Constraint.lark(f"start: {_json(self._schemas[self.names.index(name)])}")
+        # in a free text it may be spaced in another way
+        plain = json.dumps(json.loads(arguments), ensure_ascii=False)
+        return any(schema.allows(each, whole=True) for each in (arguments, plain))
 
     def held_back(self, text: str) -> int:
         """How many characters at the end of a text may belong to a call, and are not yet said."""
@@ -237,11 +246,11 @@ def _object(text: str) -> str | None:
 
 def _json(schema: Mapping[str, Any]) -> str:
     told = {**schema, "x-guidance": AS_DUMPS}
-    return f"%json {json.dumps(told)}"
+    return f"%json {as_text(told)}"
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    return as_text(text)
 
 
 __all__ = ["Call", "CallForm", "Tools", "call_form"]

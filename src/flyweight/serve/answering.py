@@ -1,7 +1,9 @@
 """One answer: asked of an engine in a thread, given on in the event loop, ended when nobody waits.
 
-An engine may write faster than a client reads: what has come meanwhile is given on as one piece.
-The stream is free for the next as soon as the engine is done, however slowly the client reads.
+A small model writes a token in less time than it takes to send one: after the first, what comes
+within GATHERED seconds is given on as one piece, which nobody sees, and which leaves the processor
+to the engine. The stream is free for the next as soon as the engine is done, however slowly the
+client reads.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from flyweight.errors import FlyweightError
@@ -16,6 +19,8 @@ from flyweight.runtime.constraint import Constraint
 from flyweight.runtime.engine import Piece, Streamed
 from flyweight.serve.faults import Fault
 from flyweight.serve.shelf import Loaded
+
+GATHERED = 0.015  # seconds: 60 times a second is as smooth as a screen
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,11 @@ class Answer:
         self.loaded, self.job, self.seconds = loaded, job, seconds
         self.first: float | None = None  # seconds of the event loop's clock: the first text
         self._pieces: deque[Piece] = deque()
-        self._news = asyncio.Event()
+        self._news, self._over = asyncio.Event(), asyncio.Event()
         self._signalled = self._gone = self._late = False
         self._work: asyncio.Future[Streamed] | None = None
+        self.beginning: asyncio.Task[None] | None = None
+        self.taken = 0  # tokens that were written, as far as is known before it is over
         self._loop = asyncio.get_running_loop()
 
     async def begin(self) -> None:
@@ -68,13 +75,15 @@ class Answer:
 
         def done(finished: asyncio.Future[Streamed]) -> None:
             line.leave(since)
+            self._clock.cancel()
             self._news.set()
+            self._over.set()
             if not finished.cancelled():
                 finished.exception()  # seen, if nobody waits for it any more
 
-        work.add_done_callback(done)
         left = self.begun + self.seconds - self._loop.time()
         self._clock = self._loop.call_later(max(0.0, left), self._expire)
+        work.add_done_callback(done)
 
     def _write(self) -> Streamed:
         job = self.job
@@ -95,6 +104,7 @@ class Answer:
         if self._gone:
             raise _Gone
         if piece.text or piece.told:
+            self.taken += 1
             self._pieces.append(piece)
             if not self._signalled:
                 self._signalled = True
@@ -113,15 +123,24 @@ class Answer:
                 if piece is not None:
                     self.first = self.first or self._loop.time()
                     yield piece
+                    await self._gather()
+            if self._late:
+                raise self._too_late()
             self.said = self._result(self._work)
         finally:
             self.end()
 
+    async def _gather(self) -> None:
+        """Let pieces come together for a moment, or until the answer is over."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GATHERED):
+                await self._over.wait()
+
     def end(self) -> None:
         """Nobody waits any more: the engine stops at its next token."""
         self._gone = True
-        if self._work is not None:
-            self._clock.cancel()
+        if self.beginning is not None:
+            self.beginning.cancel()
 
     def _drained(self) -> Piece | None:
         """All that has come, as one piece."""
@@ -140,6 +159,7 @@ class Answer:
     def _expire(self) -> None:
         self._late = self._gone = True
         self._news.set()
+        self._over.set()
 
     def _too_late(self) -> Fault:
         return Fault(
@@ -151,11 +171,27 @@ class Answer:
 
 
 async def begun(loaded: Loaded, jobs: Sequence[Job], seconds: float) -> list[Answer]:
-    """Answers to all jobs, the first of which has begun; Fault 429 unless there is room for all."""
-    loaded.line.check(len(jobs))
+    """Answers to all jobs, in the line together, the first begun; Fault 429 without room."""
+    line = loaded.line
+    if len(jobs) > line.streams + line.places:
+        raise Fault(400, f"{len(jobs)} answers are more than ever have room here.", param="n")
+    line.check(len(jobs))
     answers = [Answer(loaded, job, seconds) for job in jobs]
-    await answers[0].begin()
+    for answer in answers:
+        answer.beginning = asyncio.create_task(answer.begin())
+    try:
+        await _begun(answers[0])
+    except BaseException:
+        for answer in answers:
+            answer.end()
+        raise
     return answers
+
+
+async def _begun(answer: Answer) -> None:
+    """Wait until an answer has begun."""
+    assert answer.beginning is not None
+    await answer.beginning
 
 
 async def merged(answers: Sequence[Answer]) -> AsyncIterator[tuple[int, Piece | None]]:
@@ -164,8 +200,7 @@ async def merged(answers: Sequence[Answer]) -> AsyncIterator[tuple[int, Piece | 
 
     async def collect(place: int, answer: Answer) -> None:
         try:
-            if place:
-                await answer.begin()
+            await _begun(answer)
             async for piece in answer:
                 pieces.put_nowait((place, piece))
             pieces.put_nowait((place, None))

@@ -20,7 +20,7 @@ import flyweight
 from flyweight.serve.chat import chat_events, whole_chat
 from flyweight.serve.completions import completion_events, embeddings, whole_completion
 from flyweight.serve.faults import Fault, invalid
-from flyweight.serve.gate import TAKE, Gate
+from flyweight.serve.gate import TAKE, App, Gate
 from flyweight.serve.prepare import prepare_chat, prepare_completion
 from flyweight.serve.responses import response_events, whole_response
 from flyweight.serve.responses_wire import ResponsesRequest
@@ -63,8 +63,8 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 _STREAMED = {200: {"content": {"text/event-stream": {}}, "description": "Whole, or as events."}}
 
 
-def make_app(service: Service) -> Gate:
-    """The service as an ASGI application."""
+def make_app(service: Service, host: str = "localhost") -> App:
+    """The service as an ASGI application that listens at `host`."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -87,7 +87,8 @@ def make_app(service: Service) -> Gate:
     app.add_exception_handler(RequestValidationError, _on_invalid)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _on_http)  # type: ignore[arg-type]
     app.add_exception_handler(Exception, _on_failure)  # it is logged as well
-    return Gate(_counted(app, service), service.keys, lambda: service.draining)
+    gate = Gate(app, service.keys, lambda: service.draining, host)
+    return _counted(gate, service)
 
 
 def _add_answers(app: FastAPI, service: Service) -> None:
@@ -133,7 +134,8 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         """Texts as vectors."""
 
         async def answer() -> Response:
-            async with service.shelf.use(request.model) as loaded:
+            async with service.in_time(), service.shelf.use(request.model) as loaded:
+                await service.shelf.reserve_embedder(loaded)
                 body = await embeddings(request, loaded)
                 service.count_tokens(http, loaded, body["usage"]["prompt_tokens"], 0, 0)
                 return JSONResponse(body)
@@ -186,7 +188,7 @@ class _Fresh(StaticFiles):
         return response
 
 
-def _counted(app: FastAPI, service: Service) -> Any:
+def _counted(app: App, service: Service) -> App:
     """The application, with its responses counted by path and status."""
     known = TAKE | {"/v1/models", "/health", "/metrics", "/"}
 

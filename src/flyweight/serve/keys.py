@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flyweight.errors import FolderError, OptionError
 from flyweight.folder import disk_errors
+from flyweight.progress import say
 from flyweight.serve.faults import Fault
 
 PREFIX = "fw-"
@@ -172,9 +173,15 @@ class Keys:
 
     def _refresh(self) -> None:
         changed = self.file.stat().st_mtime_ns if self.file.exists() else 0
-        if changed != self._changed:
-            self._by_hash = {key.sha256: (name, key) for name, key in read_keys(self.file).items()}
-            self._changed = changed
+        if changed == self._changed:
+            return
+        self._changed = changed
+        try:
+            keys = read_keys(self.file)
+        except FolderError as error:  # while somebody edits it: those that were good still are
+            say(str(error))
+            return
+        self._by_hash = {key.sha256: (name, key) for name, key in keys.items()}
 
 
 __all__ = ["Key", "Keys", "key_file", "make_key", "read_keys", "remove_key"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from contextlib import suppress
 
 from flyweight.serve.faults import Fault
 
@@ -62,7 +63,8 @@ class Line:
             if place.done() and not place.cancelled():  # it was given a stream, and goes
                 self._pass_on()
             else:
-                self._waiting.remove(place)
+                with suppress(ValueError):  # passed over already, by one who left
+                    self._waiting.remove(place)
             raise
 
     def _pass_on(self) -> None:

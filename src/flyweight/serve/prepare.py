@@ -43,6 +43,7 @@ class Prepared:
 def prepare_chat(request: ChatRequest, loaded: Loaded) -> Prepared:
     """What a chat request asks of an engine. Fault 400 for what the model cannot take."""
     messages = [message.plain() for message in request.messages]
+    loaded.check_length("".join(map(str, messages)))
     try:
         tools, forced = _tools(request, loaded)
         schema = _schema(request)
@@ -133,7 +134,7 @@ def texts_of(given: str | Sequence[Any], loaded: Loaded) -> list[list[int]]:
     if isinstance(given, str) or isinstance(given[0], int):
         given = [given]
     return [
-        loaded.engine.tokenize(each) if isinstance(each, str) else _known(list(each), loaded)
+        loaded.tokens(each) if isinstance(each, str) else _known(list(each), loaded)
         for each in given
     ]
 
@@ -152,13 +153,12 @@ def _room(prompt: Sequence[int], limit: int | None, loaded: Loaded) -> int:
     if not prompt:
         raise Fault(400, "The prompt is empty.", param="prompt")
     if left < 1 or (limit or 1) > left:
-        wanted = f" and an answer of {limit:,}" if limit else ""
+        answer = f"an answer of {limit:,}" if limit else "an answer"
         raise Fault(
             400,
-            f"The prompt has {len(prompt):,} tokens; with{wanted or ' an answer'} it does not fit "
-            f"the context of {context:,}. Shorten it, or ask for less.",
+            f"The prompt has {len(prompt):,} tokens; with {answer} it does not fit the context of "
+            f"{context:,}. Shorten it, or ask for less.",
             code="context_length_exceeded",
-            param="messages",
         )
     return limit or left
 

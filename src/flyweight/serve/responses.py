@@ -24,7 +24,8 @@ async def whole_response(
     async for _, piece in merged(answers):
         text += piece.text if piece is not None else ""
     said, calls = prepared.parse(text)
-    items = [_message(_id("msg"), said)] if said or not calls else []
+    whole = answers[0].said.stopped
+    items = [_message(_id("msg"), said, whole)] if said or not calls else []
     items += [_call(_id("fc"), each) for each in calls]
     return _finished(_begun(request, loaded), items, answers[0])
 
@@ -67,7 +68,7 @@ async def response_events(
             text += said
             yield events.of("response.output_text.delta", **place, delta=said, logprobs=[])
     if begun:
-        items.append(_message(message, text))
+        items.append(_message(message, text, answers[0].said.stopped))
         yield events.of("response.output_text.done", **place, text=text, logprobs=[])
         yield events.of("response.content_part.done", **place, part=_part(text))
         yield events.of("response.output_item.done", output_index=0, item=items[0])
@@ -146,8 +147,9 @@ def _part(text: str) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-def _message(name: str, text: str) -> dict[str, Any]:
-    return _empty(name) | {"status": "completed", "content": [_part(text)]}
+def _message(name: str, text: str, whole: bool) -> dict[str, Any]:
+    status = "completed" if whole else "incomplete"
+    return _empty(name) | {"status": status, "content": [_part(text)]}
 
 
 def _empty(name: str) -> dict[str, Any]:

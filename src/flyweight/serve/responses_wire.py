@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 from flyweight.serve.faults import Fault, invalid
 from flyweight.serve.wire import (
     MOST_MESSAGES,
+    MOST_PARTS,
     MOST_TOOLS,
     AnyJson,
     ChatRequest,
@@ -30,12 +31,15 @@ class InputText(Part):
     logprobs: list[Any] | None = None
 
 
+Texts = Annotated[list[InputText], Field(max_length=MOST_PARTS, fail_fast=True)]
+
+
 class InputMessage(Part):
     """A turn of a conversation."""
 
     type: Literal["message"] = "message"
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[InputText]
+    content: str | Texts
     id: str | None = None
     status: str | None = None
     phase: str | None = None
@@ -57,7 +61,7 @@ class InputResult(Part):
 
     type: Literal["function_call_output"]
     call_id: str
-    output: str | list[InputText]
+    output: str | Texts
     id: str | None = None
     status: str | None = None
 
@@ -84,7 +88,9 @@ class AllowedChoice(Part):
 
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
-    tools: Annotated[list[FunctionChoice], Field(min_length=1)]
+    tools: Annotated[
+        list[FunctionChoice], Field(min_length=1, max_length=MOST_TOOLS, fail_fast=True)
+    ]
 
 
 class SchemaFormat(JsonSchema):
@@ -103,16 +109,17 @@ class TextOptions(Part):
 class ResponsesRequest(Sampled):
     """`POST /v1/responses`. Nothing is kept: every request brings its whole conversation."""
 
+    stream_options: None = None
     input: (
         str
         | Annotated[
             list[InputMessage | InputCall | InputResult],
-            Field(min_length=1, max_length=MOST_MESSAGES),
+            Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True),
         ]
     )
     instructions: str | None = None
     max_output_tokens: Tokens | None = None
-    tools: Annotated[list[FunctionTool], Field(max_length=MOST_TOOLS)] | None = None
+    tools: Annotated[list[FunctionTool], Field(max_length=MOST_TOOLS, fail_fast=True)] | None = None
     tool_choice: Literal["auto", "none", "required"] | FunctionChoice | AllowedChoice | None = None
     parallel_tool_calls: bool | None = True
     text: TextOptions | None = None

@@ -52,7 +52,7 @@ def run(models: Sequence[Path], address: Address, settings: Settings, seconds: f
     listening = _listen(address)
     server = _Server(
         uvicorn.Config(
-            make_app(service),
+            make_app(service, address.host),
             http=PatientProtocol,
             ws="none",
             log_level=logging.WARNING,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from fastapi import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from flyweight.errors import FlyweightError
 from flyweight.serve.answering import Answer, begun
 from flyweight.serve.chat import event, usage_of
 from flyweight.serve.faults import Fault
@@ -86,7 +87,11 @@ class Service:
         """The events of an answer, or its whole body as the only one; the model stays meanwhile."""
         arrived = asyncio.get_running_loop().time()
         async with self.shelf.use(model) as loaded:
-            prepared = await asyncio.to_thread(prepare, loaded)
+            loaded.line.check()  # before any work
+            try:
+                prepared = await asyncio.to_thread(prepare, loaded)
+            except FlyweightError as error:
+                raise Fault(500, f"The engine failed: {error}", code="engine_failed") from error
             answers = await begun(loaded, prepared.jobs, self.seconds)
             try:
                 if stream:
@@ -117,6 +122,9 @@ class Service:
                 usage["prompt_tokens_details"]["cached_tokens"],
                 usage["completion_tokens"],
             )
+        else:  # who leaves in the middle has had what was written
+            read = sum({id(each.job.prompt): len(each.job.prompt) for each in answers}.values())
+            self.count_tokens(http, loaded, read, 0, sum(each.taken for each in answers))
 
     def count_tokens(
         self, http: HttpRequest, loaded: Loaded, read: int, cached: int, written: int
@@ -126,6 +134,15 @@ class Service:
             self.metrics.tokens.labels(loaded.name, kind).inc(tokens)
         if self.keys is not None and "key" in http.scope:
             self.keys.count(http.scope["key"], read + written)
+
+    @asynccontextmanager
+    async def in_time(self) -> AsyncIterator[None]:
+        """Fault 504 where what is within takes longer than an answer may."""
+        try:
+            async with asyncio.timeout(self.seconds):
+                yield
+        except TimeoutError:
+            raise Fault(504, f"It took more than {self.seconds:g} seconds.") from None
 
     def describe(self, book: Book) -> dict[str, Any]:
         """A model as `/v1/models` lists it; what is ours stands under `flyweight`."""
@@ -184,7 +201,11 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI's call."""
         headers = [each for each in self.raw_headers if each[0] != b"content-length"]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        async with aclosing(self.events):
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await self._until_done(receive, send)
+
+    async def _until_done(self, receive: Receive, send: Send) -> None:
         sending = asyncio.create_task(self._send(send))
         gone = asyncio.create_task(_until_gone(receive))
         try:
@@ -196,7 +217,6 @@ class EventStream(Response):
             for task in (sending, gone):
                 task.cancel()
             await asyncio.gather(sending, gone, return_exceptions=True)
-            await self.events.aclose()
         if sending.done() and not sending.cancelled() and sending.exception():
             raise sending.exception()  # type: ignore[misc]
 

@@ -23,6 +23,7 @@ from flyweight.errors import FlyweightError, OptionError
 from flyweight.runtime.chat_format import ChatFormat, encoder
 from flyweight.runtime.engine import Engine
 from flyweight.runtime.gguf_header import read_header
+from flyweight.runtime.gguf_tokens import around
 from flyweight.runtime.llama_server import keep_signals
 from flyweight.runtime.memory import Sizes, available_memory, sizes_of
 from flyweight.runtime.open_model import USUAL_CONTEXT, Found, find_model, open_model
@@ -30,6 +31,8 @@ from flyweight.runtime.tool_calls import CallForm, call_form
 from flyweight.serve.faults import Fault
 from flyweight.serve.line import Line
 
+EMBEDDER = 1.3  # of what one stream takes: its batch is the whole context
+_SLACK = 2  # times: normalising may shorten a text
 KEPT_FREE = 0.1  # of the memory that is free at the start, for everything else
 
 
@@ -46,6 +49,7 @@ class Settings:
     cache_bytes: int = 0
     memory: int | None = None  # bytes of all models; None: what is free, less KEPT_FREE
     idle: float = 900.0  # seconds after which a model is put away
+    patience: float = 20.0  # seconds that a model waits for the place of those in use
 
 
 class Loaded:
@@ -53,11 +57,10 @@ class Loaded:
 
     def __init__(self, name: str, engine: Engine, found: Found, settings: Settings) -> None:
         self.name, self.engine, self.found = name, engine, found
-        self.encode = encoder(engine, found.folder)
+        self._encode = encoder(engine, found.gguf, found.folder)
         streams = engine.streams if "concurrent" in engine.can else 1
         self.line = Line(streams, settings.places)
         self.threads = ThreadPoolExecutor(streams, thread_name_prefix=f"answers-{name}")
-        self.users, self.used = 0, time.monotonic()
         self._embedding = threading.Lock()
 
     def embed(self, ids: Sequence[int]) -> np.ndarray:
@@ -69,6 +72,26 @@ class Loaded:
     def keys(self) -> dict[str, Any]:
         """What the header of its file says."""
         return read_header(self.found.gguf).keys
+
+    def check_length(self, text: str) -> None:
+        """Fault 400 for a text that no tokens of the context could hold, before it is split."""
+        if len(text.encode()) > _SLACK * self.engine.context * self._longest:
+            raise Fault(
+                400,
+                f"The prompt has {len(text):,} characters, more than the {self.engine.context:,} "
+                "tokens of the context can hold: it does not fit. Shorten it.",
+                code="context_length_exceeded",
+            )
+
+    @cached_property
+    def _longest(self) -> int:
+        """Bytes of the longest token."""
+        return max(len(token.encode()) for token in self.keys["tokenizer.ggml.tokens"])
+
+    def tokens(self, text: str) -> list[int]:
+        """The ids of a plain text, with what the tokenizer puts around it."""
+        self.check_length(text)
+        return [*around(self.keys, "bos"), *self._encode(text), *around(self.keys, "eos")]
 
     @cached_property
     def form(self) -> ChatFormat:
@@ -99,6 +122,9 @@ class Book:
     since: int  # when its file was written, Unix seconds
     loaded: Loaded | None = None
     loading: asyncio.Task[None] | None = None
+    embeds: bool = False
+    users: int = 0  # requests that use it or wait for it
+    used: float = 0.0
 
 
 class Shelf:
@@ -117,7 +143,7 @@ class Shelf:
         free = available_memory()
         self.budget = settings.memory or (None if free is None else round(free * (1 - KEPT_FREE)))
         self.books = {name: self._book(name, path) for name, path in models.items()}
-        self._room = asyncio.Lock()
+        self._room, self._freed = asyncio.Lock(), asyncio.Event()
 
     def _book(self, name: str, path: Path) -> Book:
         found = find_model(path, self.settings.bits if path.is_dir() else None)
@@ -141,7 +167,20 @@ class Shelf:
 
     def _needs(self, book: Book) -> int:
         settings = self.settings
-        return book.sizes.memory(book.context, settings.streams, settings.kv_bits)
+        needs = book.sizes.memory(book.context, settings.streams, settings.kv_bits)
+        return needs + (self._embedder(book) if book.embeds else 0)
+
+    def _embedder(self, book: Book) -> int:
+        """Bytes of the second server that gives vectors, which reads a whole context in a pass."""
+        return round(EMBEDDER * book.sizes.memory(book.context))
+
+    async def reserve_embedder(self, loaded: Loaded) -> None:
+        """Make room for what gives vectors, before it is opened. Fault 503 where there is none."""
+        book = self.books[loaded.name]
+        if not book.embeds:
+            async with self._room:
+                await self._make_room(book, self._embedder(book))
+                book.embeds = True
 
     def book(self, name: str | None) -> Book:
         """The model of this name; None is the one that there is. Fault 404 for another."""
@@ -163,22 +202,22 @@ class Shelf:
     async def use(self, name: str | None) -> AsyncIterator[Loaded]:
         """The model, loaded, and not put away meanwhile."""
         book = self.book(name)
-        while book.loaded is None:
-            if book.loading is None:
-                book.loading = asyncio.create_task(self._load(book))
-            await asyncio.shield(book.loading)  # others may wait for it when this one goes
-        loaded = book.loaded
-        loaded.users += 1
+        book.users += 1  # from here on, so that no other model takes its place before it is used
         try:
-            yield loaded
+            while book.loaded is None:
+                if book.loading is None:
+                    book.loading = asyncio.create_task(self._load(book))
+                await asyncio.shield(book.loading)  # others may wait for it when this one goes
+            yield book.loaded
         finally:
-            loaded.users -= 1
-            loaded.used = time.monotonic()
+            book.users -= 1
+            book.used = time.monotonic()
+            self._freed.set()
 
     async def _load(self, book: Book) -> None:
         try:
             async with self._room:  # one at a time: what is free is known
-                await self._make_room(book)
+                await self._make_room(book, self._needs(book))
                 book.loaded = await asyncio.to_thread(self._open, book)
         except FlyweightError as error:
             raise Fault(
@@ -203,20 +242,27 @@ class Shelf:
         )
         return Loaded(book.name, engine, found, settings)
 
-    async def _make_room(self, book: Book) -> None:
-        """Put away the models that were used least lately, until this one fits the budget."""
+    async def _make_room(self, book: Book, more: int) -> None:
+        """Put away the models that were used least lately, until so many more bytes fit."""
         if self.budget is None:
             return
-        while self._held() + self._needs(book) > self.budget:
-            idle = [each for each in self._loaded() if each.loaded and not each.loaded.users]
-            if not idle:
+        until = time.monotonic() + self.settings.patience
+        while self._held() + more > self.budget:
+            self._freed.clear()
+            idle = [each for each in self._loaded() if each is not book and not each.users]
+            if idle:
+                await self._put_away(min(idle, key=lambda each: each.used))
+                continue
+            try:
+                async with asyncio.timeout(until - time.monotonic()):
+                    await self._freed.wait()
+            except TimeoutError:
                 raise Fault(
                     503,
                     f"The models in use leave no memory for {book.name}. Try again later.",
                     code="no_memory",
                     retry=5,
-                )
-            await self._put_away(min(idle, key=lambda each: each.loaded.used if each.loaded else 0))
+                ) from None
 
     def _held(self) -> int:
         return sum(map(self._needs, self._loaded()))
@@ -225,22 +271,23 @@ class Shelf:
         return [book for book in self.books.values() if book.loaded]
 
     async def _put_away(self, book: Book) -> None:
-        loaded, book.loaded = book.loaded, None
+        loaded, book.loaded, book.embeds = book.loaded, None, False
         if loaded is not None:
-            await asyncio.to_thread(loaded.close)
             self.on_load(book.name, False)
+            await asyncio.to_thread(loaded.close)
 
     async def sweep(self) -> None:
         """Put away what nobody has used for long."""
-        for book in self._loaded():
-            loaded = book.loaded
-            if loaded and not loaded.users and time.monotonic() - loaded.used >= self.settings.idle:
-                await self._put_away(book)
+        async with self._room:
+            for book in self._loaded():
+                if not book.users and time.monotonic() - book.used >= self.settings.idle:
+                    await self._put_away(book)
 
     async def close(self) -> None:
         """Put all away."""
-        for book in self._loaded():
-            await self._put_away(book)
+        async with self._room:
+            for book in self._loaded():
+                await self._put_away(book)
 
 
 def _listed(books: Mapping[str, Book]) -> str:

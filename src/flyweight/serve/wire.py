@@ -11,9 +11,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MOST_ANSWERS = 16
+MOST_TEXTS = 256  # of a request for vectors
 MOST_MESSAGES = 2048
 MOST_TOOLS = 128
 MOST_STOPS = 16
+MOST_PARTS = 256  # of one message
 _UNCHANGED: dict[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,),
     "presence_penalty": (0,),
@@ -57,6 +59,8 @@ class Request(BaseModel):
         return kept
 
 
+# of a list the first wrong member is told, and the rest is not looked at
+Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, fail_fast=True)]
 Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
@@ -114,7 +118,7 @@ class AllowedTools(Part):
     """The tools that may, or of which one has to, be called."""
 
     mode: Literal["auto", "required"]
-    tools: Annotated[list[NamedTool], Field(min_length=1)]
+    tools: Annotated[list[NamedTool], Field(min_length=1, max_length=MOST_TOOLS, fail_fast=True)]
 
 
 class AllowedChoice(Part):
@@ -162,7 +166,9 @@ class TextPart(Part):
     text: str
 
 
-Content = str | Annotated[list[TextPart], Field(min_length=1)]
+Content = (
+    str | Annotated[list[TextPart], Field(min_length=1, max_length=MOST_PARTS, fail_fast=True)]
+)
 
 
 class CalledFunction(Part):
@@ -187,10 +193,12 @@ class Message(Part):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content | None = None
     name: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=MOST_TOOLS, fail_fast=True)] | None = (
+        None
+    )
     tool_call_id: str | None = None
     refusal: None = None
-    annotations: list[Any] | None = None
+    annotations: Annotated[list[Any], Field(max_length=MOST_PARTS)] | None = None
     audio: None = None
     function_call: None = None
 
@@ -226,10 +234,17 @@ class Sampled(Request):
     stream: bool | None = False
 
 
+def _check_stream(stream: bool | None, options: StreamOptions | None) -> None:
+    if options is not None and not stream:
+        raise ValueError("stream_options needs stream")
+
+
 class ChatRequest(Sampled):
     """`POST /v1/chat/completions`."""
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
+    messages: Annotated[
+        list[Message], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
+    ]
     stream_options: StreamOptions | None = None
     seed: Seed | None = None
     n: Annotated[int, Field(ge=1, le=MOST_ANSWERS)] | None = 1
@@ -239,9 +254,16 @@ class ChatRequest(Sampled):
     logprobs: bool | None = False
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: PlainText | AnyJson | SchemaJson | None = Field(None, discriminator="type")
-    tools: Annotated[list[Tool], Field(max_length=MOST_TOOLS)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MOST_TOOLS, fail_fast=True)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = True
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ChatRequest:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs")
+        _check_stream(self.stream, self.stream_options)
+        return self
 
 
 class CompletionRequest(Sampled):
@@ -249,12 +271,9 @@ class CompletionRequest(Sampled):
 
     prompt: (
         str
-        | Annotated[list[str], Field(min_length=1, max_length=MOST_ANSWERS)]
-        | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-        | Annotated[
-            list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]],
-            Field(min_length=1, max_length=MOST_ANSWERS),
-        ]
+        | Annotated[list[str], Field(min_length=1, max_length=MOST_ANSWERS, fail_fast=True)]
+        | Ids
+        | Annotated[list[Ids], Field(min_length=1, max_length=MOST_ANSWERS, fail_fast=True)]
     )
     stream_options: StreamOptions | None = None
     seed: Seed | None = None
@@ -263,18 +282,20 @@ class CompletionRequest(Sampled):
     max_tokens: Tokens | None = 16
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
 
+    @model_validator(mode="after")
+    def _consistent(self) -> CompletionRequest:
+        _check_stream(self.stream, self.stream_options)
+        return self
+
 
 class EmbeddingRequest(Request):
     """`POST /v1/embeddings`."""
 
     input: (
         str
-        | Annotated[list[str], Field(min_length=1, max_length=256)]
-        | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-        | Annotated[
-            list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]],
-            Field(min_length=1, max_length=256),
-        ]
+        | Annotated[list[str], Field(min_length=1, max_length=MOST_TEXTS, fail_fast=True)]
+        | Ids
+        | Annotated[list[Ids], Field(min_length=1, max_length=MOST_TEXTS, fail_fast=True)]
     )
     encoding_format: Literal["float", "base64"] | None = "float"
     dimensions: None = Field(None, description="A vector has the model's own.")
