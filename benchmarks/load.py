@@ -43,6 +43,7 @@ console = Console(highlight=False, width=120)
 class Count:
     """What came of all requests."""
 
+    killed: str = ""  # the address of the service that was killed
     statuses: Counter[str] = field(default_factory=Counter)
     right: int = 0
     ties: int = 0
@@ -82,8 +83,9 @@ async def one(
             count.statuses[kind] += 1
             return
         told = await ask(address, "/v1/chat/completions", body | {"stream": kind == "streamed"})
-    except (OSError, ValueError, IndexError, asyncio.IncompleteReadError) as error:
-        count.statuses[f"cut off ({type(error).__name__})"] += 1
+    except (OSError, ValueError, IndexError, asyncio.IncompleteReadError):
+        when = "by the kill" if address == count.killed else "otherwise"
+        count.statuses[f"cut off {when}"] += 1
         return
     count.statuses[str(told.status)] += 1
     if told.status == 200:
@@ -147,6 +149,7 @@ async def storm(
         if number % 100 == 99:
             count.memory.append((first + number + 1, memory(process)))
     if first == 0:
+        count.killed = address
         process.send_signal(signal.SIGKILL)  # with requests in flight
     await asyncio.gather(*waiting)
 
@@ -203,11 +206,12 @@ def main() -> None:
     half = options.requests // 2
     for name, low, high in (("before the kill", 1, half), ("after it", half + 1, 2 * half)):
         held = [each for at, each in count.memory if low <= at <= high]
-        tenth = max(1, len(held) // 5)
-        first, last = statistics.mean(held[:tenth]), statistics.mean(held[-tenth:])
+        fifth = max(1, len(held) // 5)
+        fifths = [statistics.mean(held[at : at + fifth]) for at in range(0, 5 * fifth, fifth)]
         console.print(
-            f"memory {name}: {first / 1e6:.1f} MB over its first 1,000 requests, "
-            f"{last / 1e6:.1f} MB over its last ({last / first - 1:+.1%})"
+            f"memory {name}, fifth by fifth: "
+            + ", ".join(f"{each / 1e6:.1f}" for each in fifths)
+            + f" MB (first to last {fifths[-1] / fifths[0] - 1:+.1%})"
         )
 
 

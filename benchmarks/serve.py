@@ -99,10 +99,10 @@ def one_stream(options: argparse.Namespace, gguf: Path, threads: int) -> None:
         table.add_column(head, justify="right" if head else "left")
     for name, found in taken.items():
         speeds = [each.tokens / each.whole for each in found]
-        firsts = [1000 * each.first for each in found]
+        firsts = [1000 * each.first for each in found if each.first]
         pairs = list(zip(found, taken["engine"], strict=True))
         ratio = [(a.tokens / a.whole) / (b.tokens / b.whole) for a, b in pairs]
-        later = [1000 * (a.first - b.first) for a, b in pairs]
+        later = [1000 * (a.first - b.first) for a, b in pairs if a.first and b.first]
         table.add_row(name, middle(speeds, 0), middle(firsts), middle(ratio, 3), middle(later))
     console.print(table)
 

@@ -87,7 +87,7 @@ def make_app(service: Service, host: str = "localhost") -> App:
     app.add_exception_handler(RequestValidationError, _on_invalid)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _on_http)  # type: ignore[arg-type]
     app.add_exception_handler(Exception, _on_failure)  # it is logged as well
-    gate = Gate(app, service.keys, lambda: service.draining, host)
+    gate = Gate(app, service.keys, service.check, host)
     return _counted(gate, service)
 
 

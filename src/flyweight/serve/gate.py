@@ -52,12 +52,16 @@ _SAFE = [
 
 
 class Gate:
-    """The service behind its checks. `keys` None: on loopback, as `host`, it asks for none."""
+    """The service behind its checks. `keys` None: on loopback, as `host`, it asks for none.
+
+    `check` raises the Fault of a service that takes nothing now, before a body is read: under a
+    storm refusals are most of the work.
+    """
 
     def __init__(
-        self, app: App, keys: Keys | None, draining: Callable[[], bool], host: str = "localhost"
+        self, app: App, keys: Keys | None, check: Callable[[], None], host: str = "localhost"
     ) -> None:
-        self.app, self.keys, self.draining = app, keys, draining
+        self.app, self.keys, self.check = app, keys, check
         self.names = LOOPBACK | {host.lower()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,8 +104,7 @@ class Gate:
             scope["key"] = self.keys.admit(told)
         if scope["method"] != "POST" or path not in TAKE:
             return receive
-        if self.draining():
-            raise Fault(503, "The service is ending.", code="draining", retry=5)
+        self.check()
         kind = headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise Fault(415, "Send JSON, with `Content-Type: application/json`.")

@@ -28,6 +28,11 @@ class Line:
     def waiting(self) -> int:
         return len(self._waiting)
 
+    @property
+    def full(self) -> bool:
+        """Whether not even one more can wait."""
+        return self.active >= self.streams and self.waiting >= self.places
+
     def check(self, answers: int = 1) -> None:
         """Fault 429 unless so many more can be answered or wait; says when to come again."""
         free = max(0, self.streams - self.active - self.waiting)

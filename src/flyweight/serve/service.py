@@ -52,6 +52,14 @@ class Service:
             self.metrics.active.labels(book.name).set(line.active if line else 0)
             self.metrics.waiting.labels(book.name).set(line.waiting if line else 0)
 
+    def check(self) -> None:
+        """Fault 503 where the service is ending, 429 where no model has room for one more."""
+        if self.draining:
+            raise Fault(503, "The service is ending.", code="draining", retry=5)
+        lines = [book.loaded.line for book in self.shelf.books.values() if book.loaded]
+        if len(lines) == len(self.shelf.books) and all(line.full for line in lines):
+            lines[0].check()
+
     async def sweep(self) -> None:
         """Put away idle models, for ever."""
         while True:
