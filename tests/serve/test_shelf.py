@@ -14,7 +14,7 @@ from flyweight.errors import EngineError, OptionError
 from flyweight.folder import GGUF_NAMES
 from flyweight.runtime.gguf import write_gguf
 from flyweight.serve.faults import Fault
-from flyweight.serve.run import names_of
+from flyweight.serve.run import Address, names_of, run
 from flyweight.serve.shelf import Settings, Shelf
 
 SMALL = Settings(context=256, streams=1)
@@ -122,6 +122,9 @@ def test_what_cannot_be_is_refused_at_the_start(models: list[Path], tmp_path: Pa
     shutil.copytree(models[0], twin)
     with pytest.raises(OptionError, match="would both be called one"):
         names_of([models[0], twin])
+    for port in (-1, 2**16, 99_999):
+        with pytest.raises(OptionError, match="--port is"):
+            run([models[0]], Address("127.0.0.1", port), SMALL, 1.0)
     damaged = tmp_path / "damaged.gguf"
     damaged.write_bytes((models[0] / GGUF_NAMES[16]).read_bytes()[:5000])
     with pytest.raises(EngineError):

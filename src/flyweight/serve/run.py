@@ -154,6 +154,8 @@ def _keys(address: Address) -> Keys:
 
 
 def _listen(address: Address) -> socket.socket:
+    if not 0 <= address.port < 2**16:
+        raise OptionError(f"--port is {address.port}: give 0 to 65535.")
     try:
         info = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -158,10 +158,11 @@ class Shelf:
         book = Book(name, path, found, sizes, context, bool(template), since)
         if self.budget is not None and self._needs(book) > self.budget:
             fits = sizes.longest(self.budget, self.settings.streams, self.settings.kv_bits)
+            hint = f"a smaller --context ({fits:,} would fit), " if fits else ""
             raise OptionError(
                 f"{path} needs {self._needs(book) / 1e9:.2f} GB for {self.settings.streams} x "
-                f"{context:,} tokens, and the budget is {self.budget / 1e9:.2f} GB. Give a smaller "
-                f"--context ({fits:,} would fit), fewer --streams, or more --memory."
+                f"{context:,} tokens, and the budget is {self.budget / 1e9:.2f} GB. Give "
+                f"{hint}fewer --streams, or more --memory."
             )
         return book
 
