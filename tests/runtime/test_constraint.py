@@ -7,7 +7,7 @@ import re
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flyweight.errors import OptionError
@@ -19,12 +19,14 @@ SCHEMA = {
     "required": ["pump", "state"],
     "additionalProperties": False,
 }
+calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 values = st.fixed_dictionaries(
     {}, optional={"pump": st.integers(-5, 200) | st.text(max_size=2),
                   "state": st.sampled_from(["ok", "hot", "cold"]), "more": st.booleans()},
 )  # fmt: skip
 
 
+@calm
 @given(values)
 def test_json_is_allowed_as_the_schema_says(value: dict[str, object]) -> None:
     ordered = {key: value[key] for key in ("pump", "state", "more") if key in value}
@@ -37,6 +39,7 @@ def test_json_is_allowed_as_the_schema_says(value: dict[str, object]) -> None:
         assert not constraint.allows(text[:-1], whole=True)
 
 
+@calm
 @given(st.text("ab12/ \n½", max_size=6))
 def test_a_pattern_allows_what_re_matches(text: str) -> None:
     pattern = r"[0-9]{1,2}/[a-b]+(½|\n)?"

@@ -622,7 +622,7 @@ def test_two_tabs_share_conversations(watched: Watched) -> None:
     page = watched.opened("babbler")
     other = page.context.new_page()
     other.goto(watched.address)
-    with slow(page, 8000):
+    with slow(page, 1200):
         send(page, "hello")
         until(page, "document.querySelector('.prose')?.innerText.length > 20")
         other.locator("#conversations .open").click()
