@@ -218,7 +218,7 @@ def test_an_answer_is_streamed_measured_announced_and_kept(watched: Watched) -> 
 def test_the_keyboard_alone_sends_stops_retries_and_finds(watched: Watched) -> None:
     page = watched.opened("babbler")
     keys = page.keyboard
-    with slow(page, 6000):
+    with slow(page, 2000):
         keys.type("hello")
         keys.press("Shift+Enter")
         keys.type("pump")
@@ -255,7 +255,7 @@ def test_the_keyboard_alone_sends_stops_retries_and_finds(watched: Watched) -> N
 def test_what_came_is_followed_only_from_the_end(watched: Watched) -> None:
     page = watched.opened("babbler")
     place = "document.querySelector('#thread').scrollTop"
-    with slow(page, 12000):
+    with slow(page, 2500):
         send(page, "hello")
         page.set_viewport_size({"width": 400, "height": 320})
         until(page, f"{place} > 60")  # it follows
