@@ -167,6 +167,8 @@ def test_special_tokens_that_people_write_are_text(
         ("{{ '{:>1500000000}'.format(1) }}", "took"),
         ("{{ '%1500000000d' % 1 }}", "took"),
         ("{{ '%1500000000d' | format(1) }}", "took"),
+        ("{{ '%*d' % (1500000000, 1) }}", "took"),
+        ("{{ '%.*d' % (1500000000, 1) }}", "took"),
         ("{{ ('x' * 99999).replace('x', 'y' * 99999) }}", "took"),
         ("{{ ('x' * 99999) | replace('x', 'y' * 99999) }}", "took"),
         ("{{ ('y' * 99999).join(range(99999) | map('string') | list) }}", "took"),
@@ -189,6 +191,10 @@ def test_a_hostile_template_ends_with_a_line(source: str, message: str) -> None:
     with pytest.raises(TemplateFault, match=message) as raised:
         Template(source).render({"messages": [{"role": "user", "content": "x"}]})
     assert "\n" not in str(raised.value)
+
+
+def test_stars_around_a_format_are_text() -> None:
+    assert Template("{{ '**%s** and %d*' % ('x', 3) }}").render({}) == "**x** and 3*"
 
 
 def test_a_template_that_is_none_is_refused() -> None:

@@ -40,19 +40,17 @@ class WholeCharacters:
         if ends:
             whole, self.stopped = whole[: min(ends)], True
         elif not last:
-            whole = whole[
-                : len(whole) - max((_begun(whole, each) for each in self.stop), default=0)
-            ]
+            whole = whole[: len(whole) - max((begun(whole, each) for each in self.stop), default=0)]
         piece = whole[len(self.text) :]
         if piece:
             self.text = whole
             self.on_piece(Piece(piece))
 
 
-def _begun(text: str, stop: str) -> int:
-    """How many characters at the end of a text begin `stop`."""
+def begun(text: str, stop: str) -> int:
+    """How many characters at the end of a text begin `stop`, which is not whole in it."""
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
 
 
-__all__ = ["WholeCharacters"]
+__all__ = ["WholeCharacters", "begun"]

@@ -34,7 +34,7 @@ class Constraint:
         if wrong:
             first = next(line for line in wrong.splitlines() if line.strip())
             raise OptionError(f"the constraint cannot be used: {first.strip()[:300]}")
-        matcher = None if _BY_IDS.fullmatch(self.grammar) else _matcher(self.grammar)
+        matcher = _matcher(self.grammar)
         if matcher is not None and len(matcher.compute_ff_bytes()) > MOST_FORCED:
             raise OptionError(
                 f"the constraint cannot be used: it forces more than {MOST_FORCED:,} bytes, as a "
@@ -46,7 +46,7 @@ class Constraint:
 
         Engines give a grammar up that grows too much while they write, and say nothing.
         """
-        matcher = None if _BY_IDS.fullmatch(self.grammar) else _matcher(self.grammar)
+        matcher = _matcher(self.grammar)
         if matcher is None:  # it speaks of tokens by their names
             return True
         raw = list((text if whole else text.rstrip("\ufffd")).encode())
@@ -83,6 +83,8 @@ class Constraint:
 
 def _matcher(grammar: str) -> Any:
     """What reads answers byte by byte, at the beginning; None for what is not known to bytes."""
+    if _BY_IDS.fullmatch(grammar):
+        return None
     found = _compiled(re.sub(r"<\[\d+\]>", '""', grammar))
     return None if found.is_error() else found.deep_copy()
 

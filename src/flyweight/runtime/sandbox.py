@@ -219,7 +219,7 @@ def _check_numbers(values: Iterable[Any], most: int) -> None:
 
 def _check_format(text: str) -> None:
     """A width in a format is a number, too."""
-    if re.search(r"\d{7,}", text) or len(text) > LONGEST or "*" in text:
+    if re.search(r"\d{7,}|%[-+ #0]*\*|%[-+ #0\d]*\.\*", text) or len(text) > LONGEST:
         raise _TooLong
 
 

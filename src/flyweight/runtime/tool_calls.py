@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from flyweight.runtime.characters import begun
 from flyweight.runtime.chat_format import ChatFormat
 from flyweight.runtime.constraint import AS_DUMPS, Constraint, as_text
 from flyweight.runtime.sandbox import TemplateFault
@@ -158,14 +159,14 @@ class Tools:
     def _literal(self, text: str) -> str:
         """A text in Lark; special tokens in it by their ids."""
         parts = [
-            " ".join(f"<[{i}]>" for i in self.form.encode(piece)) if special else _quoted(piece)
+            " ".join(f"<[{i}]>" for i in self.form.encode(piece)) if special else as_text(piece)
             for piece, special in self.form.pieces(text)
         ]
         return " ".join(parts) or '""'
 
     def parse(self, text: str) -> tuple[str, list[Call]]:
         """What an answer says, and what it calls; `text` is without special tokens."""
-        place = text.find(self._start) if self._start else -1
+        place = text.find(self._start)
         while place >= 0:
             calls = self._calls(text[place:])
             if calls:
@@ -199,11 +200,8 @@ class Tools:
 
     def held_back(self, text: str) -> int:
         """How many characters at the end of a text may belong to a call, and are not yet said."""
-        place = text.find(self._start) if self._start else 0
-        if place >= 0:
-            return len(text) - place
-        longest = min(len(text), len(self._start) - 1)
-        return next((n for n in range(longest, 0, -1) if text.endswith(self._start[:n])), 0)
+        place = text.find(self._start)
+        return len(text) - place if place >= 0 else begun(text, self._start)
 
 
 def _plain(message: Message) -> Message:
@@ -247,10 +245,6 @@ def _object(text: str) -> str | None:
 def _json(schema: Mapping[str, Any]) -> str:
     told = {**schema, "x-guidance": AS_DUMPS}
     return f"%json {as_text(told)}"
-
-
-def _quoted(text: str) -> str:
-    return as_text(text)
 
 
 __all__ = ["Call", "CallForm", "Tools", "call_form"]

@@ -145,10 +145,7 @@ class Answer:
     def _drained(self) -> Piece | None:
         """All that has come, as one piece."""
         pieces = [self._pieces.popleft() for _ in range(len(self._pieces))]
-        if len(pieces) <= 1:
-            return pieces[0] if pieces else None
-        told = tuple(each for piece in pieces for each in piece.told)
-        return Piece("".join(piece.text for piece in pieces), told)
+        return joined(pieces) if pieces else None
 
     def _result(self, work: asyncio.Future[Streamed]) -> Streamed:
         try:
@@ -196,6 +193,11 @@ async def _begun(answer: Answer) -> None:
 
 async def merged(answers: Sequence[Answer]) -> AsyncIterator[tuple[int, Piece | None]]:
     """The pieces of answers that `begun` gave, as they come, with their places; None: done."""
+    if len(answers) == 1:
+        async for piece in answers[0]:
+            yield 0, piece
+        yield 0, None
+        return
     pieces: asyncio.Queue[tuple[int, Piece | Exception | None]] = asyncio.Queue()
 
     async def collect(place: int, answer: Answer) -> None:
@@ -207,11 +209,6 @@ async def merged(answers: Sequence[Answer]) -> AsyncIterator[tuple[int, Piece | 
         except Exception as error:
             pieces.put_nowait((place, error))
 
-    if len(answers) == 1:
-        async for piece in answers[0]:
-            yield 0, piece
-        yield 0, None
-        return
     tasks = [asyncio.create_task(collect(*each)) for each in enumerate(answers)]
     try:
         left = len(answers)
@@ -227,4 +224,19 @@ async def merged(answers: Sequence[Answer]) -> AsyncIterator[tuple[int, Piece | 
             answer.end()
 
 
-__all__ = ["Answer", "Job", "begun", "merged"]
+async def collected(answers: Sequence[Answer]) -> list[Piece]:
+    """What answers that `begun` gave say, each as one piece."""
+    found: list[list[Piece]] = [[] for _ in answers]
+    async for place, piece in merged(answers):
+        if piece is not None:
+            found[place].append(piece)
+    return [joined(pieces) for pieces in found]
+
+
+def joined(pieces: Sequence[Piece]) -> Piece:
+    """Pieces that follow each other, as one."""
+    told = tuple(each for piece in pieces for each in piece.told)
+    return Piece("".join(piece.text for piece in pieces), told)
+
+
+__all__ = ["Answer", "Job", "begun", "collected", "merged"]

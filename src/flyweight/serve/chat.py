@@ -11,7 +11,7 @@ from typing import Any
 from flyweight.runtime.engine import Told
 from flyweight.runtime.token_bytes import token_bytes
 from flyweight.runtime.tool_calls import Call
-from flyweight.serve.answering import Answer, merged
+from flyweight.serve.answering import Answer, collected, merged
 from flyweight.serve.prepare import Prepared
 from flyweight.serve.shelf import Loaded
 from flyweight.serve.wire import ChatRequest
@@ -23,14 +23,9 @@ async def whole_chat(
     request: ChatRequest, loaded: Loaded, prepared: Prepared, answers: Sequence[Answer]
 ) -> dict[str, Any]:
     """The body of a response that is not streamed."""
-    texts, told = [""] * len(answers), [list[Told]() for _ in answers]
-    async for place, piece in merged(answers):
-        if piece is not None:
-            texts[place] += piece.text
-            told[place] += piece.told
     choices = []
-    for place, answer in enumerate(answers):
-        said, calls = prepared.parse(texts[place])
+    for place, (answer, whole) in enumerate(zip(answers, await collected(answers), strict=True)):
+        said, calls = prepared.parse(whole.text)
         message: dict[str, Any] = {"role": "assistant", "content": said or (None if calls else "")}
         message["refusal"] = None
         if calls:
@@ -38,7 +33,7 @@ async def whole_chat(
         choice = {
             "index": place,
             "message": message,
-            "logprobs": _logprobs(request, loaded, told[place]),
+            "logprobs": _logprobs(request, loaded, whole.told),
             "finish_reason": _reason(answer, calls),
         }
         choices.append(choice)

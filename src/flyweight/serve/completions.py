@@ -11,7 +11,7 @@ import numpy as np
 
 from flyweight.errors import FlyweightError
 from flyweight.runtime.engine import Told
-from flyweight.serve.answering import Answer, merged
+from flyweight.serve.answering import Answer, collected, merged
 from flyweight.serve.chat import DONE, event, head, token_of, usage_of
 from flyweight.serve.faults import Fault
 from flyweight.serve.prepare import texts_of
@@ -23,14 +23,10 @@ async def whole_completion(
     request: CompletionRequest, loaded: Loaded, answers: Sequence[Answer]
 ) -> dict[str, Any]:
     """The body of a response that is not streamed."""
-    texts, told = [""] * len(answers), [list[Told]() for _ in answers]
-    async for place, piece in merged(answers):
-        if piece is not None:
-            texts[place] += piece.text
-            told[place] += piece.told
+    wholes = await collected(answers)
     choices = [
-        _choice(place, texts[place], _logprobs(request, loaded, told[place], 0), _reason(answer))
-        for place, answer in enumerate(answers)
+        _choice(place, whole.text, _logprobs(request, loaded, whole.told, 0), _reason(answer))
+        for place, (answer, whole) in enumerate(zip(answers, wholes, strict=True))
     ]
     return head("text_completion", "cmpl", loaded) | {
         "choices": choices,

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from flyweight.runtime.tool_calls import Call
-from flyweight.serve.answering import Answer, merged
+from flyweight.serve.answering import Answer, collected, merged
 from flyweight.serve.chat import Splitter, usage_of
 from flyweight.serve.prepare import Prepared
 from flyweight.serve.responses_wire import ResponsesRequest
@@ -20,10 +20,8 @@ async def whole_response(
     request: ResponsesRequest, loaded: Loaded, prepared: Prepared, answers: Sequence[Answer]
 ) -> dict[str, Any]:
     """The body of a response that is not streamed."""
-    text = ""
-    async for _, piece in merged(answers):
-        text += piece.text if piece is not None else ""
-    said, calls = prepared.parse(text)
+    [answer] = await collected(answers)
+    said, calls = prepared.parse(answer.text)
     whole = answers[0].said.stopped
     items = [_message(_id("msg"), said, whole)] if said or not calls else []
     items += [_call(_id("fc"), each) for each in calls]
