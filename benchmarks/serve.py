@@ -20,6 +20,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from scipy.stats import quantile_test
 
 from flyweight.runtime.llama_server import LlamaServer
 from flyweight.runtime.open_model import find_model
@@ -32,9 +33,10 @@ console = Console(highlight=False, width=120)
 
 
 def middle(values: list[float], digits: int = 1) -> str:
-    """A median with the lowest and highest."""
-    low, high = min(values), max(values)
-    return f"{statistics.median(values):,.{digits}f} ({low:,.{digits}f}-{high:,.{digits}f})"
+    """A median with its 95 % interval, by order statistics."""
+    found = quantile_test(values, p=0.5).confidence_interval(0.95)
+    low, value, high = found.low, statistics.median(values), found.high
+    return f"{value:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
 
 
 def prompt_of(number: int, length: int) -> list[int]:

@@ -92,7 +92,7 @@ def _measure(form: Form, bits: int, task: Task, split: str, scoring: Scorer) -> 
     from flyweight.folder import sha256_of
     from flyweight.make.bench import Bench
     from flyweight.make.data import prepare_split
-    from flyweight.make.ledger import count_opening
+    from flyweight.make.openings import count_opening
 
     part = prepare_split(task.splits[split], task.name, form, scoring)
     bench = Bench(form, scoring, form.answer_limit([part], scoring))

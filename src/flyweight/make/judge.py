@@ -11,7 +11,7 @@ from flyweight.card import Answer, ItemScores, Score, SliceScore, TaskScore
 from flyweight.make.bench import Result
 from flyweight.make.data import Split
 from flyweight.make.job import Job
-from flyweight.make.ledger import count_opening
+from flyweight.make.openings import count_opening
 from flyweight.make.report import SHOWN
 from flyweight.make.students import Candidate, compare, ratios
 from flyweight.tasks.items import content_sha256

@@ -12,7 +12,7 @@ from pathlib import Path
 from flyweight.folder import disk_errors, state_folder, write_whole
 
 
-def ledger_file(test_sha256: str) -> Path:
+def openings_file(test_sha256: str) -> Path:
     """Where the openings of this test split are written down."""
     return state_folder() / "openings" / f"{test_sha256}.json"
 
@@ -22,7 +22,7 @@ def count_opening(test_sha256: str, model_sha256: str, question: str) -> int:
 
     The question is what is asked of the model: the bar, its kind, and the score.
     """
-    path = ledger_file(test_sha256)
+    path = openings_file(test_sha256)
     seen: list[list[str]] = []
     if path.exists():
         seen = json.loads(path.read_text(encoding="utf-8"))

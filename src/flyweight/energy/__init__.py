@@ -1,0 +1,1 @@
+"""What models and answers cost: the meter, the dated constants, the sticker, the ledger."""
