@@ -65,7 +65,7 @@ class Figure(BaseModel):
     def _with(self, other: Figure, value: float | None, low: float, high: float) -> Figure:
         # a rounding error must not push the value out of its range
         value = value if value is None else min(max(value, low), high)
-        kind = max(self.kind, other.kind, key=KINDS.index)
+        kind: Kind = max((self.kind, other.kind), key=KINDS.index)
         said = dict.fromkeys(part for each in (self, other) for part in each.source.split("; "))
         source = "; ".join(part for part in said if part)
         return Figure(value=value, low=low, high=high, kind=kind, source=source)

@@ -1,4 +1,4 @@
-"""The dated constants: watts, grids, water, devices, each with its range and where it comes from."""
+"""The dated constants: watts, grids, water, devices, each with its range and its source."""
 
 from __future__ import annotations
 
@@ -82,6 +82,7 @@ class Counters(_Part):
     nvml: float
     rapl: float
     apple: float
+    gpu_idle: float
     source: str
 
 

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import os
+from flyweight.energy.machine import cores
 
 SMALL_FILE = 32 * 2**20  # bytes of weights below which one thread answers fastest
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def default_threads(size: int) -> int:

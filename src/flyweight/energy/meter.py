@@ -1,0 +1,333 @@
+"""The meter: what each of many answers at once took, so that they add up to all that was taken.
+
+Time is cut into short intervals. What the process took in one is shared among the answers in
+progress by the work that they did in it: the CPU time of their own threads, which is known, then
+tokens read and written, which an engine computes for them in its threads. What nobody did is
+`unattributed`, what the chip takes anyway `idle`. All is counted in whole nanojoules, so that
+
+    the answers + idle + unattributed = total
+
+holds exactly. There is no thread and no timer: an interval ends when an answer begins, ends, or
+tells of work.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from flyweight.energy.power import Power, Taken, find_power
+from flyweight.figure import Figure
+from flyweight.sticker_card import Boundaries
+
+INTERVAL = 2_000_000  # nanoseconds: work that is told of sooner is settled with the next
+PASS = 512  # tokens of a prompt that an engine reads before it says so
+
+
+@dataclass
+class Nanojoules:
+    """What something took: counted, modelled, and the nanoseconds that the computer was on for it.
+
+    These are the parts that add up. `Meter.joules` makes a figure of them.
+    """
+
+    counted: int = 0
+    modelled: int = 0
+    seconds: int = 0  # nanoseconds
+
+    def __add__(self, other: Nanojoules) -> Nanojoules:
+        return Nanojoules(
+            self.counted + other.counted,
+            self.modelled + other.modelled,
+            self.seconds + other.seconds,
+        )
+
+    @property
+    def whole(self) -> int:
+        """Nanojoules."""
+        return self.counted + self.modelled
+
+
+class Account:
+    """One answer's. Tell it of work as it is done; without, the thread that began it is its work.
+
+    `reading` and `writing` are what its prompt and what its answer took.
+    """
+
+    def __init__(self, meter: Meter, prompt: int) -> None:
+        self._meter = meter
+        self.reading, self.writing = Nanojoules(), Nanojoules()
+        self.tokens_read = self.tokens_written = 0
+        self._read = self._written = 0  # of this interval
+        self._owed = prompt  # tokens of the prompt that are being read
+        self._ahead = 0  # that were settled before the engine told of them
+        self._own = threading.get_ident()
+        self._clock = _thread_clock(self._own)
+        self._ran = _cpu_of(self._clock)
+        self._told = prompt > 0  # of tokens: then no thread of ours does the work
+        self.ended = False
+
+    def read(self, tokens: int) -> None:
+        """So many more tokens of the prompt were computed; what was reused is no work."""
+        with self._meter._lock:
+            self.tokens_read += tokens
+            ahead = min(self._ahead, tokens)
+            self._ahead -= ahead
+            self._read += tokens - ahead
+            self._owed = max(0, self._owed - (tokens - ahead))
+            self._told = True
+            self._meter._tick()
+
+    def wrote(self, tokens: int = 1) -> None:
+        """So many more tokens were written."""
+        with self._meter._lock:
+            self.tokens_written += tokens
+            self._written += tokens
+            self._owed = self._ahead = 0  # the prompt has been read
+            self._told = True
+            self._meter._tick()
+
+    def end(self) -> None:
+        """It is over: what was taken until now is settled. A second time changes nothing."""
+        self._meter._end(self)
+
+    @property
+    def taken(self) -> Nanojoules:
+        """Prompt and answer together."""
+        return self.reading + self.writing
+
+
+class Meter:
+    """A meter that runs from `start` (or `with`) to `stop`. Its calls may come from any thread."""
+
+    def __init__(self, power: Power | None = None) -> None:
+        self.power = power or find_power()
+        self._lock = threading.Lock()
+        self._active: list[Account] = []
+        self._pool = Taken()  # of intervals whose work nobody has told of yet
+        self._pool_time = 0
+        self.answers = Nanojoules()  # all of them together
+        self.idle = Nanojoules()
+        self.unattributed = Nanojoules()
+        self.others = 0  # nanojoules of those that are unattributed because others worked
+        self.total = 0  # nanojoules
+        self._running = False
+
+    def start(self) -> Self:
+        """Begin; returns itself."""
+        self.power.start()
+        self._last = time.monotonic_ns()
+        self._running = True
+        return self
+
+    def stop(self) -> None:
+        """End: answers that are still in progress are ended."""
+        for account in list(self._active):
+            account.end()
+        with self._lock:
+            self._settle()
+            self._running = False
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def begin(self, prompt: int = 0) -> Account:
+        """A new answer. `prompt`: how many tokens an engine will have to read for it, 0 if none."""
+        account = Account(self, prompt)
+        with self._lock:
+            self._settle()
+            self._active.append(account)
+        return account
+
+    @contextmanager
+    def answer(self, prompt: int = 0) -> Iterator[Account]:
+        """An answer from the start to the end of a block."""
+        account = self.begin(prompt)
+        try:
+            yield account
+        finally:
+            account.end()
+
+    def settle(self) -> None:
+        """Bring the figures up to now."""
+        with self._lock:
+            self._settle()
+
+    def joules(self, taken: Nanojoules) -> Figure:
+        """What something took at the chip, above idle, as a figure."""
+        return self.power.figure(taken.counted, taken.modelled)
+
+    def boundaries(self, taken: Nanojoules) -> Boundaries:
+        """The same with what the computer takes while it is on for it, and with its building."""
+        chip, computer = self.joules(taken), self.power.computer
+        rest = computer.facts.rest * float(computer.facts.scale(computer.cores))
+        on = (self.power.idle_watts + rest) * (taken.seconds / 1e9)
+        told = on.model_copy(update={"source": f"a {computer.kind}'s watts while it is on"})
+        whole = chip + told
+        pue = computer.facts.pue.model_copy(
+            update={"source": f"PUE {computer.facts.pue.low:g} to {computer.facts.pue.high:g}"}
+        )
+        facility = whole * pue if computer.kind == "server" else whole
+        return Boundaries(chip=chip, computer=whole, facility=facility)
+
+    def _tick(self) -> None:
+        """Settle where it is time. The lock is held."""
+        if time.monotonic_ns() - self._last >= INTERVAL:
+            self._settle()
+
+    def _end(self, account: Account) -> None:
+        with self._lock:
+            if account.ended:
+                return
+            account.ended = True
+            if account._told and not account.tokens_read + account.tokens_written:
+                account._read += 1  # it ended before its engine told of anything
+            self._settle()
+            self._active.remove(account)
+            if not self._active:  # nobody is left who could still tell of work
+                self._give(self.unattributed, self._pool, self._pool_time)
+                self._pool, self._pool_time = Taken(), 0
+
+    def _settle(self) -> None:
+        """Share what was taken since the last time. The lock is held."""
+        if not self._running:
+            return
+        now = time.monotonic_ns()
+        passed, self._last = now - self._last, now
+        taken = self.power.take(passed)
+        self.total += taken.whole
+        self.idle.counted += taken.idle_c
+        self.idle.modelled += taken.idle_m
+        self.unattributed.counted += taken.others
+        self.others += taken.others
+        if not self._active:
+            self._give(self.unattributed, taken, 0)
+            self.idle.seconds += passed
+            return
+        pool = self._pool
+        pool.ours_c += taken.ours_c
+        pool.ours_m += taken.ours_m
+        pool.cpu += taken.cpu
+        self._pool_time += passed
+        self._share()
+
+    def _share(self) -> None:
+        """Give what is in the pool to those who worked; it stays there where nobody did."""
+        threads, engines = self._worked()
+        if not threads and not engines and any(each._told for each in self._active):
+            return
+        pool = self._pool
+        shares = [each for each in _shares(threads, engines, pool.cpu) if each[0]]
+        whole = sum(weight for weight, _, _ in shares)
+        if not whole:
+            self._give(self.unattributed, pool, self._pool_time)
+        left_c, left_m, left_time, left = pool.ours_c, pool.ours_m, self._pool_time, whole
+        for weight, account, reads in shares:
+            part_c = left_c * weight // left
+            part_m = left_m * weight // left
+            part_time = left_time * weight // left
+            left_c, left_m, left_time = left_c - part_c, left_m - part_m, left_time - part_time
+            left -= weight
+            bucket = self.unattributed
+            if account is not None:
+                bucket = account.reading if reads else account.writing
+                self.answers.counted += part_c
+                self.answers.modelled += part_m
+                self.answers.seconds += part_time
+            bucket.counted += part_c
+            bucket.modelled += part_m
+            bucket.seconds += part_time
+        self._pool, self._pool_time = Taken(), 0
+
+    def _worked(self) -> tuple[dict[Account, int], list[tuple[int, Account, bool]]]:
+        """The CPU time of answers that are threads of ours, and the tokens of the others."""
+        threads: dict[Account, int] = {}
+        engines: list[tuple[int, Account, bool]] = []
+        silent = []
+        for account in self._active:
+            if not account._told:
+                ran = _cpu_of(account._clock)
+                if ran > account._ran:
+                    threads[account], account._ran = ran - account._ran, ran
+                continue
+            if account._read:
+                engines.append((account._read, account, True))
+            if account._written:
+                engines.append((account._written, account, False))
+            if not account._read and not account._written and account._owed:
+                silent.append(account)
+            account._read = account._written = 0
+        if engines or threads:  # who is silent reads as well, and will tell of it later
+            for account in silent:
+                part = min(account._owed, PASS)
+                account._owed -= part
+                account._ahead += part
+                engines.append((part, account, True))
+        return threads, engines
+
+    @staticmethod
+    def _give(bucket: Nanojoules, taken: Taken, nanoseconds: int) -> None:
+        bucket.counted += taken.ours_c
+        bucket.modelled += taken.ours_m
+        bucket.seconds += nanoseconds
+
+
+def _shares(
+    threads: Mapping[Account, int], engines: list[tuple[int, Account, bool]], cpu: int
+) -> list[tuple[int, Account | None, bool]]:
+    """Weights of an interval: (weight, whose, of its prompt), which need not add up to anything.
+
+    Threads weigh the nanoseconds that they ran. What is left of the process's `cpu` is shared by
+    tokens where engines worked, and is nobody's where not.
+    """
+    shares: list[tuple[int, Account | None, bool]] = [
+        (ran, account, False) for account, ran in threads.items()
+    ]
+    left = max(0, cpu - sum(threads.values()))
+    if not engines:
+        return [*shares, (left, None, False)] if left else shares
+    if not threads:
+        return [*engines]
+    tokens = sum(weight for weight, _, _ in engines)
+    # in whole numbers: threads weigh nanoseconds times all tokens, a token what is left
+    scaled = [(ran * tokens, account, reads) for ran, account, reads in shares]
+    return [*scaled, *((weight * left, account, reads) for weight, account, reads in engines)]
+
+
+def _thread_clock(thread: int) -> int | None:
+    try:
+        return time.pthread_getcpuclockid(thread)
+    except (AttributeError, OSError):  # Windows has none
+        return None
+
+
+def _cpu_of(clock: int | None) -> int:
+    """Nanoseconds that a thread ran; of one that has ended, or cannot be asked, 0."""
+    try:
+        return time.thread_time_ns() if clock is None else time.clock_gettime_ns(clock)
+    except OSError:
+        return 0
+
+
+def meter(*, children: bool = False) -> Meter:
+    """A meter of this process with the best source that there is; `children`: and of its children.
+
+    with meter() as m, m.answer() as a: ...; then m.joules(a.taken).
+    """
+    return Meter(find_power(children=children))
+
+
+__all__ = ["INTERVAL", "PASS", "Account", "Meter", "Nanojoules", "meter"]
