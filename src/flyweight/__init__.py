@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from flyweight.make.evaluate import eval  # noqa: A004
     from flyweight.make.families import families
     from flyweight.make.pack_verb import pack
+    from flyweight.make.plan_verb import plan
     from flyweight.make.prune import prune
     from flyweight.make.status import status
+    from flyweight.make.sticker_verb import sticker
+    from flyweight.make.usage_verb import usage
     from flyweight.make.verb import make
     from flyweight.make.written import write_data
     from flyweight.runtime.chat import chat
@@ -43,10 +46,13 @@ VERBS = {
     "chat": "flyweight.runtime.chat",
     "serve": "flyweight.serve.verb",
     "key": "flyweight.serve.verb",
+    "sticker": "flyweight.make.sticker_verb",
+    "usage": "flyweight.make.usage_verb",
     "status": "flyweight.make.status",
     "compare": "flyweight.make.compare",
     "families": "flyweight.make.families",
     "device": "flyweight.make.device_verb",
+    "plan": "flyweight.make.plan_verb",
     "engines": "flyweight.runtime.engines_verb",
 }
 
@@ -92,8 +98,11 @@ __all__ = [
     "key",
     "make",
     "pack",
+    "plan",
     "prune",
     "serve",
     "status",
+    "sticker",
+    "usage",
     "write_data",
 ]

@@ -10,6 +10,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from flyweight.figure import Figure
+from flyweight.sticker_card import Boundaries, Sticker
+
 SCHEMA = 1
 
 
@@ -122,6 +125,7 @@ class Row(Part):
     threads: int
     engine: str = "llama.cpp"
     forecast: Forecast | None = None
+    joules: Boundaries | None = None  # of one answer, on average
     chosen: bool = False
 
 
@@ -220,8 +224,8 @@ class QuoteCard(Part):
     the smallest passes at once, `seconds_longest` where every one is tried, `seconds` on average
     over what past jobs like it needed. Afterwards `seconds_as_it_went` is what would have been
     quoted for those that were trained, to hold beside `actual_seconds`. `source` says whether the
-    rates come from past jobs on this machine or are assumed. Energy and CO2 are filled once there
-    is a meter.
+    rates come from past jobs on this machine or are assumed. Energy is all that the computer takes;
+    without a country there is no one number of CO2, and `carbon` is a range.
     """
 
     machine: str
@@ -235,12 +239,16 @@ class QuoteCard(Part):
     disk: int
     energy_kwh: float | None = None
     co2_kg: float | None = None
+    energy: Figure | None = None  # kWh
+    carbon: Figure | None = None  # kg of CO2e
     stages: list[QuotedStage]
     seconds_as_it_went: float | None = None
     actual_seconds: float | None = None
     actual_tokens: int | None = None
     actual_memory: int | None = None
     actual_disk: int | None = None
+    actual_energy: Figure | None = None
+    actual_carbon: Figure | None = None
 
 
 class SplitScores(Part):
@@ -326,6 +334,7 @@ class Card(Part):
     engines: list[str]
     versions: dict[str, str]
     device: dict[str, str]
+    sticker: Sticker | None = None
 
     @property
     def classifies(self) -> bool:

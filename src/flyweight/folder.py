@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from flyweight.card import Card, FileEntry, ItemScores, Part
 from flyweight.errors import FolderError, NoSpace, OptionError
+from flyweight.sticker_card import Sticker
 
 CARD = "card.json"
 SCORES = "scores.json"
@@ -37,13 +38,16 @@ GGUF_NAMES = {  # by bits, the most first
     4: "model-q4_0.gguf",
 }
 ONNX_NAMES = {32: "model.onnx", 8: "model-int8.onnx"}  # of encoders
+STICKER = "sticker.json"
+STICKER_PICTURES = ("sticker.svg", "sticker.png")
 MARK = ".flyweight"  # says that the folder is ours to replace
 SEAL = "complete.json"  # written last into a folder of results: what it holds is whole
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 REFUSED = frozenset({
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG,
 })  # fmt: skip
-LEFT_OUT = frozenset({CARD, REPORT, MODEL_CARD, MARK})  # files that speak about the others
+# files that speak about the others
+LEFT_OUT = frozenset({CARD, REPORT, MODEL_CARD, MARK, STICKER, *STICKER_PICTURES})
 
 
 def check_place(out: Path) -> None:
@@ -92,12 +96,12 @@ def state_folder() -> Path:
     return Path(os.environ.get("FLYWEIGHT_STATE") or platformdirs.user_state_dir("flyweight"))
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file, in a new folder if need be: at any moment it is all there or as before."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file, in a new folder if need be: at any moment it is all there or as before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        scratch.write_text(text, encoding="utf-8")
+        scratch.write_bytes(content if isinstance(content, bytes) else content.encode())
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
@@ -233,8 +237,17 @@ def list_files(folder: Path) -> dict[str, FileEntry]:
 
 
 def write_card(folder: Path, card: Card) -> None:
-    """Write `card.json` into a folder that is being made."""
-    (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    """Write `card.json` of a folder, whole or not at all."""
+    write_whole(folder / CARD, card.model_dump_json(indent=2) + "\n")
+
+
+def write_sticker(folder: Path, sticker: Sticker, svg: str, png: bytes) -> None:
+    """Write a sticker and its pictures, each whole or not at all. Raises FolderError, NoSpace."""
+    parts = {STICKER: (sticker.model_dump_json(indent=2) + "\n").encode()}
+    parts |= dict(zip(STICKER_PICTURES, (svg.encode(), png), strict=True))
+    with disk_errors(folder):
+        for name, content in parts.items():
+            write_whole(folder / name, content)
 
 
 def write_scores(folder: Path, scores: ItemScores) -> None:

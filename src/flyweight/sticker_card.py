@@ -33,6 +33,19 @@ class Boundaries(_Part):
     facility: Figure
 
 
+class Metered(_Part):
+    """What answers took, the mean of so many, one at a time with nothing reused."""
+
+    answers: int
+    seconds: float
+    tokens_read: float
+    tokens_written: float
+    joules: Boundaries
+    reading: Figure  # joules at the chip for the prompt
+    writing: Figure  # and for what was written
+    notes: list[str] = []
+
+
 class MeteredDevice(_Part):
     """Where it was metered: the processor's name, its cores, the kind of computer."""
 
@@ -99,5 +112,5 @@ class Sticker(_Part):
         return self.joules.chip.kind
 
 
-__all__ = ["SCHEMA", "Boundaries", "Boundary", "Counterfactual", "Making", "MeteredDevice",
-           "Sticker"]  # fmt: skip
+__all__ = ["SCHEMA", "Boundaries", "Boundary", "Counterfactual", "Making", "Metered",
+           "MeteredDevice", "Sticker"]  # fmt: skip

@@ -26,4 +26,4 @@ def test_no_request_is_answered_as_the_document_does_not_say(address: str, tmp_p
         check=False,
     )
     assert done.returncode == 0, done.stdout[-6000:]
-    assert "Tested: 8" in done.stdout
+    assert "Tested: 9" in done.stdout

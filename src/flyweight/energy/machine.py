@@ -32,6 +32,11 @@ class ComputerHere:
     facts: Computer
     core: Figure  # watts of a busy core above idle
 
+    @property
+    def scale(self) -> float:
+        """How many times the facts' `idle`, `rest` and `embodied` count for it."""
+        return float(self.facts.scale(self.cores))
+
 
 @cache
 def _kind_of(told: str | None) -> tuple[ComputerKind, str]:
@@ -98,6 +103,14 @@ def _core_watts(facts: Computer, kind: ComputerKind) -> Figure:
     return Figure(value=(low + high) / 2, low=low, high=high, kind="modelled", source=source)
 
 
+def processor() -> str:
+    """This machine's processor, by the name that the system tells."""
+    for line in _text(Path("/proc/cpuinfo")).splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine() or "unknown"
+
+
 def cores() -> int:
     """Cores (hardware threads) that this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -105,4 +118,4 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-__all__ = ["ComputerHere", "computer_kind", "cores"]
+__all__ = ["ComputerHere", "computer_kind", "cores", "processor"]

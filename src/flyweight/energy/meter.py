@@ -15,42 +15,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from flyweight.energy.power import Power, Taken, find_power
+from flyweight.energy.power import Power, Taken, around, find_power
+from flyweight.energy.sharing import Nanojoules, cpu_of, shares_of, thread_clock
 from flyweight.figure import Figure
-from flyweight.sticker_card import Boundaries
+from flyweight.sticker_card import Boundaries, Metered
 
 INTERVAL = 2_000_000  # nanoseconds: work that is told of sooner is settled with the next
 PASS = 512  # tokens of a prompt that an engine reads before it says so
-
-
-@dataclass
-class Nanojoules:
-    """What something took: counted, modelled, and the nanoseconds that the computer was on for it.
-
-    These are the parts that add up. `Meter.joules` makes a figure of them.
-    """
-
-    counted: int = 0
-    modelled: int = 0
-    seconds: int = 0  # nanoseconds
-
-    def __add__(self, other: Nanojoules) -> Nanojoules:
-        return Nanojoules(
-            self.counted + other.counted,
-            self.modelled + other.modelled,
-            self.seconds + other.seconds,
-        )
-
-    @property
-    def whole(self) -> int:
-        """Nanojoules."""
-        return self.counted + self.modelled
 
 
 class Account:
@@ -67,8 +43,8 @@ class Account:
         self._owed = prompt  # tokens of the prompt that are being read
         self._ahead = 0  # that were settled before the engine told of them
         self._own = threading.get_ident()
-        self._clock = _thread_clock(self._own)
-        self._ran = _cpu_of(self._clock)
+        self._clock = thread_clock(self._own)
+        self._ran = cpu_of(self._clock)
         self._told = prompt > 0  # of tokens: then no thread of ours does the work
         self.ended = False
 
@@ -91,6 +67,13 @@ class Account:
             self._owed = self._ahead = 0  # the prompt has been read
             self._told = True
             self._meter._tick()
+
+    def whole(self, read: int, written: int) -> None:
+        """Tell of what the engine says in the end that was not told of before."""
+        if read > self.tokens_read:
+            self.read(read - self.tokens_read)
+        if written > self.tokens_written:
+            self.wrote(written - self.tokens_written)
 
     def end(self) -> None:
         """It is over: what was taken until now is settled. A second time changes nothing."""
@@ -172,16 +155,35 @@ class Meter:
 
     def boundaries(self, taken: Nanojoules) -> Boundaries:
         """The same with what the computer takes while it is on for it, and with its building."""
-        chip, computer = self.joules(taken), self.power.computer
-        rest = computer.facts.rest * float(computer.facts.scale(computer.cores))
-        on = (self.power.idle_watts + rest) * (taken.seconds / 1e9)
-        told = on.model_copy(update={"source": f"a {computer.kind}'s watts while it is on"})
-        whole = chip + told
-        pue = computer.facts.pue.model_copy(
-            update={"source": f"PUE {computer.facts.pue.low:g} to {computer.facts.pue.high:g}"}
+        return around(self.joules(taken), taken.seconds / 1e9, self.power.computer)
+
+    def mean(self, accounts: Sequence[Account], read_share: float | None = None) -> Metered:
+        """What answers that have ended took, one of them. There is one at least.
+
+        `read_share`: the prompt's share of the time where the engine told it only afterwards.
+        """
+        count = len(accounts)
+        reading = _sum(each.reading for each in accounts)
+        writing = _sum(each.writing for each in accounts)
+        chip = self.joules(reading + writing)
+        read, written = self.joules(reading), self.joules(writing)
+        if read_share is not None:
+            read, written = chip * read_share, chip * (1.0 - read_share)
+        whole = self.boundaries(reading + writing)
+        return Metered(
+            answers=count,
+            seconds=(reading + writing).seconds / 1e9 / count,
+            tokens_read=sum(each.tokens_read for each in accounts) / count,
+            tokens_written=sum(each.tokens_written for each in accounts) / count,
+            joules=Boundaries(
+                chip=whole.chip / count,
+                computer=whole.computer / count,
+                facility=whole.facility / count,
+            ),
+            reading=read / count,
+            writing=written / count,
+            notes=list(self.power.notes),
         )
-        facility = whole * pue if computer.kind == "server" else whole
-        return Boundaries(chip=chip, computer=whole, facility=facility)
 
     def _tick(self) -> None:
         """Settle where it is time. The lock is held."""
@@ -230,7 +232,7 @@ class Meter:
         if not threads and not engines and any(each._told for each in self._active):
             return
         pool = self._pool
-        shares = [each for each in _shares(threads, engines, pool.cpu) if each[0]]
+        shares = [each for each in shares_of(threads, engines, pool.cpu) if each[0]]
         whole = sum(weight for weight, _, _ in shares)
         if not whole:
             self._give(self.unattributed, pool, self._pool_time)
@@ -259,7 +261,7 @@ class Meter:
         silent = []
         for account in self._active:
             if not account._told:
-                ran = _cpu_of(account._clock)
+                ran = cpu_of(account._clock)
                 if ran > account._ran:
                     threads[account], account._ran = ran - account._ran, ran
                 continue
@@ -285,41 +287,8 @@ class Meter:
         bucket.seconds += nanoseconds
 
 
-def _shares(
-    threads: Mapping[Account, int], engines: list[tuple[int, Account, bool]], cpu: int
-) -> list[tuple[int, Account | None, bool]]:
-    """Weights of an interval: (weight, whose, of its prompt), which need not add up to anything.
-
-    Threads weigh the nanoseconds that they ran. What is left of the process's `cpu` is shared by
-    tokens where engines worked, and is nobody's where not.
-    """
-    shares: list[tuple[int, Account | None, bool]] = [
-        (ran, account, False) for account, ran in threads.items()
-    ]
-    left = max(0, cpu - sum(threads.values()))
-    if not engines:
-        return [*shares, (left, None, False)] if left else shares
-    if not threads:
-        return [*engines]
-    tokens = sum(weight for weight, _, _ in engines)
-    # in whole numbers: threads weigh nanoseconds times all tokens, a token what is left
-    scaled = [(ran * tokens, account, reads) for ran, account, reads in shares]
-    return [*scaled, *((weight * left, account, reads) for weight, account, reads in engines)]
-
-
-def _thread_clock(thread: int) -> int | None:
-    try:
-        return time.pthread_getcpuclockid(thread)
-    except (AttributeError, OSError):  # Windows has none
-        return None
-
-
-def _cpu_of(clock: int | None) -> int:
-    """Nanoseconds that a thread ran; of one that has ended, or cannot be asked, 0."""
-    try:
-        return time.thread_time_ns() if clock is None else time.clock_gettime_ns(clock)
-    except OSError:
-        return 0
+def _sum(parts: Iterable[Nanojoules]) -> Nanojoules:
+    return sum(parts, Nanojoules())
 
 
 def meter(*, children: bool = False) -> Meter:

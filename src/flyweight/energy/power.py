@@ -16,6 +16,7 @@ from pathlib import Path
 from flyweight.energy.counters import Counter, find_apple, find_nvml, find_rapl
 from flyweight.energy.machine import ComputerHere, computer_kind
 from flyweight.figure import Figure, exactly
+from flyweight.sticker_card import Boundaries
 
 _STAT = Path("/proc/stat")
 _TICK = 10**7  # nanoseconds of a tick of /proc/stat
@@ -58,8 +59,7 @@ class Power:
         self._cpu, self._gpu = cpu, gpu
         self._own_cpu = _with_children if children else time.process_time_ns
         self._core = self.computer.core.value or 0.0  # W, and nJ a nanosecond
-        scale = self.computer.facts.scale(self.computer.cores)
-        self.idle_watts = self.computer.facts.idle * float(scale)
+        self.idle_watts = self.computer.facts.idle * self.computer.scale
         self._idle = self.idle_watts.value or 0.0
         self._busy = busy or busy_time
         self._share = 1.0
@@ -176,6 +176,17 @@ def find_power(*, children: bool = False) -> Power:
     return Power(children=children, cpu=cpu, gpu=find_nvml(), notes=notes)
 
 
+def around(chip: Figure, seconds: float, computer: ComputerHere) -> Boundaries:
+    """The energy at the chip with what its computer takes in so many seconds, and its building."""
+    on = (computer.facts.idle + computer.facts.rest) * (computer.scale * seconds)
+    told = on.model_copy(update={"source": f"a {computer.kind}'s watts while it is on"})
+    whole, pue = chip + told, computer.facts.pue
+    if computer.kind != "server":
+        return Boundaries(chip=chip, computer=whole, facility=whole)
+    named = pue.model_copy(update={"source": f"PUE {pue.low:g} to {pue.high:g}"})
+    return Boundaries(chip=chip, computer=whole, facility=whole * named)
+
+
 def busy_time() -> int | None:
     """Nanoseconds that all cores together were busy since the start; None where nobody counts."""
     try:
@@ -194,4 +205,4 @@ def _with_children() -> int:
     return time.process_time_ns() + round((ended.children_user + ended.children_system) * 1e9)
 
 
-__all__ = ["Power", "Taken", "busy_time", "find_power"]
+__all__ = ["Power", "Taken", "around", "busy_time", "find_power"]

@@ -115,6 +115,7 @@ class Classifies(Form):
                 found.peak_memory_bytes,
                 found.threads,
                 texts_per_second=found.texts_per_second,
+                metered=found.metered,
             ),
         )
 

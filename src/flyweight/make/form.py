@@ -19,6 +19,7 @@ from flyweight.distill.resume import Reading
 from flyweight.distill.trainer import Row
 from flyweight.make.data import Example, Split
 from flyweight.make.effort import learning_rate
+from flyweight.sticker_card import Metered
 from flyweight.tasks.items import Item
 from flyweight.tasks.score import Scorer
 
@@ -31,7 +32,7 @@ class Cost:
     """What answers took in an engine, measured: seconds an answer, bytes of memory, rates.
 
     What writes has tokens a second (of the answer, of the prompt) in one stream, what classifies
-    texts a second in batches; the others are None.
+    texts a second in batches; the others are None. `metered` is what an answer took in energy.
     """
 
     engine: str
@@ -42,6 +43,7 @@ class Cost:
     tokens_per_second: float | None = None
     prompt_tokens_per_second: float | None = None
     texts_per_second: float | None = None
+    metered: Metered | None = None
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ from flyweight.make.machine import processor
 from flyweight.make.model_card import model_card
 from flyweight.make.report import write_report
 from flyweight.make.results import PARITY, load_parity
+from flyweight.make.stickers import labelled, put_sticker, sticker_of
 from flyweight.make.students import Candidate, Contender, Found, measured_figures, passes
 from flyweight.make.words import verdict_sentence
 from flyweight.runtime.threads import cores
@@ -82,6 +83,11 @@ def hand_over(job: Job, outcome: Outcome) -> Card:
                 shutil.copy2(path, folder / path.name)
         write_scores(folder, test_scores(job, outcome.trial))
         card = make_card(job, outcome, folder)
+        metered = outcome.chosen.dev.cost.metered
+        if metered is not None:
+            made = outcome.quote.actual_energy
+            card.sticker = sticker_of(labelled(card), metered, job.options.country, made)
+            put_sticker(folder, card.sticker)
         write_card(folder, card)
         (folder / MODEL_CARD).write_text(model_card(card), encoding="utf-8")
         write_report(card, folder / REPORT)
@@ -300,6 +306,7 @@ def _costs(result: Result) -> dict[str, Any]:
         "peak_memory": cost.peak_memory_bytes,
         "threads": cost.threads,
         "engine": cost.engine,
+        "joules": cost.metered and cost.metered.joules,
     }
 
 

@@ -25,7 +25,8 @@ from flyweight.runtime.threads import cores
 FORMAT = 4  # of the file; what was written in another way is left out
 KEPT = 60  # stages of each kind
 JOBS_KEPT = 24
-SIZES = ("memory", "disk")  # foretold in bytes, and so recorded: bytes for seconds
+# foretold in bytes and joules, and so recorded: bytes, or joules, for seconds
+SIZES = ("memory", "disk", "energy")
 # Elsewhere, roughly: how many times as fast as the core of ASSUMED the processor is, and how many
 # times as fast as that processor an accelerator trains (by peak bf16 throughput).
 NAMED = {"laptop": (5.0, 1.0), "a100-80": (6.5, 100.0), "h100": (6.5, 220.0)}

@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from flyweight.card import Card
 from flyweight.make import words
+from flyweight.make.energy_words import sticker_line
 from flyweight.make.report import judged_file, run_commands
 from flyweight.make.rivals import order_rows, rivals_sentence
 
@@ -36,6 +37,7 @@ def model_card(card: Card) -> str:
         scorer=card.task.score,
         base=_base_model(card.teacher.name),
         file=judged_file(card),
+        sticker=card.sticker and sticker_line(card.sticker),
         engines=words.engines(rows),
         unit="texts" if card.classifies else "tokens",
         commands=run_commands(card),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
+from flyweight.energy.constants import told_country
 from flyweight.errors import OptionError
 from flyweight.make.budget import Budgets
 from flyweight.make.effort import EFFORTS
@@ -30,6 +31,7 @@ class Options:
     device: str  # whose figures count: this, or a profile of another one
     steps: int | None
     seed: int
+    country: str | None = None  # whose grid the carbon is of
     threads: int = 0  # fixed when the job first runs
 
     @property
@@ -51,6 +53,7 @@ def check_options(
     steps: int | None,
     seed: int,
     device: str = "this",
+    country: str | None = None,
 ) -> Options:
     """Options that make sense, or OptionError."""
     if not isinstance(task, str | Path) and not task:
@@ -83,4 +86,5 @@ def check_options(
         device=device,
         steps=steps,
         seed=seed,
+        country=told_country(country),
     )

@@ -17,12 +17,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from flyweight.card import Answer, Card, Row
+from flyweight.card import Answer, Card, QuoteCard, Row
+from flyweight.energy.sticker_svg import sticker_svg
 from flyweight.folder import GGUF_NAMES, ONNX_NAMES, WEIGHTS, disk_errors
 from flyweight.make import words
 from flyweight.make.axis import Axis
 from flyweight.make.curve_plots import losses, order_recoveries, recovery_plot
 from flyweight.make.differences import Marked, differences
+from flyweight.make.energy_words import grams, quote_energy, watt_hours
 from flyweight.make.frontier import frontier
 from flyweight.make.rivals import order_rows, passes, rivals_sentences
 from flyweight.make.show_quote import NAMES
@@ -173,6 +175,8 @@ def _view(card: Card) -> dict[str, Any]:
         "engines": words.engines(rows),
         "forecasts": words.forecasts(card),
         "unit": "texts" if card.classifies else "tokens",
+        "energy": card.quote and quote_energy(card.quote),
+        "sticker": card.sticker and Markup(sticker_svg(card.sticker)),
         **_pictures(card, rows),
         **_quote(card),
     }
@@ -221,8 +225,22 @@ def _quote(card: Card) -> dict[str, Any]:
             ("Tokens", quote.tokens, quote.actual_tokens, words.quantity),
             ("Memory", quote.memory, quote.actual_memory, words.size),
             ("Disk", quote.disk, quote.actual_disk, words.size),
+            *_energy(quote),
         ],
     }
+
+
+def _energy(quote: QuoteCard) -> list[tuple[str, float, float | None, Any]]:
+    """Rows of energy and carbon, where one number of them is known."""
+    rows = [
+        ("Energy", quote.energy, quote.actual_energy, watt_hours),
+        ("CO2e", quote.carbon, quote.actual_carbon, grams),
+    ]
+    return [
+        (name, before.value, after and after.value, say)
+        for name, before, after, say in rows
+        if before is not None and before.value is not None
+    ]
 
 
 def _ratio(actual: float, quoted: float) -> str:

@@ -15,13 +15,14 @@ from flyweight.card import Parity
 from flyweight.make.bench import Result
 from flyweight.make.form import Cost
 from flyweight.make.rank import RankedShape
+from flyweight.sticker_card import Metered
 
 PARITY = "parity.json"
 IMPORTANCE = "importance.safetensors"
 # What a stage of another format holds is worked out anew.
 IMPORTANCE_FORMAT = 3
 PACK_FORMAT = 2
-RESULT_FORMAT = 1
+RESULT_FORMAT = 2
 _RESULT, _RANKING = "result.json", "ranking.json"
 
 
@@ -35,17 +36,20 @@ def read_json(path: Path) -> Any:
 
 def save_result(folder: Path, result: Result) -> None:
     """One model's scores, answers and costs on one split."""
+    metered = result.cost.metered
     told = {
         "scores": result.scores.tolist(),
         "answers": result.answers,
-        "cost": asdict(result.cost),
+        "cost": asdict(result.cost) | {"metered": metered and metered.model_dump()},
     }
     write_json(folder / _RESULT, told)
 
 
 def load_result(folder: Path) -> Result:
     told = read_json(folder / _RESULT)
-    return Result(np.array(told["scores"]), told["answers"], Cost(**told["cost"]))
+    cost = told["cost"]
+    metered = cost["metered"] and Metered.model_validate(cost["metered"])
+    return Result(np.array(told["scores"]), told["answers"], Cost(**{**cost, "metered": metered}))
 
 
 def save_parity(folder: Path, found: Parity) -> None:

@@ -9,6 +9,9 @@ import torch
 
 from flyweight.card import Card, QuoteCard
 from flyweight.checkpoint import open_checkpoint
+from flyweight.energy.constants import constants
+from flyweight.energy.ledger import Ledger, entry
+from flyweight.energy.sticker import JOULES
 from flyweight.errors import FolderError, OptionError, TaskError, TeacherError, was_interrupted
 from flyweight.folder import bytes_in, check_place, check_space, disk_errors
 from flyweight.make.challengers import find_rivals
@@ -23,6 +26,7 @@ from flyweight.make.judge import try_on_test
 from flyweight.make.machine import Machine, find_machine, remember
 from flyweight.make.options import Options
 from flyweight.make.quote import make_quote, seconds_of, settle
+from flyweight.make.quote_energy import ENERGY, as_it_was, foretold, with_energy
 from flyweight.make.rates import Work
 from flyweight.make.search import search
 from flyweight.make.show import show_result
@@ -73,7 +77,7 @@ def prepare_job(options: Options, machine: str) -> Plan:
     base = teacher if vocabulary is None else foreseen(teacher, vocabulary)
     sizes = sizes_of(task, form, base, options, steps, scoring)
     known = find_machine(machine)
-    quote = make_quote(sizes, effort, known)
+    quote = with_energy(make_quote(sizes, effort, known), known, options.country)
     warnings = []
     for path, each in zip(options.tasks, tasks, strict=True):
         warnings += check_evidence(each, options.bar, scoring)
@@ -102,7 +106,9 @@ def run_job(plan: Plan) -> Card:
             if stopped:
                 say(f"Stopped. What was done is kept; the same command goes on from {store.root}.")
             _remember(store)  # what an interrupted run took is known as well
+            _enter(store, out.name)
             raise
+        _enter(store, out.name)
         verdict = card.verdict
         store.journal.write("handed over", verdict=verdict.word, sentence=verdict.sentence)
     show_result(card, out)
@@ -133,9 +139,24 @@ def _run(plan: Plan, store: Store) -> Card:
     course = course_of(found, chosen, len(plan.sizes.levels))
     as_it_went = seconds_of(works_of(course, plan.sizes, job.effort), plan.machine.rates())
     quote = settle(plan.quote, as_it_went, store.seconds, tokens, store.root)
+    taken = store.energy.meter.boundaries(store.energy.whole).facility
+    quote = as_it_was(quote, taken, plan.options.country)
     card = hand_over(job, Outcome(found, chosen, rivals, trial, quote))
     _remember_all(plan, store, quote, course)
     return card
+
+
+def _enter(store: Store, name: str) -> None:
+    """A line in the ledger of what this run took; a job does not fail by that."""
+    taken, running = store.energy.now, store.energy.meter
+    try:
+        with Ledger() as ledger:
+            joules = running.boundaries(taken)
+            ledger.add(
+                entry("make", name, joules, constants().version, seconds=taken.seconds / 1e9)
+            )
+    except FolderError as error:
+        say(f"What this took is not in the ledger: {error}")
 
 
 def _remember_all(plan: Plan, store: Store, quote: QuoteCard, course: Course) -> None:
@@ -145,8 +166,18 @@ def _remember_all(plan: Plan, store: Store, quote: QuoteCard, course: Course) ->
         store.fresh += [
             (Work("memory", working_memory(sizes), 0.0), (quote.actual_memory or 0.0) - LIBRARIES),
             (Work("disk", disk(sizes, course), 0.0), float(quote.actual_disk or 0)),
+            *_energy(quote, plan.machine),
         ]
     _remember(store, PastCourse(sizes.score, sizes.bar, sizes.steps, course))
+
+
+def _energy(quote: QuoteCard, machine: Machine) -> list[tuple[Work, float]]:
+    """What was foretold for the seconds that it took, beside what was metered, in joules."""
+    seconds, taken = quote.actual_seconds, quote.actual_energy
+    if not seconds or taken is None or not taken.value:
+        return []
+    joules = foretold(seconds, machine.name).value or 0.0
+    return [(Work(ENERGY, joules, 0.0), taken.value * JOULES)]
 
 
 def course_of(found: Found, chosen: Candidate, foreseen: int) -> Course:

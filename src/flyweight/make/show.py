@@ -12,6 +12,7 @@ from rich.table import Table
 from flyweight.card import Card, Row
 from flyweight.folder import REPORT
 from flyweight.make import words
+from flyweight.make.energy_words import quote_energy
 from flyweight.make.rivals import order_rows, rivals_sentence
 
 COLUMNS = ("size", "score", "kept", "at least", "answer", "{}/s", "memory")
@@ -71,5 +72,7 @@ def show_result(card: Card, out: Path, console: Console | None = None) -> None:
         console.print(told)
     if card.quote:
         console.print(words.quote_line(card.quote))
+        if energy := quote_energy(card.quote):
+            console.print(f"{energy}.")
     console.print(f"\nmodel   {escape(str(out))}", soft_wrap=True)
     console.print(f"report  {escape(str(out / REPORT))}", soft_wrap=True)

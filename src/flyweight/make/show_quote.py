@@ -11,6 +11,7 @@ from rich.table import Table
 
 from flyweight.card import QuoteCard
 from flyweight.make import words
+from flyweight.make.energy_words import quote_energy
 
 NAMES = {
     "teacher": "pack the teacher",
@@ -50,12 +51,9 @@ def _totals(quote: QuoteCard) -> str:
         f"{words.size(quote.memory)} of memory",
         f"{words.size(quote.disk)} of disk",
     ]
-    if quote.energy_kwh is not None:
-        needs.append(f"{quote.energy_kwh:.2g} kWh")
-    if quote.co2_kg is not None:
-        needs.append(f"{quote.co2_kg:.2g} kg of CO2")
-    said = words.quote_range(quote)
-    return f"{said + '; ' if said else ''}{', '.join(needs)}."
+    said, energy = words.quote_range(quote), quote_energy(quote)
+    ends = f" {energy}." if energy else ""
+    return f"{said + '; ' if said else ''}{', '.join(needs)}.{ends}"
 
 
 def show_quote(quote: QuoteCard, warnings: Sequence[str] = (), console: Console | None = None):

@@ -20,6 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from flyweight.energy.kept import KeptMeter
 from flyweight.errors import FolderError
 from flyweight.folder import MARK, check_place, disk_errors, read_seal, seal, write_whole
 from flyweight.make.journal import Journal
@@ -41,6 +42,7 @@ class Store:
 
     def __init__(self, root: Path, journal: Journal, is_new: bool) -> None:
         self.root, self.journal = root, journal
+        self.energy = KeptMeter(root / "energy.json")
         self.is_new = is_new  # this run has made the folder, and nothing was trained in it
         self.is_first_run = is_new  # all of the job is done by this process
         self._versions = {name: version(name) for name in ENGINES}
@@ -151,6 +153,7 @@ class Store:
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
         self._whole[place] = facts
+        self.energy.keep()
         self.journal.ended(kind, place.name, facts["seconds"])
         return facts
 
@@ -178,8 +181,18 @@ def open_store(out: Path) -> Iterator[Store]:
                 "or choose another --out."
             ) from None
         try:
-            with watched(journal.moved):
-                yield Store(root, journal, is_new)
+            store = Store(root, journal, is_new)
+
+            def moved(title: str, done: float, total: float | None) -> None:
+                journal.moved(title, done, total)
+                store.energy.moved()
+
+            try:
+                with watched(moved):
+                    yield store
+            finally:
+                if root.exists():  # a job that had no chance leaves nothing
+                    store.energy.keep()
         finally:
             lock.release()
 

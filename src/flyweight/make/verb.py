@@ -24,6 +24,7 @@ def make(
     device: str = "this",
     steps: int | None = None,
     machine: str = "this",
+    country: str | None = None,
     dry_run: bool = False,
     seed: int = 0,
 ) -> Path:
@@ -59,6 +60,8 @@ def make(
             search, and measured to choose.
         steps: Distillation steps of a shape; chosen from the task's size if not given.
         machine: Whose speed the quote is for: this, laptop, a100-80, h100, or a file of records.
+        country: Whose grid the carbon of quote and sticker is of, such as FRA (ISO 3166, three
+            letters); FLYWEIGHT_COUNTRY if not given, else the carbon is a range.
         dry_run: Print the quote and stop.
         seed: Makes the run repeatable on the same machine.
 
@@ -73,8 +76,9 @@ def make(
 
     budgets = read_budgets(budget, max_parameters, max_memory, max_latency, min_speed)
     options = check_options(
-        teacher, task, out, bar, bar_absolute, score, by, effort, budgets, steps, seed, device
-    )
+        teacher, task, out, bar, bar_absolute, score, by, effort, budgets, steps, seed, device,
+        country,
+    )  # fmt: skip
     if machine != "this" and not dry_run:
         raise OptionError(f"--machine {machine} is for a quote alone: add --dry-run.")
     plan = prepare_job(options, machine)

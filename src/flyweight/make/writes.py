@@ -100,6 +100,7 @@ class Writes(Form):
                 found.threads,
                 tokens_per_second=found.decode_tokens_per_second,
                 prompt_tokens_per_second=found.prompt_tokens_per_second,
+                metered=found.metered,
             ),
         )
 

@@ -79,11 +79,13 @@ class Told:
 class Piece:
     """What is given on while an answer is written: whole characters; `told` where it was asked for.
 
-    One without text comes while a long prompt is read.
+    One without text comes while a long prompt is read, and `read` says how many of its tokens have
+    been computed by then.
     """
 
     text: str
     told: tuple[Told, ...] = ()
+    read: int = 0
 
 
 @dataclass(frozen=True)

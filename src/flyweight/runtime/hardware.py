@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import os
-import platform
 import re
 from pathlib import Path
 
 import platformdirs
 
-from flyweight.runtime.threads import cores
-
-
-def processor() -> str:
-    """This machine's processor, by the name that the system tells."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine() or "unknown"
+from flyweight.energy.machine import cores, processor
 
 
 def own_name() -> str:

@@ -11,8 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from flyweight.energy.meter import meter
 from flyweight.errors import EngineError
 from flyweight.runtime.child import answer_parent, memory_of, percentile, run_child, say_answer
+from flyweight.sticker_card import Metered
 
 TIMED = 100  # prompts answered one after another, for the latency
 STREAMS = 8  # at a time, for the others
@@ -38,6 +40,7 @@ class Measurement:
     load_seconds: float
     timed: int  # answers behind the latencies
     threads: int
+    metered: Metered  # the energy of the timed answers
 
 
 def measure(
@@ -69,7 +72,8 @@ def measure(
     }
     if not prompts:
         raise EngineError(f"{gguf}: nothing to measure, there are no prompts")
-    return Measurement(**run_child(__name__, gguf, job, timeout, on_answer))
+    said = run_child(__name__, gguf, job, timeout, on_answer)
+    return Measurement(**{**said, "metered": Metered.model_validate(said["metered"])})
 
 
 def _measure_here(job: dict[str, Any]) -> dict[str, Any]:
@@ -85,14 +89,21 @@ def _measure_here(job: dict[str, Any]) -> dict[str, Any]:
     with LlamaEngine(gguf, context=context, threads=job["threads"]) as engine:
         load_seconds, threads = time.perf_counter() - started, engine.threads
         engine.generate(prompts[0], max_tokens)  # the first one pays for page faults
-        generations, latencies = [], []
-        for prompt in prompts[:timed]:
-            started = time.perf_counter()
-            generations.append(engine.generate(prompt, max_tokens, stop_ids=job["stop_ids"]))
-            latencies.append(time.perf_counter() - started)
-            say_answer()
+        generations, latencies, accounts = [], [], []
+        with meter() as running:
+            for prompt in prompts[:timed]:
+                started = time.perf_counter()
+                with running.answer(len(prompt)) as account:
+                    answer = engine.generate(prompt, max_tokens, stop_ids=job["stop_ids"])
+                    account.read(answer.prompt_tokens)
+                    account.wrote(answer.written)
+                latencies.append(time.perf_counter() - started)
+                generations.append(answer)
+                accounts.append(account)
+                say_answer()
         peak = memory_of("VmHWM")
     figures = _figures(generations, latencies)
+    metered = running.mean(accounts, _read_share(generations))
     if timed < len(prompts):
         with LlamaEngine(
             gguf, context=context, threads=job["threads"], streams=job["streams"]
@@ -108,9 +119,10 @@ def _measure_here(job: dict[str, Any]) -> dict[str, Any]:
         load_seconds=load_seconds,
         timed=timed,
         threads=threads,
+        metered=metered,
         **figures,
     )
-    return asdict(measurement)
+    return asdict(measurement) | {"metered": metered.model_dump()}
 
 
 def _figures(generations: list[Any], latencies: list[float]) -> dict[str, float]:
@@ -127,6 +139,13 @@ def _figures(generations: list[Any], latencies: list[float]) -> dict[str, float]
         "decode_tokens_per_second": steps / seconds if seconds else 0.0,
         "prompt_tokens_per_second": prompt_tokens / prompt_seconds if prompt_seconds else 0.0,
     }
+
+
+def _read_share(generations: list[Any]) -> float:
+    """The share of the engine's time that it read prompts in: it tells so only afterwards."""
+    read = sum(generation.prompt_seconds for generation in generations)
+    whole = read + sum(generation.seconds for generation in generations)
+    return read / whole if whole else 1.0
 
 
 if __name__ == "__main__":

@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from flyweight.energy.meter import meter
 from flyweight.errors import EngineError
 from flyweight.runtime.child import answer_parent, memory_of, percentile, run_child, say_answer
 from flyweight.runtime.classify import extra, open_classifier
+from flyweight.sticker_card import Metered
 
 TIMED = 100  # texts classified one after another, for the latency
 BATCH = 32  # at a time, for the speed
@@ -34,6 +36,7 @@ class Classified:
     load_seconds: float
     timed: int  # texts behind the latencies
     threads: int
+    metered: Metered  # the energy of the timed texts
 
 
 def measure_classifier(
@@ -54,7 +57,8 @@ def measure_classifier(
         raise EngineError(f"{model}: nothing to measure, there are no texts")
     rows = [list(text) for text in texts]
     job = {"model": str(model), "texts": rows, "threads": threads, "timed": timed}
-    return Classified(**run_child(__name__, model, job, timeout, on_answer))
+    said = run_child(__name__, model, job, timeout, on_answer)
+    return Classified(**{**said, "metered": Metered.model_validate(said["metered"])})
 
 
 def _measure_here(job: dict[str, Any]) -> dict[str, Any]:
@@ -66,28 +70,34 @@ def _measure_here(job: dict[str, Any]) -> dict[str, Any]:
     engine = open_classifier(model, threads=job["threads"])
     load_seconds = time.perf_counter() - started
     engine.logits(texts[0])  # the first one pays for page faults
-    latencies, labels, peak = [], [], 0
-    for text in texts:
-        started = time.perf_counter()
+    latencies, labels, accounts = [], [], []
+    with meter() as running:
+        for text in texts[:timed]:
+            started = time.perf_counter()
+            with running.answer(len(text)) as account:
+                labels.append(int(engine.logits(text).argmax()))
+                account.read(len(text))
+            latencies.append(time.perf_counter() - started)
+            accounts.append(account)
+            say_answer()
+    peak, metered = memory_of("VmHWM"), running.mean(accounts)
+    for text in texts[timed:]:
         labels.append(int(engine.logits(text).argmax()))
-        latencies.append(time.perf_counter() - started)
         say_answer()
-        if len(labels) == timed:
-            peak = memory_of("VmHWM")
-    in_order = sorted(latencies[:timed])
-    return asdict(
-        Classified(
-            labels=labels,
-            latency_p50=percentile(in_order, 0.50),
-            latency_p95=percentile(in_order, 0.95),
-            texts_per_second=_in_batches(engine, texts[:timed]),
-            peak_memory_bytes=peak,
-            baseline_bytes=baseline,
-            load_seconds=load_seconds,
-            timed=timed,
-            threads=engine.threads,
-        )
+    in_order = sorted(latencies)
+    found = Classified(
+        labels=labels,
+        latency_p50=percentile(in_order, 0.50),
+        latency_p95=percentile(in_order, 0.95),
+        texts_per_second=_in_batches(engine, texts[:timed]),
+        peak_memory_bytes=peak,
+        baseline_bytes=baseline,
+        load_seconds=load_seconds,
+        timed=timed,
+        threads=engine.threads,
+        metered=metered,
     )
+    return asdict(found) | {"metered": metered.model_dump()}
 
 
 def _import_engine(model: Path) -> None:

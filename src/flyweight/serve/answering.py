@@ -18,7 +18,9 @@ from flyweight.errors import FlyweightError
 from flyweight.runtime.constraint import Constraint
 from flyweight.runtime.engine import Piece, Streamed
 from flyweight.serve.faults import Fault
+from flyweight.serve.metering import Metering
 from flyweight.serve.shelf import Loaded
+from flyweight.sticker_card import Boundaries
 
 GATHERED = 0.015  # seconds: 60 times a second is as smooth as a screen
 
@@ -50,8 +52,12 @@ class Answer:
 
     said: Streamed
 
-    def __init__(self, loaded: Loaded, job: Job, seconds: float) -> None:
+    def __init__(
+        self, loaded: Loaded, job: Job, seconds: float, metering: Metering, key: str = ""
+    ) -> None:
         self.loaded, self.job, self.seconds = loaded, job, seconds
+        self.metering, self.key = metering, key
+        self.joules: Boundaries | None = None  # once it is over
         self.first: float | None = None  # seconds of the event loop's clock: the first text
         self._pieces: deque[Piece] = deque()
         self._news, self._over = asyncio.Event(), asyncio.Event()
@@ -86,6 +92,17 @@ class Answer:
         work.add_done_callback(done)
 
     def _write(self) -> Streamed:
+        """In a thread of the model: the answer, metered to its end however it ends."""
+        prompt = len(self.job.prompt)
+        self._account = account = self.metering.begin(prompt)
+        try:
+            said = self._stream()
+            account.whole(said.prompt_tokens, said.written)
+            return said
+        finally:
+            self.joules = self.metering.end(account, self.loaded.name, self.key, prompt)
+
+    def _stream(self) -> Streamed:
         job = self.job
         return self.loaded.engine.stream(
             job.prompt,
@@ -103,7 +120,10 @@ class Answer:
         """In the engine's thread: a piece for the loop."""
         if self._gone:
             raise _Gone
+        if piece.read:
+            self._account.whole(piece.read, 0)
         if piece.text or piece.told:
+            self._account.wrote()
             self.taken += 1
             self._pieces.append(piece)
             if not self._signalled:
@@ -167,13 +187,15 @@ class Answer:
         )
 
 
-async def begun(loaded: Loaded, jobs: Sequence[Job], seconds: float) -> list[Answer]:
+async def begun(
+    loaded: Loaded, jobs: Sequence[Job], seconds: float, metering: Metering, key: str = ""
+) -> list[Answer]:
     """Answers to all jobs, in the line together, the first begun; Fault 429 without room."""
     line = loaded.line
     if len(jobs) > line.streams + line.places:
         raise Fault(400, f"{len(jobs)} answers are more than ever have room here.", param="n")
     line.check(len(jobs))
-    answers = [Answer(loaded, job, seconds) for job in jobs]
+    answers = [Answer(loaded, job, seconds, metering, key) for job in jobs]
     for answer in answers:
         answer.beginning = asyncio.create_task(answer.begin())
     try:

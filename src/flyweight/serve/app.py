@@ -72,6 +72,7 @@ def make_app(service: Service, host: str = "localhost") -> App:
         yield
         sweeping.cancel()
         await service.shelf.close()
+        service.metering.close()
 
     app = FastAPI(
         title="Flyweight",
@@ -136,7 +137,8 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         async def answer() -> Response:
             async with service.in_time(), service.shelf.use(request.model) as loaded:
                 await service.shelf.reserve_embedder(loaded)
-                body = await embeddings(request, loaded)
+                embed = service.metered_embed(loaded, http)
+                body = await embeddings(request, loaded, embed)
                 service.count_tokens(http, loaded, body["usage"]["prompt_tokens"], 0, 0)
                 return JSONResponse(body)
 
@@ -152,7 +154,22 @@ def _add_rest(app: FastAPI, service: Service) -> None:
         books = service.shelf.books.values()
         return JSONResponse({"object": "list", "data": [service.describe(each) for each in books]})
 
-    @app.get("/v1/models/{model:path}", responses=refusals | {404: REFUSALS[404]})
+    missing = {404: REFUSALS[404]}
+    picture = {200: {"content": {"image/svg+xml": {}}, "description": "An SVG picture."}}
+
+    @app.get(
+        "/v1/models/{model:path}/sticker.svg",
+        responses=refusals | missing | picture,
+        response_class=FileResponse,
+    )
+    async def sticker(model: str) -> Response:
+        """What an answer of a model costs, as a picture."""
+        file = service.shelf.book(model).sticker
+        if file is None:
+            raise Fault(404, f"{model} has no sticker: `flyweight sticker` makes one.")
+        return FileResponse(file, media_type="image/svg+xml")
+
+    @app.get("/v1/models/{model:path}", responses=refusals | missing)
     async def model(model: str) -> Response:
         """One model."""
         return JSONResponse(service.describe(service.shelf.book(model)))

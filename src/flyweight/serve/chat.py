@@ -12,6 +12,7 @@ from flyweight.runtime.engine import Told
 from flyweight.runtime.token_bytes import token_bytes
 from flyweight.runtime.tool_calls import Call
 from flyweight.serve.answering import Answer, collected, merged
+from flyweight.serve.metering import joules_told
 from flyweight.serve.prepare import Prepared
 from flyweight.serve.shelf import Loaded
 from flyweight.serve.wire import ChatRequest
@@ -133,7 +134,7 @@ def event(body: dict[str, Any]) -> bytes:
 
 
 def usage_of(answers: Sequence[Answer]) -> dict[str, Any]:
-    """The tokens of a request: prompts that several answers share count once."""
+    """The tokens of a request, and its joules: prompts that several answers share count once."""
     prompts = {id(answer.job.prompt): len(answer.job.prompt) for answer in answers}
     first = {id(answer.job.prompt): answer for answer in reversed(answers)}
     cached = sum(len(one.job.prompt) - one.said.prompt_tokens for one in first.values())
@@ -144,6 +145,7 @@ def usage_of(answers: Sequence[Answer]) -> dict[str, Any]:
         "completion_tokens": written,
         "total_tokens": read + written,
         "prompt_tokens_details": {"cached_tokens": max(0, cached)},
+        "joules": joules_told([each.joules for each in answers if each.joules is not None]),
     }
 
 

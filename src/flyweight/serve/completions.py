@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,8 +83,10 @@ def _logprobs(
     }
 
 
-async def embeddings(request: EmbeddingRequest, loaded: Loaded) -> dict[str, Any]:
-    """A vector of length 1 for each text: the mean of its last hidden states."""
+async def embeddings(
+    request: EmbeddingRequest, loaded: Loaded, embed: Callable[[Sequence[int]], np.ndarray]
+) -> dict[str, Any]:
+    """A vector of length 1 for each text, by `embed`: the mean of its last hidden states."""
     texts = await asyncio.to_thread(texts_of, request.input, loaded)
     for place, ids in enumerate(texts):
         if not 0 < len(ids) < loaded.engine.context:
@@ -97,7 +99,7 @@ async def embeddings(request: EmbeddingRequest, loaded: Loaded) -> dict[str, Any
     loop, vectors = asyncio.get_running_loop(), []
     for ids in texts:
         since = await loaded.line.enter()
-        work = loop.run_in_executor(loaded.threads, loaded.embed, ids)
+        work = loop.run_in_executor(loaded.threads, embed, ids)
         work.add_done_callback(lambda _, since=since: loaded.line.leave(since))
         try:
             vectors.append(await asyncio.shield(work))

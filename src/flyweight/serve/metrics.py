@@ -31,6 +31,15 @@ class Metrics:
             "answer_seconds", "From a request's arrival to the end of its answer.",
             ["model"], buckets=_SECONDS, **made,
         )  # fmt: skip
+        self.joules = Counter(
+            "joules", "Energy of answers at the chip, by model: of prompts read, of text written.",
+            ["model", "kind"], **made,
+        )  # fmt: skip
+        self.chip = Gauge(
+            "chip_joules", "Energy of the chip since the start: answers, idle, unattributed.",
+            ["part"], **made,
+        )  # fmt: skip
+        self.unkept = Gauge("ledger_pending", "Lines that the ledger could not take yet.", **made)
         self.active = Gauge("answers_active", "Answers being written.", ["model"], **made)
         self.waiting = Gauge("answers_waiting", "Answers that wait.", ["model"], **made)
         self.loaded = Gauge("model_loaded", "1: the model is in memory.", ["model"], **made)

@@ -128,6 +128,7 @@ def _finished(
         "incomplete_details": None if whole else {"reason": "max_output_tokens"},
         "output": items,
         "usage": {
+            "joules": usage["joules"],
             "input_tokens": usage["prompt_tokens"],
             "input_tokens_details": usage["prompt_tokens_details"] | {"cache_write_tokens": 0},
             "output_tokens": usage["completion_tokens"],

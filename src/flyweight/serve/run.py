@@ -14,7 +14,9 @@ from pathlib import Path
 
 import uvicorn
 
-from flyweight.errors import OptionError
+from flyweight.energy.budget import Budget
+from flyweight.energy.ledger import Ledger
+from flyweight.errors import FolderError, OptionError
 from flyweight.progress import say
 from flyweight.runtime.llama_server import keep_signals
 from flyweight.serve.app import make_app
@@ -44,11 +46,18 @@ class Address:
             return False
 
 
-def run(models: Sequence[Path], address: Address, settings: Settings, seconds: float) -> None:
+def run(
+    models: Sequence[Path],
+    address: Address,
+    settings: Settings,
+    seconds: float,
+    budget: Budget | None = None,
+) -> None:
     """Serve until it is told to end; see `flyweight.serve`."""
     _check(models, settings, seconds)
     keys = None if address.is_loopback else _keys(address)
-    service = Service(names_of(models), settings, keys, seconds)
+    ledger = _ledger(budget)
+    service = Service(names_of(models), settings, keys, seconds, ledger, budget)
     listening = _listen(address)
     server = _Server(
         uvicorn.Config(
@@ -151,6 +160,17 @@ def _keys(address: Address) -> Keys:
             "one with `flyweight key NAME`."
         )
     return Keys(file)
+
+
+def _ledger(budget: Budget | None) -> Ledger | None:
+    """The ledger; without one, said, where it cannot be opened and no budget hangs on it."""
+    try:
+        return Ledger()
+    except FolderError as error:
+        if budget is not None:
+            raise
+        say(f"What answers take is metered, and not kept: {error}")
+        return None
 
 
 def _listen(address: Address) -> socket.socket:

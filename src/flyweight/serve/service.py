@@ -7,16 +7,21 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
+import numpy as np
 from fastapi import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from flyweight.energy.budget import Budget
+from flyweight.energy.ledger import Ledger
 from flyweight.errors import FlyweightError
 from flyweight.serve.answering import Answer, begun
 from flyweight.serve.chat import event, usage_of
 from flyweight.serve.faults import Fault
 from flyweight.serve.keys import Keys
+from flyweight.serve.metering import Metering
 from flyweight.serve.metrics import Metrics
 from flyweight.serve.prepare import Prepared
 from flyweight.serve.shelf import Book, Loaded, Settings, Shelf
@@ -34,9 +39,16 @@ class Service:
     """The models of a service and how their answers are asked for; `seconds` is for one answer."""
 
     def __init__(
-        self, models: dict[str, Path], settings: Settings, keys: Keys | None, seconds: float
+        self,
+        models: dict[str, Path],
+        settings: Settings,
+        keys: Keys | None,
+        seconds: float,
+        ledger: Ledger | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.metrics, self.keys, self.seconds = Metrics(), keys, seconds
+        self.metering = Metering(self.metrics, ledger, budget)
         self.shelf = Shelf(models, settings, self._on_load)
         for name in self.shelf.books:
             self._on_load(name, False)
@@ -47,6 +59,7 @@ class Service:
 
     def gauge(self) -> None:
         """Set what is not counted as it happens."""
+        self.metering.gauge()
         for book in self.shelf.books.values():
             line = book.loaded.line if book.loaded else None
             self.metrics.active.labels(book.name).set(line.active if line else 0)
@@ -56,6 +69,7 @@ class Service:
         """Fault 503 where the service is ending, 429 where no model has room for one more."""
         if self.draining:
             raise Fault(503, "The service is ending.", code="draining", retry=5)
+        self.metering.check()
         lines = [book.loaded.line for book in self.shelf.books.values() if book.loaded]
         if len(lines) == len(self.shelf.books) and all(line.full for line in lines):
             lines[0].check()
@@ -64,6 +78,7 @@ class Service:
         """Put away idle models, for ever."""
         while True:
             await asyncio.sleep(min(SWEEP_SECONDS, self.shelf.settings.idle))
+            await asyncio.to_thread(self.metering.sweep)
             await self.shelf.sweep()
 
     async def answer(
@@ -100,7 +115,8 @@ class Service:
                 prepared = await asyncio.to_thread(prepare, loaded)
             except FlyweightError as error:
                 raise Fault(500, f"The engine failed: {error}", code="engine_failed") from error
-            answers = await begun(loaded, prepared.jobs, self.seconds)
+            key = http.scope.get("key", "")
+            answers = await begun(loaded, prepared.jobs, self.seconds, self.metering, key)
             try:
                 if stream:
                     async with aclosing(events(loaded, prepared, answers)) as given:
@@ -143,6 +159,22 @@ class Service:
         if self.keys is not None and "key" in http.scope:
             self.keys.count(http.scope["key"], read + written)
 
+    def metered_embed(
+        self, loaded: Loaded, http: HttpRequest
+    ) -> Callable[[Sequence[int]], np.ndarray]:
+        """`Loaded.embed`, metered for a request."""
+
+        def embed(ids: Sequence[int]) -> np.ndarray:
+            account = self.metering.begin(len(ids))
+            try:
+                vector = loaded.embed(ids)
+                account.whole(len(ids), 0)
+                return vector
+            finally:
+                self.metering.end(account, loaded.name, http.scope.get("key", ""), len(ids))
+
+        return embed
+
     @asynccontextmanager
     async def in_time(self) -> AsyncIterator[None]:
         """Fault 504 where what is within takes longer than an answer may."""
@@ -165,6 +197,7 @@ class Service:
             "teacher": None,
             "bytes_ratio": None,
             "verdict": None,
+            "sticker": f"/v1/models/{quote(book.name)}/sticker.svg" if book.sticker else None,
         }  # and more, where there is a card
         if card is not None:
             score = card.scores.student.test

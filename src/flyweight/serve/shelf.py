@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from flyweight.errors import FlyweightError, OptionError
+from flyweight.folder import STICKER_PICTURES
 from flyweight.runtime.chat_format import ChatFormat, encoder
 from flyweight.runtime.engine import Engine
 from flyweight.runtime.gguf_header import read_header
@@ -125,6 +126,12 @@ class Book:
     embeds: bool = False
     users: int = 0  # requests that use it or wait for it
     used: float = 0.0
+
+    @property
+    def sticker(self) -> Path | None:
+        """The picture of what its answers cost, if its folder has one."""
+        picture = self.found.folder and self.found.folder / STICKER_PICTURES[0]
+        return picture if picture and picture.is_file() else None
 
 
 class Shelf:

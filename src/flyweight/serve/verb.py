@@ -22,6 +22,7 @@ def serve(
     idle: float = 900.0,
     kv_bits: int = 16,
     threads: int | None = None,
+    budget: str | None = None,
 ) -> None:
     """Serve models over HTTP as OpenAI does, with a page for people; Ctrl-C ends it.
 
@@ -42,11 +43,14 @@ def serve(
         idle: Seconds after which a model that nobody asks is put away.
         kv_bits: 16, or 8 for half the memory of a context.
         threads: Of each model; chosen by its size if not given.
+        budget: The energy that answers may take, such as 1kWh/day: from 80 % on it is said, beyond
+            it requests are refused until the next hour, day, week or month.
 
     Raises:
         FlyweightError: A model that is not whole or does not fit, a port that is taken, a host
             beyond this machine without keys.
     """
+    from flyweight.energy.budget import Budget
     from flyweight.serve.run import Address, run
     from flyweight.serve.shelf import Settings
 
@@ -61,7 +65,8 @@ def serve(
         idle=idle,
     )
     several = [models] if isinstance(models, Path) else list(models)
-    run(several, Address(host, port), settings, deadline)
+    held_to = None if budget is None else Budget.read(budget)
+    run(several, Address(host, port), settings, deadline, held_to)
 
 
 def key(

@@ -1,0 +1,62 @@
+"""How much energy answers may take in an hour, a day, a week or a month."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from flyweight.energy.sticker_words import WATT_HOURS, amount
+from flyweight.errors import OptionError
+
+Period = Literal["hour", "day", "week", "month"]
+WARNED = 0.8  # of the budget: from there on it is said
+_UNITS = {"J": 1.0, "kJ": 1e3, "MJ": 1e6, "Wh": 3.6e3, "kWh": 3.6e6, "MWh": 3.6e9}
+_BUDGET = re.compile(
+    r"\s*(\d+(?:\.\d+)?)\s*([kM]?Wh|[kM]?J)\s*(?:/|per)\s*(hour|day|week|month)\s*"
+)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Joules of a calendar period, in this computer's time zone."""
+
+    joules: float
+    period: Period
+
+    @classmethod
+    def read(cls, told: str) -> Budget:
+        """The budget of "1kWh/day", "500 Wh per hour" or "3MJ/week". OptionError else."""
+        found = _BUDGET.fullmatch(told)
+        if not found or not float(found[1]):
+            raise OptionError(
+                f"--budget is {told[:40]!r}: give energy and a period, such as 1kWh/day or "
+                "200Wh/hour"
+            )
+        return cls(float(found[1]) * _UNITS[found[2]], found[3])  # type: ignore[arg-type]
+
+    def began(self, now: datetime) -> datetime:
+        """When the period began that `now` (of a time zone) is in."""
+        start = now.replace(minute=0, second=0, microsecond=0)
+        if self.period == "hour":
+            return start
+        start = start.replace(hour=0)
+        if self.period == "week":
+            return start - timedelta(days=start.weekday())
+        return start.replace(day=1) if self.period == "month" else start
+
+    def ends(self, now: datetime) -> datetime:
+        """When it ends."""
+        start = self.began(now)
+        if self.period == "month":
+            return (start + timedelta(days=32)).replace(day=1)
+        return start + {"hour": timedelta(hours=1), "day": timedelta(days=1)}.get(
+            self.period, timedelta(weeks=1)
+        )
+
+    def __str__(self) -> str:
+        return f"{amount(self.joules / 3600, WATT_HOURS)} of this {self.period}"
+
+
+__all__ = ["WARNED", "Budget", "Period"]

@@ -1,0 +1,264 @@
+"""The ledger: what every answer and every job on this computer took, a line each, in SQLite.
+
+It lies in the user's state folder (FLYWEIGHT_STATE overrides). A line is committed before the end
+of its answer is sent, so that a kill loses nothing but what was in flight. Several processes may
+write at once.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Literal, Self
+
+from flyweight.errors import FolderError, NoSpace
+from flyweight.figure import Figure
+from flyweight.folder import state_folder
+from flyweight.sticker_card import Boundaries, Boundary
+
+Kind = Literal["answer", "make", "idle"]
+By = Literal["day", "model", "key"]
+_FORMAT = 1
+_WAIT = 10.0  # seconds for another process's line
+_KEPT = 100_000  # lines that are held back while the disk is full
+_RETRY = 5.0  # seconds between tries
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS entries (
+    id INTEGER PRIMARY KEY,
+    at REAL NOT NULL,            -- seconds since 1970, UTC
+    kind TEXT NOT NULL,          -- answer, make, or idle (of a service: what no answer took)
+    model TEXT NOT NULL,
+    key TEXT NOT NULL,           -- of whose key; empty: nobody's
+    tokens_read INTEGER NOT NULL,
+    tokens_reused INTEGER NOT NULL,
+    tokens_written INTEGER NOT NULL,
+    seconds REAL NOT NULL,
+    source TEXT NOT NULL,
+    constants TEXT NOT NULL,
+    chip REAL, chip_low REAL, chip_high REAL,            -- joules
+    computer REAL, computer_low REAL, computer_high REAL,
+    facility REAL, facility_low REAL, facility_high REAL
+);
+CREATE INDEX IF NOT EXISTS by_time ON entries (at);
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line; joules as columns, `at` in seconds since 1970."""
+
+    at: float
+    kind: Kind
+    model: str
+    key: str
+    tokens_read: int
+    tokens_reused: int
+    tokens_written: int
+    seconds: float
+    source: str
+    constants: str
+    chip: float
+    chip_low: float
+    chip_high: float
+    computer: float
+    computer_low: float
+    computer_high: float
+    facility: float
+    facility_low: float
+    facility_high: float
+
+
+@dataclass(frozen=True)
+class Used:
+    """The sum of lines of one kind under one label; joules with their ranges."""
+
+    label: str
+    kind: Kind
+    count: int
+    tokens_read: float
+    tokens_reused: float
+    tokens_written: float
+    seconds: float
+    sources: str
+    chip: float
+    chip_low: float
+    chip_high: float
+    computer: float
+    computer_low: float
+    computer_high: float
+    facility: float
+    facility_low: float
+    facility_high: float
+
+
+_LABELS: dict[By, str] = {
+    "day": "DATE(at, 'unixepoch', 'localtime')",
+    "model": "model",
+    "key": "key",
+}
+_COLUMNS = ", ".join(each.name for each in fields(Entry))
+_INSERT = f"INSERT INTO entries ({_COLUMNS}) VALUES ({', '.join('?' * len(fields(Entry)))})"
+
+
+def entry(
+    kind: Kind,
+    model: str,
+    joules: Boundaries,
+    constants: str,
+    *,
+    key: str = "",
+    read: int = 0,
+    reused: int = 0,
+    written: int = 0,
+    seconds: float = 0.0,
+) -> Entry:
+    """A line of now."""
+    parts = (joules.chip, joules.computer, joules.facility)
+    numbers = [number for each in parts for number in (_middle(each), each.low, each.high)]
+    told = (kind, model, key, read, reused, written, seconds, joules.chip.source, constants)
+    return Entry(time.time(), *told, *numbers)
+
+
+def ledger_file() -> Path:
+    """Where the ledger of this computer's user lies."""
+    return state_folder() / "ledger.sqlite"
+
+
+class Ledger:
+    """A ledger, opened. Any thread may write; close it at the end.
+
+    Raises FolderError for a file that is no ledger or cannot be written, NoSpace on a full disk.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self.file = file or ledger_file()
+        self._lock = threading.Lock()
+        self.pending: list[Entry] = []  # that could not be written yet
+        self._tried = 0.0
+        with self._errors():
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self._base = sqlite3.connect(
+                self.file, timeout=_WAIT, isolation_level=None, check_same_thread=False
+            )
+            self._base.execute("PRAGMA journal_mode = WAL")
+            # a commit outlives the process without a sync; a power cut may take the last seconds
+            self._base.execute("PRAGMA synchronous = NORMAL")
+            [found] = self._base.execute("PRAGMA user_version").fetchone()
+            if found not in (0, _FORMAT):
+                raise FolderError(
+                    f"{self.file} is a ledger of a newer Flyweight: update, or set FLYWEIGHT_STATE."
+                )
+            self._base.executescript(_TABLE)
+            self._base.execute(f"PRAGMA user_version = {_FORMAT}")
+
+    def add(self, *entries: Entry) -> None:
+        """Write lines, all or none. Raises FolderError or NoSpace."""
+        with self._lock, self._errors():
+            self._insert(entries)
+
+    def keep(self, line: Entry) -> str | None:
+        """Write a line if that is possible, else hold it back and try again later; says why not.
+
+        Nothing is lost while the process lives: an answer does not fail because of a full disk.
+        """
+        with self._lock:
+            self.pending.append(line)
+            del self.pending[:-_KEPT]
+            if len(self.pending) > 1 and time.monotonic() - self._tried < _RETRY:
+                return None
+            try:
+                with self._errors():
+                    self._insert(self.pending)
+            except FolderError as error:
+                self._tried = time.monotonic()
+                return str(error)
+            self.pending.clear()
+            return None
+
+    def _insert(self, entries: Sequence[Entry]) -> None:
+        self._base.execute("BEGIN IMMEDIATE")
+        try:
+            self._base.executemany(_INSERT, [astuple(each) for each in entries])
+            self._base.execute("COMMIT")
+        except BaseException:
+            if self._base.in_transaction:
+                self._base.execute("ROLLBACK")
+            raise
+
+    def joules(self, since: float, boundary: Boundary = "computer", kind: Kind = "answer") -> float:
+        """Joules of all lines of a kind since a moment (seconds since 1970)."""
+        with self._lock, self._errors():
+            ask = f"SELECT TOTAL({boundary}) FROM entries WHERE at >= ? AND kind = ?"
+            [found] = self._base.execute(ask, (since, kind)).fetchone()
+        return found + sum(getattr(each, boundary) for each in self.pending if each.at >= since)
+
+    def sums(self, by: By, since: float = 0.0) -> list[Used]:
+        """What was used since a moment, by day (of this computer's time zone), model, or key."""
+        joules = ", ".join(f"TOTAL({each.name})" for each in fields(Entry)[10:])
+        ask = (
+            f"SELECT {_LABELS[by]} AS label, kind, COUNT(*), TOTAL(tokens_read), "
+            f"TOTAL(tokens_reused), TOTAL(tokens_written), TOTAL(seconds), "
+            f"GROUP_CONCAT(DISTINCT source), {joules} FROM entries WHERE at >= ? "
+            "GROUP BY label, kind ORDER BY label, kind"
+        )
+        with self._lock, self._errors():
+            found = self._base.execute(ask, (since,)).fetchall()
+        return [Used(*row) for row in found]
+
+    def rows(self, since: float = 0.0) -> Iterator[Entry]:
+        """All lines since a moment, oldest first."""
+        with self._errors():
+            ask = f"SELECT {_COLUMNS} FROM entries WHERE at >= ? ORDER BY id"
+            for row in self._base.execute(ask, (since,)):
+                yield Entry(*row)
+
+    def close(self) -> None:
+        """Write what is held back, if that is possible now, and close the file."""
+        with self._lock:
+            if self.pending:
+                try:
+                    self._insert(self.pending)
+                    self.pending.clear()
+                except sqlite3.Error:
+                    pass  # it was said when it began
+            self._base.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise self._told(error) from error
+        except OSError as error:
+            raise FolderError(f"{self.file}: {error.strerror}. Set FLYWEIGHT_STATE.") from error
+
+    def _told(self, error: sqlite3.DatabaseError) -> FolderError:
+        said = str(error)
+        if "full" in said:
+            return NoSpace(f"{self.file}: the disk is full. Free some room.")
+        if "not a database" in said or "malformed" in said:
+            return FolderError(
+                f"{self.file} is damaged ({said}). Move it away: a new one is begun."
+            )
+        if "locked" in said:
+            return FolderError(f"{self.file} is held by another process. Try again.")
+        return FolderError(f"{self.file}: {said}. Set FLYWEIGHT_STATE to a folder of yours.")
+
+
+def _middle(figure: Figure) -> float:
+    return (figure.low + figure.high) / 2 if figure.value is None else figure.value
+
+
+__all__ = ["By", "Entry", "Kind", "Ledger", "Used", "entry", "ledger_file"]
