@@ -1,7 +1,7 @@
 """Write docs/reference from the code; `--check` only says whether it is current.
 
-`cli.md` comes from the verbs' signatures and docstrings, `card.md` and `card.schema.json` from the
-classes of the card: the pages cannot say anything else than the program does, once current.
+`cli.md` comes from the verbs' signatures and docstrings, `card.md` and the two schemas from the
+classes of card and sticker: the pages cannot say anything else than the program does, once current.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import typer
 
 from flyweight import cli
 from flyweight.card import Card
+from flyweight.sticker_card import Sticker
 
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -113,6 +114,7 @@ def pages() -> dict[Path, str]:
         REFERENCE / "cli.md": reference(),
         REFERENCE / "card.md": card_page(),
         REFERENCE / "card.schema.json": schema + "\n",
+        REFERENCE / "sticker.schema.json": json.dumps(Sticker.model_json_schema(), indent=2) + "\n",
     }
 
 

@@ -15,6 +15,7 @@ import torch
 
 import flyweight
 from flyweight.card import Card, VerdictCard
+from flyweight.energy.sticker import JOULES
 from flyweight.errors import OptionError
 from flyweight.folder import read_card, read_scores
 from flyweight.make.budget import Budgets
@@ -22,8 +23,10 @@ from flyweight.make.course import works_of
 from flyweight.make.effort import EFFORTS
 from flyweight.make.machine import this_machine
 from flyweight.make.options import check_options
+from flyweight.make.quote_energy import foretold
 from flyweight.make.run import prepare_job
 from flyweight.make.store import work_folder
+from flyweight.sticker_card import Sticker
 from flyweight.tasks.read import read_task
 
 SIZES = {"train": 24, "dev": 12, "test": 12}
@@ -137,10 +140,29 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def check_energy(folder: Path, card: Card) -> None:
+    """The sticker in the card is the one beside it, and the quote says foretold and taken."""
+    sticker, quote = card.sticker, card.quote
+    assert sticker is not None
+    assert Sticker.model_validate_json((folder / "sticker.json").read_bytes()) == sticker
+    assert sticker.joules.chip == card.student.joules.chip  # type: ignore[union-attr]
+    assert sticker.making is not None
+    assert quote is not None
+    assert quote.energy is not None
+    assert quote.actual_energy is not None
+    assert sticker.making.kwh.value == pytest.approx(quote.actual_energy.value)
+    # a job cannot have taken more than all cores at their most watts, in its seconds
+    assert quote.actual_seconds is not None
+    most = foretold(quote.actual_seconds + 60, "this").high / JOULES
+    assert 0 < quote.actual_energy.low <= quote.actual_energy.high < 2 * most
+
+
 def check_files(folder: Path, card: Card) -> None:
     """The card lists every file but those that speak about it, with its size and hash."""
     there = {path.name for path in folder.iterdir()}
-    assert there == {*card.files, "card.json", "README.md", "report.html", ".flyweight"}
+    speaking = {"card.json", "README.md", "report.html", "sticker.svg", "sticker.png"}
+    assert there == {*card.files, *speaking, "sticker.json", ".flyweight"}
+    check_energy(folder, card)
     assert {"config.json", "model.safetensors", "tokenizer.json", *GGUF.values()} <= there
     assert len(read_scores(folder).student) == SIZES["test"]
     for name, entry in card.files.items():

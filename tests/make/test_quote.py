@@ -15,6 +15,8 @@ import flyweight
 from flyweight.anatomy import Shape
 from flyweight.checkpoint import open_checkpoint
 from flyweight.distill.parts import AT_ONCE
+from flyweight.energy.constants import facts_of
+from flyweight.energy.machine import cores
 from flyweight.errors import OptionError
 from flyweight.make.budget import Budgets
 from flyweight.make.course import Course, PastCourse, likely_courses, longest_course, works_of
@@ -24,6 +26,7 @@ from flyweight.make.form import form_of
 from flyweight.make.machine import Machine
 from flyweight.make.options import check_options
 from flyweight.make.quote import make_quote, settle
+from flyweight.make.quote_energy import foretold, with_energy
 from flyweight.make.rank import RankedShape
 from flyweight.make.rates import Work, assumed
 from flyweight.make.run import course_of
@@ -301,11 +304,33 @@ def test_warnings_are_shown_as_they_are() -> None:
     assert "kWh" not in said
 
 
-def test_energy_is_shown_once_it_is_known() -> None:
+def test_energy_is_foretold_from_watts_and_bent_by_what_past_jobs_took() -> None:
+    machine = Machine("m")
+    quote = make_quote(SIZES, QUICK, machine)
+    fresh = with_energy(quote, machine, "FRA")
+    watts = (fresh.energy_kwh or 0.0) * 3.6e6 / quote.seconds
+    assert 1 < watts < 2000 * cores()
+    assert fresh.co2_kg == pytest.approx((fresh.energy_kwh or 0.0) * 0.056)
+    machine.learn([(Work("energy", 1000.0, 0.0), 500.0)])
+    learned = with_energy(quote, machine, None)
+    assert learned.energy_kwh == pytest.approx((fresh.energy_kwh or 0.0) / 2)
+    assert learned.co2_kg is None  # no country, no one number
+    assert learned.carbon is not None
+    assert learned.carbon.low < learned.carbon.high
     console = Console(width=120, record=True)
-    quote = make_quote(SIZES, QUICK, Machine("m"))
-    show_quote(quote.model_copy(update={"energy_kwh": 0.034, "co2_kg": 0.012}), (), console)
-    assert "0.034 kWh, 0.012 kg of CO2" in console.export_text()
+    show_quote(learned, (), console)
+    text = " ".join(console.export_text().split())
+    assert "Energy: " in text
+    assert "assumed) foretold" in text
+
+
+@pytest.mark.parametrize("name", ["laptop", "a100-80", "h100"])
+def test_a_named_machine_is_foretold_by_its_own_watts(name: str) -> None:
+    facts = facts_of(name)
+    found = foretold(3600.0, name)
+    assert found.value is not None
+    whole = ((facts.busy.value or 0.0) + (facts.rest.value or 0.0)) * 3600
+    assert whole <= found.value <= 2 * whole
 
 
 def test_no_work_costs_less_than_nothing() -> None:

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +15,19 @@ from pathlib import Path
 
 @contextmanager
 def serving(
-    *models: Path, options: Sequence[str] = (), keys: Path | None = None
+    *models: Path,
+    options: Sequence[str] = (),
+    keys: Path | None = None,
+    state: Path | None = None,
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """The address of `flyweight serve`, and its process; ended at the end."""
+    """The address of `flyweight serve`, and its process; ended at the end.
+
+    `state` is its state folder, one that vanishes if not given.
+    """
     command = [sys.executable, "-m", "flyweight", "serve", *map(str, models), "--port", "0"]
+    own = tempfile.TemporaryDirectory()
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "COLUMNS": "400"}
+    environment["FLYWEIGHT_STATE"] = str(state or own.name)
     if keys is not None:
         environment["FLYWEIGHT_KEYS"] = str(keys)
     process = subprocess.Popen(
@@ -43,6 +52,7 @@ def serving(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        own.cleanup()
 
 
 __all__ = ["serving"]
