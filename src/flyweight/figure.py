@@ -68,7 +68,8 @@ class Figure(BaseModel):
         kind: Kind = max((self.kind, other.kind), key=KINDS.index)
         said = dict.fromkeys(part for each in (self, other) for part in each.source.split("; "))
         source = "; ".join(part for part in said if part)
-        return Figure(value=value, low=low, high=high, kind=kind, source=source)
+        # in order by what they come from: checking it again would be most of the time
+        return Figure.model_construct(value=value, low=low, high=high, kind=kind, source=source)
 
 
 def exactly(value: float, kind: Kind = "measured", source: str = "") -> Figure:

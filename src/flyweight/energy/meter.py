@@ -56,8 +56,7 @@ class Account:
             self._ahead -= ahead
             self._read += tokens - ahead
             self._owed = max(0, self._owed - (tokens - ahead))
-            self._told = True
-            self._meter._tick()
+            self._meter._worked_on(self)
 
     def wrote(self, tokens: int = 1) -> None:
         """So many more tokens were written."""
@@ -65,8 +64,7 @@ class Account:
             self.tokens_written += tokens
             self._written += tokens
             self._owed = self._ahead = 0  # the prompt has been read
-            self._told = True
-            self._meter._tick()
+            self._meter._worked_on(self)
 
     def whole(self, read: int, written: int) -> None:
         """Tell of what the engine says in the end that was not told of before."""
@@ -91,7 +89,11 @@ class Meter:
     def __init__(self, power: Power | None = None) -> None:
         self.power = power or find_power()
         self._lock = threading.Lock()
-        self._active: list[Account] = []
+        # answers in progress, in the order in which they began, and three kinds of them
+        self._active: dict[Account, None] = {}
+        self._threads: dict[Account, None] = {}  # whose work is that of a thread of ours
+        self._readers: dict[Account, None] = {}  # whose prompt an engine is reading
+        self._touched: dict[Account, None] = {}  # that told of work in this interval
         self._pool = Taken()  # of intervals whose work nobody has told of yet
         self._pool_time = 0
         self.answers = Nanojoules()  # all of them together
@@ -131,8 +133,10 @@ class Meter:
         """A new answer. `prompt`: how many tokens an engine will have to read for it, 0 if none."""
         account = Account(self, prompt)
         with self._lock:
-            self._settle()
-            self._active.append(account)
+            if prompt or not self._active:  # of a thread it is known anyway what is its own
+                self._settle()
+            self._active[account] = None
+            (self._readers if prompt else self._threads)[account] = None
         return account
 
     @contextmanager
@@ -185,8 +189,15 @@ class Meter:
             notes=list(self.power.notes),
         )
 
-    def _tick(self) -> None:
-        """Settle where it is time. The lock is held."""
+    def _worked_on(self, account: Account) -> None:
+        """An account was told of tokens; settle where it is time. The lock is held."""
+        if not account.ended:
+            self._touched[account] = None
+        if not account._told:
+            account._told = True
+            self._threads.pop(account, None)
+        if not account._owed:
+            self._readers.pop(account, None)
         if time.monotonic_ns() - self._last >= INTERVAL:
             self._settle()
 
@@ -195,16 +206,28 @@ class Meter:
             if account.ended:
                 return
             account.ended = True
-            if account._told and not account.tokens_read + account.tokens_written:
-                account._read += 1  # it ended before its engine told of anything
-            self._settle()
-            self._active.remove(account)
+            if not account._told:
+                self._take()
+                self._share_own(account)
+            else:
+                if not account.tokens_read + account.tokens_written:
+                    account._read += 1  # it ended before its engine told of anything
+                    self._touched[account] = None
+                self._settle()
+            for each in (self._active, self._threads, self._readers, self._touched):
+                each.pop(account, None)
             if not self._active:  # nobody is left who could still tell of work
                 self._give(self.unattributed, self._pool, self._pool_time)
                 self._pool, self._pool_time = Taken(), 0
 
     def _settle(self) -> None:
         """Share what was taken since the last time. The lock is held."""
+        self._take()
+        if self._active:
+            self._share()
+
+    def _take(self) -> None:
+        """Count what was taken since the last time, into the pool where answers are in progress."""
         if not self._running:
             return
         now = time.monotonic_ns()
@@ -224,12 +247,27 @@ class Meter:
         pool.ours_m += taken.ours_m
         pool.cpu += taken.cpu
         self._pool_time += passed
-        self._share()
+
+    def _share_own(self, account: Account) -> None:
+        """Give an answer that is a thread's what it has in the pool: its share of the CPU time."""
+        ran, pool = cpu_of(account._clock) - account._ran, self._pool
+        if ran <= 0:
+            return
+        whole = max(ran, pool.cpu)
+        part = Nanojoules(
+            pool.ours_c * ran // whole, pool.ours_m * ran // whole, self._pool_time * ran // whole
+        )
+        pool.ours_c -= part.counted
+        pool.ours_m -= part.modelled
+        pool.cpu = max(0, pool.cpu - ran)
+        self._pool_time -= part.seconds
+        account.writing += part
+        self.answers += part
 
     def _share(self) -> None:
         """Give what is in the pool to those who worked; it stays there where nobody did."""
         threads, engines = self._worked()
-        if not threads and not engines and any(each._told for each in self._active):
+        if not threads and not engines and len(self._threads) < len(self._active):
             return
         pool = self._pool
         shares = [each for each in shares_of(threads, engines, pool.cpu) if each[0]]
@@ -258,26 +296,26 @@ class Meter:
         """The CPU time of answers that are threads of ours, and the tokens of the others."""
         threads: dict[Account, int] = {}
         engines: list[tuple[int, Account, bool]] = []
-        silent = []
-        for account in self._active:
-            if not account._told:
-                ran = cpu_of(account._clock)
-                if ran > account._ran:
-                    threads[account], account._ran = ran - account._ran, ran
-                continue
+        for account in self._threads:
+            ran = cpu_of(account._clock)
+            if ran > account._ran:
+                threads[account], account._ran = ran - account._ran, ran
+        silent = [each for each in self._readers if not each._read and not each._written]
+        for account in self._touched:
             if account._read:
                 engines.append((account._read, account, True))
             if account._written:
                 engines.append((account._written, account, False))
-            if not account._read and not account._written and account._owed:
-                silent.append(account)
             account._read = account._written = 0
+        self._touched.clear()
         if engines or threads:  # who is silent reads as well, and will tell of it later
             for account in silent:
                 part = min(account._owed, PASS)
                 account._owed -= part
                 account._ahead += part
                 engines.append((part, account, True))
+                if not account._owed:
+                    del self._readers[account]
         return threads, engines
 
     @staticmethod
