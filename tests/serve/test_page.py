@@ -205,7 +205,9 @@ def test_an_answer_is_streamed_measured_announced_and_kept(watched: Watched) -> 
     answer = finished(page)
     shown = json.loads(answer.locator("pre").inner_text())
     assert shown["asset"] == "fan 15"
-    assert re.search(r"\d+ tokens · .*first after \d", answer.locator(".figures").inner_text())
+    figures = answer.locator(".figures")
+    assert re.search(r"\d+ tokens · .*first after \d.* · [\d.]+ [mµk]?J$", figures.inner_text())
+    assert "at the chip" in (figures.get_attribute("title") or "")
     expect(page.locator("#announce")).to_contain_text("Answer finished")
     page.locator("#draft").fill("half a thought")
     page.reload()

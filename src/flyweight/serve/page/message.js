@@ -7,7 +7,7 @@ import { wholeJson } from "./forms.js";
 import { GrowingJson, GrowingText } from "./growing.js";
 import { session } from "./session.js";
 import { turn } from "./turn.js";
-import { count, plural, span, speed } from "./words.js";
+import { count, energy, plural, span, speed } from "./words.js";
 
 /** The person's message; it can be copied, and edited and sent again. */
 export function personView(message, { onresend }) {
@@ -55,11 +55,18 @@ function figures(message) {
   if (stats?.tokens) parts.push(plural(stats.tokens, "token"));
   if (stats?.speed) parts.push(`${speed(stats.speed)} tokens/s`);
   if (stats?.first) parts.push(`first after ${span(stats.first)}`);
+  if (stats?.joules) parts.push(energy(stats.joules));
   if (!parts.length) return [];
   const told = ["Tokens counted by the server; times measured in this browser."];
   if (stats.whole) told.push("The speed is that of the whole answer, reading the message included.");
   if (stats.cached) told.push(`${count(stats.cached)} of ${count(stats.prompt)} tokens read were remembered from before.`);
+  if (stats.joules) told.push(energyTold(stats));
   return [h("span", { class: "figures", title: told.join(" ") }, parts.join(" · "))];
+}
+
+function energyTold({ least, most, chip, measured }) {
+  const known = measured ? "measured" : "modelled";
+  return `Energy: all that the computer took meanwhile, ${energy(least)} to ${energy(most)} (assumed); at the chip ${energy(chip)} (${known}).`;
 }
 
 /** How many tokens the model of an answer reads at once, if it is still there to say so. */

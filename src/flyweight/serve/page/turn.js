@@ -99,6 +99,11 @@ function statistics(clock, usage) {
   if (!usage) return stats; // a piece can be many tokens: without the server nobody knows
   const { prompt_tokens: prompt, completion_tokens: tokens, total_tokens: total } = usage;
   Object.assign(stats, { prompt, tokens, total, cached: usage.prompt_tokens_details?.cached_tokens ?? 0 });
+  if (usage.joules?.facility) {
+    const { chip, facility } = usage.joules;
+    const measured = Number(chip.kind === "measured");
+    Object.assign(stats, { joules: facility.value, least: facility.low, most: facility.high, chip: chip.value, measured });
+  }
   // Where all came at once, only the whole time is known, that of reading the prompt included.
   const spread = clock.pieces > 2 && clock.last - clock.first > SHORTEST;
   const ms = clock.last - (spread ? clock.first : clock.sent);

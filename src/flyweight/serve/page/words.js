@@ -34,6 +34,13 @@ export function span(ms) {
 /** Tokens a second: 3.4, 57, 1,210. */
 export const speed = (value) => (value < 10 ? value.toFixed(1) : count(value));
 
+/** Joules to two digits: 420 µJ, 38 mJ, 0.19 J, 1.9 J, 12 kJ. */
+export function energy(joules) {
+  const [factor, prefix] = [[1e-6, "µ"], [1e-3, "m"], [1, ""], [1e3, "k"]]
+    .filter(([step]) => joules >= step * (step === 1 ? 0.0995 : 0.995)).at(-1) ?? [1e-6, "µ"];
+  return `${Number((joules / factor).toPrecision(2)).toLocaleString("en")} ${prefix}J`;
+}
+
 /** A size beside the teacher's: "1/21 of its teacher", or a percentage where it is near. */
 export function share(ratio) {
   if (ratio >= 0.4) return `${Math.round(ratio * 100)} % of its teacher`;
