@@ -45,6 +45,7 @@ SEAL = "complete.json"  # written last into a folder of results: what it holds i
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 REFUSED = frozenset({
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG,
+    errno.EISDIR, errno.EINVAL, errno.EIO, errno.ELOOP, errno.ENOTEMPTY,
 })  # fmt: skip
 # files that speak about the others
 LEFT_OUT = frozenset({CARD, REPORT, MODEL_CARD, MARK, STICKER, *STICKER_PICTURES})
@@ -94,6 +95,16 @@ def check_space(place: Path, wanted: int) -> None:
 def state_folder() -> Path:
     """Where what is known of the user's machines and tests lies (FLYWEIGHT_STATE overrides)."""
     return Path(os.environ.get("FLYWEIGHT_STATE") or platformdirs.user_state_dir("flyweight"))
+
+
+def make_place(place: Path) -> None:
+    """A folder, new or there already; FolderError where there can be none."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FolderError(
+            f"cannot write {place}: {error.strerror}. Choose another folder."
+        ) from error
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

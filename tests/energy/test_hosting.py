@@ -337,7 +337,7 @@ def test_a_size_that_is_none_is_one_line_with_what_to_give(told: str) -> None:
 @given(size=st.floats(1e4, 1e14).map(round))
 def test_beside_a_model_stand_a_small_one_and_a_bigger_one(size: int) -> None:
     beside = sizes_beside(size)
-    assert beside[-1] > size
+    assert beside[-1] > size or 2 * size > 1e14  # no model is so big
     if len(beside) == 2:
         assert math.isclose(size / beside[0], 25, rel_tol=0.01)
     else:

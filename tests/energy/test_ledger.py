@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import threading
-from datetime import UTC, datetime, timedelta
+import time
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -126,16 +128,48 @@ def test_what_is_no_budget_is_refused(told: str) -> None:
         Budget.read(told)
 
 
-@given(
-    st.integers(0, 15 * 365 * 24 * 3600),
-    st.sampled_from(["UTC", "Europe/Berlin", "America/New_York"]),
-    st.sampled_from(["hour", "day", "week", "month"]),
-)
-def test_a_moment_lies_within_its_period(seconds: int, zone: str, period: str) -> None:
-    start = datetime(2020, 1, 1, tzinfo=ZoneInfo(zone))
-    budget, now = Budget(1.0, period), start + timedelta(seconds=seconds)  # type: ignore[arg-type]
-    assert budget.began(now) <= now < budget.ends(now)
-    assert budget.began(budget.ends(now)) == budget.ends(now)
-    longest = {"hour": 1, "day": 25, "week": 7 * 24 + 1, "month": 31 * 24 + 1}[period]
-    passed = budget.ends(now).astimezone(UTC) - budget.began(now).astimezone(UTC)
-    assert passed <= timedelta(hours=longest)
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu"])
+@given(st.integers(1577836800, 2051222400), st.sampled_from(["hour", "day", "week", "month"]))
+def test_a_moment_lies_within_its_period(zone: str, moment: int, period: str) -> None:
+    before = os.environ.get("TZ")
+    os.environ["TZ"] = zone
+    time.tzset()
+    try:
+        budget = Budget(1.0, period)  # type: ignore[arg-type]
+        began, ends = budget.began(moment), budget.ends(moment)
+        assert began <= moment < ends
+        assert budget.began(ends) == ends  # the next one follows without a gap
+        first = datetime.fromtimestamp(began, ZoneInfo(zone))
+        assert (first.minute, first.second) == (0, 0)
+        if period != "hour":  # on the wall it begins at midnight, also when clocks change
+            assert first.hour == 0
+        longest = {"hour": 1, "day": 25, "week": 7 * 24 + 1, "month": 31 * 24 + 1}[period]
+        assert ends - began <= longest * 3600
+    finally:
+        os.environ.pop("TZ") if before is None else os.environ.update(TZ=before)
+        time.tzset()
+
+
+def test_a_line_of_another_kind_is_not_the_budgets(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.pending = [replace(line(), kind="idle"), line()]
+        assert ledger.joules(0.0) == pytest.approx(4.0)
+
+
+def test_another_process_that_writes_holds_no_answer_up(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger, Ledger(tmp_path / "ledger.sqlite") as other:
+        other._base.execute("BEGIN IMMEDIATE")
+        since = time.monotonic()
+        assert "held by another" in (ledger.keep(line()) or "")
+        assert time.monotonic() - since < 5
+        other._base.execute("COMMIT")
+        ledger._tried = -100.0
+        assert ledger.keep(line()) is None
+        assert len(list(ledger.rows())) == 2
+
+
+def test_a_name_that_no_file_can_hold_is_written_as_it_can(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        assert ledger.keep(line(model="broken \ud800 name")) is None
+        assert ledger.keep(line()) is None
+        assert not ledger.pending

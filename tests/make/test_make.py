@@ -15,7 +15,7 @@ import torch
 
 import flyweight
 from flyweight.card import Card, VerdictCard
-from flyweight.energy.sticker import JOULES
+from flyweight.energy.constants import JOULES_A_KWH
 from flyweight.errors import OptionError
 from flyweight.folder import read_card, read_scores
 from flyweight.make.budget import Budgets
@@ -153,7 +153,7 @@ def check_energy(folder: Path, card: Card) -> None:
     assert sticker.making.kwh.value == pytest.approx(quote.actual_energy.value)
     # a job cannot have taken more than all cores at their most watts, in its seconds
     assert quote.actual_seconds is not None
-    most = foretold(quote.actual_seconds + 60, "this").high / JOULES
+    most = foretold(quote.actual_seconds + 60, "this").high / JOULES_A_KWH
     assert 0 < quote.actual_energy.low <= quote.actual_energy.high < 2 * most
 
 

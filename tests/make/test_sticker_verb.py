@@ -129,6 +129,36 @@ def test_wrong_settings_are_one_line(
     assert name in capfd.readouterr().err.splitlines()[-1]
 
 
+def test_as_many_answers_are_metered_as_are_asked_for(model: Path, tmp_path: Path) -> None:
+    flyweight.sticker(model, out=tmp_path, n=130)
+    assert Sticker.model_validate_json((tmp_path / "sticker.json").read_bytes()).answers == 130
+
+
+def test_another_task_brings_its_name_and_no_score(model: Path, tmp_path: Path) -> None:
+    lines = [
+        {"prompt": f"valve {i} drips in {split}", "answer": "ok", "split": split}
+        for split in ("train", "dev", "test")
+        for i in range(4)
+    ]
+    task = tmp_path / "drips.jsonl"
+    task.write_text(
+        "".join(json.dumps(each | {"group": str(i)}) + "\n" for i, each in enumerate(lines))
+    )
+    flyweight.sticker(model, task=task, out=tmp_path, n=4)
+    found = Sticker.model_validate_json((tmp_path / "sticker.json").read_bytes())
+    assert (found.task, found.score) == ("drips", None)
+
+
+@pytest.mark.parametrize("place", ["/proc/none/here", "{file}/in"])
+def test_a_place_that_cannot_be_written_is_one_line(
+    model: Path, tmp_path: Path, place: str
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(FolderError):
+        flyweight.sticker(model, out=Path(place.format(file=file)), n=2)
+
+
 def test_a_folder_without_files_to_run_says_how_to_make_them(tmp_path: Path) -> None:
     teacher = Path(flyweight.demo.__file__).parent / "teacher"
     shutil.copytree(teacher, tmp_path / "bare")
@@ -169,6 +199,8 @@ def test_usage_of_nothing_and_wrong_options(tmp_path: Path) -> None:
     assert not ledger_file().exists()  # looking makes none
     with pytest.raises(OptionError, match="day, model or key"):
         flyweight.usage(by="hour")
+    with pytest.raises(FolderError):
+        flyweight.usage(plot=Path("/proc/none/plot.svg"))
     with pytest.raises(OptionError, match="svg"):
         flyweight.usage(plot=tmp_path / "plot.pdf")
     with pytest.raises(OptionError, match="DEU"):

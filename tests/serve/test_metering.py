@@ -177,6 +177,21 @@ def test_the_page_is_told_of_a_sticker_where_there_is_one(demo_model: Path, tmp_
             urllib.request.urlopen(f"{address}/v1/models/demo/sticker.svg")
 
 
+def test_models_weigh_what_they_are(tmp_path: Path) -> None:
+    """A token of a model of a hundred times the bytes is a hundred times the work."""
+    metering = Metering(Metrics(), None, None)
+    big, small = metering.begin(1, 100_000), metering.begin(1, 1_000)
+    for _ in range(5):
+        since = time.thread_time()
+        while time.thread_time() - since < 0.01:
+            pass
+        small.wrote(10)
+        big.wrote(1)
+    one, other = metering.end(big, "big", ""), metering.end(small, "small", "")
+    metering.close()
+    assert one.chip.value == pytest.approx(10 * (other.chip.value or 0.0), rel=0.3)
+
+
 def test_keys_are_told_apart_and_a_full_disk_is_no_reason_to_fail(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         metering = Metering(Metrics(), ledger, None)
@@ -184,7 +199,7 @@ def test_keys_are_told_apart_and_a_full_disk_is_no_reason_to_fail(tmp_path: Path
         def answer(key: str) -> None:
             account = metering.begin(4)
             account.whole(4, 3)
-            metering.end(account, "m", key, 4)
+            metering.end(account, "m", key)
 
         threads = [threading.Thread(target=answer, args=(key,)) for key in ["anna", "ben"] * 5]
         for each in threads:

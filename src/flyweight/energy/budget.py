@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+from flyweight.energy.constants import JOULES_A_WH
 from flyweight.energy.sticker_words import WATT_HOURS, amount
 from flyweight.errors import OptionError
 
@@ -36,27 +37,36 @@ class Budget:
             )
         return cls(float(found[1]) * _UNITS[found[2]], found[3])  # type: ignore[arg-type]
 
-    def began(self, now: datetime) -> datetime:
-        """When the period began that `now` (of a time zone) is in."""
-        start = now.replace(minute=0, second=0, microsecond=0)
+    def began(self, now: float) -> float:
+        """When the period began that a moment is in; both in seconds since 1970."""
+        # by the clock on the wall, whose days have 23 hours in spring and 25 in autumn
+        return self._start(wall(now)).timestamp()
+
+    def ends(self, now: float) -> float:
+        """When it ends."""
+        start = self._start(wall(now))
+        if self.period == "hour":
+            return start.timestamp() + 3600
+        if self.period == "month":
+            return (start + timedelta(days=32)).replace(day=1).timestamp()
+        return (start + timedelta(days=7 if self.period == "week" else 1)).timestamp()
+
+    def _start(self, wall: datetime) -> datetime:
+        start = wall.replace(minute=0, second=0, microsecond=0)
         if self.period == "hour":
             return start
-        start = start.replace(hour=0)
+        start = start.replace(hour=0, fold=0)
         if self.period == "week":
             return start - timedelta(days=start.weekday())
         return start.replace(day=1) if self.period == "month" else start
 
-    def ends(self, now: datetime) -> datetime:
-        """When it ends."""
-        start = self.began(now)
-        if self.period == "month":
-            return (start + timedelta(days=32)).replace(day=1)
-        return start + {"hour": timedelta(hours=1), "day": timedelta(days=1)}.get(
-            self.period, timedelta(weeks=1)
-        )
-
     def __str__(self) -> str:
-        return f"{amount(self.joules / 3600, WATT_HOURS)} of this {self.period}"
+        return f"{amount(self.joules / JOULES_A_WH, WATT_HOURS)} of this {self.period}"
 
 
-__all__ = ["WARNED", "Budget", "Period"]
+def wall(moment: float) -> datetime:
+    """What the clock on the wall shows at a moment (seconds since 1970)."""
+    return datetime.fromtimestamp(moment)  # noqa: DTZ006  that of this computer is wanted
+
+
+__all__ = ["WARNED", "Budget", "Period", "wall"]

@@ -15,6 +15,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from flyweight.errors import OptionError
 from flyweight.figure import Figure
 
+JOULES_A_WH = 3.6e3
+JOULES_A_KWH = 3.6e6
 ComputerKind = Literal["server", "desktop", "laptop", "phone", "board"]
 
 
@@ -198,6 +200,8 @@ def _extremes() -> tuple[float, float]:
 
 
 __all__ = [
+    "JOULES_A_KWH",
+    "JOULES_A_WH",
     "Computer", "ComputerKind", "Constants", "DeviceFacts", "Serving", "carbon_intensity",
     "constants", "facts_of", "find_country", "told_country",
 ]  # fmt: skip

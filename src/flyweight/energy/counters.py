@@ -18,6 +18,7 @@ from flyweight.energy.constants import constants
 
 POWERCAP = Path("/sys/class/powercap")
 _MOST_WATTS = 5_000  # of one domain: nothing takes more
+_MOST_WRAPPED = 600  # of one that seems to have wrapped, and may have been set back
 _MOST_SLACK = 10**9  # nJ: counters move in steps
 
 
@@ -38,27 +39,34 @@ class Counter:
 
     def start(self) -> None:
         """Take the first reading. OSError where the counter cannot be read."""
-        self._last = list(self.read())
+        try:
+            self._last = list(self.read())
+        except OSError:
+            raise
+        except Exception as error:
+            raise OSError(str(error)) from error
 
     def advance(self, nanoseconds: int) -> int | None:
         """nJ since the last reading, so long ago; None where what it says cannot be.
 
-        After None the next call counts from the new reading.
+        After None the next call counts from the next reading.
         """
         try:
             now = list(self.read())
-        except OSError:
-            return None
+        except Exception:  # whatever a driver does, an answer must not fail by it
+            now = []
         last, self._last = self._last, now
-        if len(last) != len(now):
+        if len(last) != len(now) or not now:
             return None
-        ranges = self.ranges or [0] * len(now)
-        steps = [
-            new - old + (size if new < old else 0)
-            for old, new, size in zip(last, now, ranges, strict=True)
-        ]
-        most = _MOST_WATTS * nanoseconds + _MOST_SLACK
-        return sum(steps) if all(0 <= step <= most for step in steps) else None
+        steps = []
+        for place, (old, new) in enumerate(zip(last, now, strict=True)):
+            wrapped = new < old
+            step = new - old + (self.ranges[place] if wrapped and self.ranges else 0)
+            watts = _MOST_WRAPPED if wrapped else _MOST_WATTS
+            if not 0 <= step <= watts * nanoseconds + _MOST_SLACK:
+                return None
+            steps.append(step)
+        return sum(steps)
 
 
 def find_rapl(notes: list[str], root: Path = POWERCAP) -> Counter | None:
@@ -165,7 +173,8 @@ def _visible(pynvml: Any) -> list[Any]:
 def _uses_cuda() -> bool:
     """Whether torch has work on a GPU here; what does not count idles, or works for others."""
     torch = sys.modules.get("torch")
-    return bool(torch is not None and torch.cuda.is_initialized())
+    cuda = getattr(torch, "cuda", None)  # None while torch is being imported
+    return bool(cuda is not None and cuda.is_initialized())
 
 
 __all__ = ["POWERCAP", "Counter", "find_apple", "find_nvml", "find_rapl"]

@@ -24,7 +24,7 @@ class KeptMeter:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.before = _read(file)
+        self.before, self._entered = _read(file)
         self.meter = Meter(find_power(children=True)).start()
         self._written = time.monotonic()
         self._failed = False
@@ -33,13 +33,27 @@ class KeptMeter:
     def now(self) -> Nanojoules:
         """What this process has taken: its work, and the time that the computer was on for it."""
         self.meter.settle()
-        ours, idle = self.meter.unattributed, self.meter.idle
-        return Nanojoules(ours.counted - self.meter.others, ours.modelled, idle.seconds)
+        return self.meter.rest
 
     @property
     def whole(self) -> Nanojoules:
         """That and what earlier processes took."""
         return self.before + self.now
+
+    @property
+    def unentered(self) -> Nanojoules:
+        """What no ledger knows of yet, also of a process that was killed."""
+        whole, known = self.whole, self._entered
+        return Nanojoules(
+            whole.counted - known.counted,
+            whole.modelled - known.modelled,
+            whole.seconds - known.seconds,
+        )
+
+    def enter(self, taken: Nanojoules) -> None:
+        """So much more stands in the ledger."""
+        self._entered = self._entered + taken
+        self.keep()
 
     def moved(self) -> None:
         """Keep the count if that is some time ago."""
@@ -51,21 +65,25 @@ class KeptMeter:
         self._written = time.monotonic()
         try:
             with disk_errors(self.file):
-                write_whole(self.file, json.dumps(vars(self.whole)))
+                told = {"taken": vars(self.whole), "entered": vars(self._entered)}
+                write_whole(self.file, json.dumps(told))
         except FolderError as error:
             if not self._failed:
                 say(f"What this takes in energy is not kept: {error}")
             self._failed = True
 
 
-def _read(file: Path) -> Nanojoules:
-    """What a file says; nothing where there is none, or none that makes sense."""
+def _read(file: Path) -> tuple[Nanojoules, Nanojoules]:
+    """What a file says was taken and entered; nothing where there is none, or it makes no sense."""
     try:
-        return Nanojoules(
-            **{name: int(value) for name, value in json.loads(file.read_text()).items()}
+        told = json.loads(file.read_text())
+        taken, entered = (
+            Nanojoules(**{name: int(value) for name, value in told[part].items()})
+            for part in ("taken", "entered")
         )
-    except (OSError, ValueError, TypeError, AttributeError):
-        return Nanojoules()
+        return taken, entered
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        return Nanojoules(), Nanojoules()
 
 
 __all__ = ["KeptMeter"]

@@ -25,6 +25,7 @@ Kind = Literal["answer", "make", "idle"]
 By = Literal["day", "model", "key"]
 _FORMAT = 1
 _WAIT = 10.0  # seconds for another process's line
+_WAIT_ANSWER = 0.25  # seconds that an answer waits: then its line is held back
 _KEPT = 100_000  # lines that are held back while the disk is full
 _RETRY = 5.0  # seconds between tries
 
@@ -121,7 +122,17 @@ def entry(
     """A line of now."""
     parts = (joules.chip, joules.computer, joules.facility)
     numbers = [number for each in parts for number in (_middle(each), each.low, each.high)]
-    told = (kind, model, key, read, reused, written, seconds, joules.chip.source, constants)
+    told = (
+        kind,
+        _plain(model),
+        _plain(key),
+        read,
+        reused,
+        written,
+        seconds,
+        joules.chip.source,
+        constants,
+    )
     return Entry(time.time(), *told, *numbers)
 
 
@@ -136,11 +147,17 @@ class Ledger:
     Raises FolderError for a file that is no ledger or cannot be written, NoSpace on a full disk.
     """
 
-    def __init__(self, file: Path | None = None) -> None:
+    def __init__(self, file: Path | None = None, *, read_only: bool = False) -> None:
         self.file = file or ledger_file()
         self._lock = threading.Lock()
         self.pending: list[Entry] = []  # that could not be written yet
         self._tried = 0.0
+        if read_only:
+            with self._errors():
+                place = f"{self.file.absolute().as_uri()}?mode=ro"
+                self._base = sqlite3.connect(place, uri=True, check_same_thread=False)
+                self._base.execute("SELECT 1 FROM entries LIMIT 1")
+            return
         with self._errors():
             self.file.parent.mkdir(parents=True, exist_ok=True)
             self._base = sqlite3.connect(
@@ -165,7 +182,7 @@ class Ledger:
     def keep(self, line: Entry) -> str | None:
         """Write a line if that is possible, else hold it back and try again later; says why not.
 
-        Nothing is lost while the process lives: an answer does not fail because of a full disk.
+        An answer does not fail because of a full disk; of more than _KEPT lines the oldest go.
         """
         with self._lock:
             self.pending.append(line)
@@ -173,13 +190,22 @@ class Ledger:
             if len(self.pending) > 1 and time.monotonic() - self._tried < _RETRY:
                 return None
             try:
-                with self._errors():
+                with self._errors(), self._waiting(_WAIT_ANSWER):
                     self._insert(self.pending)
-            except FolderError as error:
+            except Exception as error:
                 self._tried = time.monotonic()
                 return str(error)
             self.pending.clear()
             return None
+
+    @contextmanager
+    def _waiting(self, seconds: float) -> Iterator[None]:
+        """Wait no longer than that for another process."""
+        self._base.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
+        try:
+            yield
+        finally:
+            self._base.execute(f"PRAGMA busy_timeout = {round(_WAIT * 1000)}")
 
     def _insert(self, entries: Sequence[Entry]) -> None:
         self._base.execute("BEGIN IMMEDIATE")
@@ -196,7 +222,8 @@ class Ledger:
         with self._lock, self._errors():
             ask = f"SELECT TOTAL({boundary}) FROM entries WHERE at >= ? AND kind = ?"
             [found] = self._base.execute(ask, (since, kind)).fetchone()
-        return found + sum(getattr(each, boundary) for each in self.pending if each.at >= since)
+        held = [each for each in list(self.pending) if each.at >= since and each.kind == kind]
+        return found + sum(getattr(each, boundary) for each in held)
 
     def sums(self, by: By, since: float = 0.0) -> list[Used]:
         """What was used since a moment, by day (of this computer's time zone), model, or key."""
@@ -225,7 +252,7 @@ class Ledger:
                 try:
                     self._insert(self.pending)
                     self.pending.clear()
-                except sqlite3.Error:
+                except Exception:
                     pass  # it was said when it began
             self._base.close()
 
@@ -255,6 +282,11 @@ class Ledger:
         if "locked" in said:
             return FolderError(f"{self.file} is held by another process. Try again.")
         return FolderError(f"{self.file}: {said}. Set FLYWEIGHT_STATE to a folder of yours.")
+
+
+def _plain(name: str) -> str:
+    """A name that UTF-8 can write."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def _middle(figure: Figure) -> float:

@@ -77,7 +77,7 @@ def sizes_beside(parameters: int) -> list[int]:
     """The sizes that a model is put beside: a small one's, and the next bigger usual one."""
     bigger = next((each * 1e9 for each in _STEPS if each * 1e9 >= 1.2 * parameters), 2 * parameters)
     smaller = parameters / SMALLER
-    return [round(each) for each in (smaller, bigger) if each >= _LEAST_SIZE]
+    return [round(each) for each in (smaller, bigger) if _LEAST_SIZE <= each <= _MOST_SIZE]
 
 
 def read_model(told: str, bits: int) -> Model:

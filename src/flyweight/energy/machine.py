@@ -59,7 +59,7 @@ def _concluded(root: Path, machine: str, system: str) -> tuple[ComputerKind, str
     if system == "darwin":
         return "laptop", "it is a Mac"  # those on a desk have the same chips
     supplies = root / "sys/class/power_supply"
-    if supplies.is_dir() and any(_text(each / "type") == "Battery" for each in supplies.iterdir()):
+    if supplies.is_dir() and any(map(_is_battery, supplies.iterdir())):
         return "laptop", "it has a battery"
     processor = _text(root / "proc/cpuinfo")
     if _SERVER_CHIPS.search(processor):
@@ -67,6 +67,11 @@ def _concluded(root: Path, machine: str, system: str) -> tuple[ComputerKind, str
     if re.search(r"^flags\s*:.*\bhypervisor\b", processor, re.MULTILINE):
         return "server", "it is a virtual machine"
     return "desktop", "nothing speaks for another kind"
+
+
+def _is_battery(supply: Path) -> bool:
+    """Whether it is the computer's own, not that of a mouse."""
+    return _text(supply / "type") == "Battery" and _text(supply / "scope") != "Device"
 
 
 def _text(path: Path) -> str:

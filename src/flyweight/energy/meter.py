@@ -20,67 +20,14 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
+from flyweight.energy.account import Account
 from flyweight.energy.power import Power, Taken, around, find_power
-from flyweight.energy.sharing import Nanojoules, cpu_of, shares_of, thread_clock
+from flyweight.energy.sharing import Nanojoules, cpu_of, shares_of
 from flyweight.figure import Figure
 from flyweight.sticker_card import Boundaries, Metered
 
 INTERVAL = 2_000_000  # nanoseconds: work that is told of sooner is settled with the next
 PASS = 512  # tokens of a prompt that an engine reads before it says so
-
-
-class Account:
-    """One answer's. Tell it of work as it is done; without, the thread that began it is its work.
-
-    `reading` and `writing` are what its prompt and what its answer took.
-    """
-
-    def __init__(self, meter: Meter, prompt: int) -> None:
-        self._meter = meter
-        self.reading, self.writing = Nanojoules(), Nanojoules()
-        self.tokens_read = self.tokens_written = 0
-        self._read = self._written = 0  # of this interval
-        self._owed = prompt  # tokens of the prompt that are being read
-        self._ahead = 0  # that were settled before the engine told of them
-        self._own = threading.get_ident()
-        self._clock = thread_clock(self._own)
-        self._ran = cpu_of(self._clock)
-        self._told = prompt > 0  # of tokens: then no thread of ours does the work
-        self.ended = False
-
-    def read(self, tokens: int) -> None:
-        """So many more tokens of the prompt were computed; what was reused is no work."""
-        with self._meter._lock:
-            self.tokens_read += tokens
-            ahead = min(self._ahead, tokens)
-            self._ahead -= ahead
-            self._read += tokens - ahead
-            self._owed = max(0, self._owed - (tokens - ahead))
-            self._meter._worked_on(self)
-
-    def wrote(self, tokens: int = 1) -> None:
-        """So many more tokens were written."""
-        with self._meter._lock:
-            self.tokens_written += tokens
-            self._written += tokens
-            self._owed = self._ahead = 0  # the prompt has been read
-            self._meter._worked_on(self)
-
-    def whole(self, read: int, written: int) -> None:
-        """Tell of what the engine says in the end that was not told of before."""
-        if read > self.tokens_read:
-            self.read(read - self.tokens_read)
-        if written > self.tokens_written:
-            self.wrote(written - self.tokens_written)
-
-    def end(self) -> None:
-        """It is over: what was taken until now is settled. A second time changes nothing."""
-        self._meter._end(self)
-
-    @property
-    def taken(self) -> Nanojoules:
-        """Prompt and answer together."""
-        return self.reading + self.writing
 
 
 class Meter:
@@ -129,9 +76,12 @@ class Meter:
     ) -> None:
         self.stop()
 
-    def begin(self, prompt: int = 0) -> Account:
-        """A new answer. `prompt`: how many tokens an engine will have to read for it, 0 if none."""
-        account = Account(self, prompt)
+    def begin(self, prompt: int = 0, weight: int = 1) -> Account:
+        """A new answer. `prompt`: how many tokens an engine will have to read for it, 0 if none.
+
+        `weight`: the work of one token beside that of other models in this process, its bytes, say.
+        """
+        account = Account(self, prompt, weight)
         with self._lock:
             if prompt or not self._active:  # of a thread it is known anyway what is its own
                 self._settle()
@@ -140,18 +90,31 @@ class Meter:
         return account
 
     @contextmanager
-    def answer(self, prompt: int = 0) -> Iterator[Account]:
-        """An answer from the start to the end of a block."""
-        account = self.begin(prompt)
+    def answer(self, prompt: int = 0, weight: int = 1) -> Iterator[Account]:
+        """An answer from the start to the end of a block; see `begin`."""
+        account = self.begin(prompt, weight)
         try:
             yield account
         finally:
             account.end()
 
+    def calm(self, seconds: float = 1.0) -> None:
+        """Sleep for a moment where a counter then tells what the chip takes idle."""
+        if self.power.could_learn:
+            self.settle()
+            time.sleep(seconds)
+            self.settle()
+
     def settle(self) -> None:
         """Bring the figures up to now."""
         with self._lock:
             self._settle()
+
+    @property
+    def rest(self) -> Nanojoules:
+        """Our work that no answer claimed, and the time in which none was in progress."""
+        ours = self.unattributed
+        return Nanojoules(ours.counted - self.others, ours.modelled, self.idle.seconds)
 
     def joules(self, taken: Nanojoules) -> Figure:
         """What something took at the chip, above idle, as a figure."""
@@ -206,19 +169,25 @@ class Meter:
             if account.ended:
                 return
             account.ended = True
-            if not account._told:
-                self._take()
-                self._share_own(account)
-            else:
-                if not account.tokens_read + account.tokens_written:
-                    account._read += 1  # it ended before its engine told of anything
-                    self._touched[account] = None
-                self._settle()
-            for each in (self._active, self._threads, self._readers, self._touched):
-                each.pop(account, None)
+            try:
+                self._settle_last(account)
+            finally:
+                for each in (self._active, self._threads, self._readers, self._touched):
+                    each.pop(account, None)
             if not self._active:  # nobody is left who could still tell of work
                 self._give(self.unattributed, self._pool, self._pool_time)
                 self._pool, self._pool_time = Taken(), 0
+
+    def _settle_last(self, account: Account) -> None:
+        """Settle an answer that ends. The lock is held."""
+        if not account._told:
+            self._take()
+            self._share_own(account)
+            return
+        if not account.tokens_read + account.tokens_written:
+            account._read += 1  # it ended before its engine told of anything
+            self._touched[account] = None
+        self._settle()
 
     def _settle(self) -> None:
         """Share what was taken since the last time. The lock is held."""
@@ -250,7 +219,7 @@ class Meter:
 
     def _share_own(self, account: Account) -> None:
         """Give an answer that is a thread's what it has in the pool: its share of the CPU time."""
-        ran, pool = cpu_of(account._clock) - account._ran, self._pool
+        ran, pool = cpu_of(account._clock, account._own) - account._ran, self._pool
         if ran <= 0:
             return
         whole = max(ran, pool.cpu)
@@ -297,15 +266,15 @@ class Meter:
         threads: dict[Account, int] = {}
         engines: list[tuple[int, Account, bool]] = []
         for account in self._threads:
-            ran = cpu_of(account._clock)
+            ran = cpu_of(account._clock, account._own)
             if ran > account._ran:
                 threads[account], account._ran = ran - account._ran, ran
         silent = [each for each in self._readers if not each._read and not each._written]
         for account in self._touched:
             if account._read:
-                engines.append((account._read, account, True))
+                engines.append((account._read * account._weight, account, True))
             if account._written:
-                engines.append((account._written, account, False))
+                engines.append((account._written * account._weight, account, False))
             account._read = account._written = 0
         self._touched.clear()
         if engines or threads:  # who is silent reads as well, and will tell of it later
@@ -313,7 +282,7 @@ class Meter:
                 part = min(account._owed, PASS)
                 account._owed -= part
                 account._ahead += part
-                engines.append((part, account, True))
+                engines.append((part * account._weight, account, True))
                 if not account._owed:
                     del self._readers[account]
         return threads, engines

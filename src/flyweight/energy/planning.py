@@ -8,7 +8,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from flyweight.energy.constants import DeviceFacts, Serving, carbon_intensity, constants
+from flyweight.energy.constants import (
+    JOULES_A_KWH,
+    DeviceFacts,
+    Serving,
+    carbon_intensity,
+    constants,
+)
 from flyweight.energy.hosting import (
     LEVELS,
     MOST_A_COPY,
@@ -27,7 +33,6 @@ from flyweight.figure import Figure, exactly
 from flyweight.sticker_card import Boundaries
 
 SECONDS_A_YEAR = 365 * 86400
-JOULES_A_KWH = 3.6e6
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """What this computer takes from one moment to the next, in nanojoules: counted, else modelled.
 
-A counter counts the whole chip. What is ours of that is what is above idle times our share of the
-time that its cores were busy; what others had is told apart, never billed. Without a counter the
-energy is the CPU time of this process times the watts of a busy core (1 W is 1 nJ a nanosecond).
+Without a counter the energy is the CPU time of this process times the watts of a busy core (1 W is
+1 nJ a nanosecond). A counter counts the whole chip, idle and at work for anybody; what it says is
+parted (parting.py), and how sure that is stands in the range.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from flyweight.energy.constants import constants
 from flyweight.energy.counters import Counter, find_apple, find_nvml, find_rapl
 from flyweight.energy.machine import ComputerHere, computer_kind
-from flyweight.figure import Figure, exactly
+from flyweight.energy.parting import Parting
+from flyweight.figure import Figure
 from flyweight.sticker_card import Boundaries
 
-_STAT = Path("/proc/stat")
-_TICK = 10**7  # nanoseconds of a tick of /proc/stat
-_WINDOW = 25 * _TICK  # busy time after which our share of it is worked out anew
-_STUCK = 50_000_000  # nanoseconds of our work in which a counter that stands still is stuck
+_PROC = Path("/proc")
+_STUCK = 500_000_000  # nanoseconds that a counter may stand still while we work
+SURE = 0.3  # a range beyond this share of the value is not called measured
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Taken:
 
 
 class Power:
-    """The sources of one meter. `children`: ended child processes are ours as well."""
+    """The sources of one meter. `children`: child processes are ours as well."""
 
     def __init__(
         self,
@@ -61,9 +62,12 @@ class Power:
         self._core = self.computer.core.value or 0.0  # W, and nJ a nanosecond
         self.idle_watts = self.computer.facts.idle * self.computer.scale
         self._idle = self.idle_watts.value or 0.0
-        self._busy = busy or busy_time
-        self._share = 1.0
-        self._still = 0  # nanoseconds of work since a counter last moved
+        self.parting = Parting(self.computer, busy or busy_time)
+        self._still = self._still_cpu = (
+            0  # nanoseconds since a counter moved, and of our work in them
+        )
+        self._ahead = 0  # nJ that were modelled while it stood still
+        self._bounds = [0.0, 0.0, 0.0]  # nJ of counted work that is ours: the least, likely, most
 
     def start(self) -> None:
         """Begin to count. A counter that cannot be read is left out, and `notes` says so."""
@@ -74,7 +78,7 @@ class Power:
                 except OSError as error:
                     self._give_up(counter, str(error))
         self._last_cpu = self._own_cpu()
-        self._busy_then, self._cpu_then = self._busy(), self._last_cpu
+        self.parting.start()
 
     def take(self, nanoseconds: int) -> Taken:
         """What was taken since the last call, so long ago."""
@@ -87,19 +91,34 @@ class Power:
         return taken
 
     def _take_cpu(self, taken: Taken, nanoseconds: int) -> None:
-        advance = None if self._cpu is None else self._cpu.advance(nanoseconds)
-        idle = round(self._idle * nanoseconds)
-        self._still = 0 if advance else self._still + taken.cpu
-        if advance is None or self._still > _STUCK:
-            if self._cpu is not None:
-                self._note_gap(self._cpu)
-            taken.ours_m, taken.idle_m = round(self._core * self._still), idle
-            self._still = 0
+        if self._cpu is None:
+            taken.ours_m, taken.idle_m = self._modelled(taken.cpu, nanoseconds)
             return
-        taken.idle_c = min(idle, advance)
-        active = advance - taken.idle_c
-        taken.ours_c = round(active * self._share_of_busy())
-        taken.others = active - taken.ours_c
+        advance = self._cpu.advance(nanoseconds)
+        self._still = 0 if advance else self._still + nanoseconds
+        self._still_cpu = taken.cpu if advance else self._still_cpu + taken.cpu
+        stuck = self._still > _STUCK and self._still_cpu > _STUCK // 5
+        if advance is None or stuck:
+            self._note_gap(self._cpu)
+            taken.ours_m, taken.idle_m = self._modelled(self._still_cpu, self._still)
+            self._ahead += taken.ours_m + taken.idle_m
+            self._still = self._still_cpu = 0
+            return
+        # a counter that only paused tells of the pause now: that was modelled already
+        known = min(self._ahead, advance)
+        self._ahead = 0 if advance else self._ahead
+        parts = self.parting.part(advance - known, taken.cpu, nanoseconds)
+        taken.ours_c, taken.others, taken.idle_c = parts.ours, parts.others, parts.idle
+        self._bound(parts.least, parts.ours, parts.most)
+
+    def _modelled(self, cpu: int, nanoseconds: int) -> tuple[int, int]:
+        """nJ of our work, and of idling."""
+        return round(self._core * cpu), round(self._idle * nanoseconds)
+
+    def _bound(self, least: float, likely: float, most: float) -> None:
+        """Take up how sure the parting of an interval is."""
+        for place, each in enumerate((least, likely, most)):
+            self._bounds[place] += each
 
     def _take_gpu(self, taken: Taken, nanoseconds: int) -> None:
         assert self._gpu is not None
@@ -110,22 +129,11 @@ class Power:
         idle = min(advance, round(self._gpu.idle_watts * nanoseconds))
         taken.idle_c += idle
         if self._gpu.is_ours():
-            taken.ours_c += advance - idle
+            ours = advance - idle
+            taken.ours_c += ours
+            self._bound(max(0.0, ours - idle / 2), ours, min(advance, ours + idle / 2))
         else:
             taken.others += advance - idle
-
-    def _share_of_busy(self) -> float:
-        """Our share of the time that cores were busy, of late: the system counts it in ticks."""
-        busy = self._busy()
-        if busy is None or self._busy_then is None:
-            return 1.0
-        passed, ours = busy - self._busy_then, self._last_cpu - self._cpu_then
-        if passed <= 0:
-            return self._share if ours else 0.0
-        share = min(1.0, ours / max(passed, ours))
-        if passed >= _WINDOW:
-            self._share, self._busy_then, self._cpu_then = share, busy, self._last_cpu
-        return share
 
     def _note_gap(self, counter: Counter) -> None:
         said = f"{counter.name} ran backwards, leaped or stood still for a while"
@@ -134,39 +142,39 @@ class Power:
             self.notes.append(f"{said}: what was taken then is {how}")
 
     def _give_up(self, counter: Counter, why: str) -> None:
-        self.notes.append(f"{counter.name} cannot be read ({why}): energy is modelled")
+        how = "modelled" if counter is self._cpu else "not known"
+        self.notes.append(f"{counter.name} cannot be read ({why}): its energy is {how}")
         if counter is self._cpu:
             self._cpu = None
         else:
             self._gpu = None
 
+    @property
+    def could_learn(self) -> bool:
+        """Whether a moment of calm would tell what the chip takes idle."""
+        return self._cpu is not None and self.parting.idle_seen is None
+
     def figure(self, counted: int, modelled: int) -> Figure:
-        """Joules of nanojoules, with range and source."""
+        """Joules of nanojoules at the chip, with range and source."""
         parts = []
         if counted:
-            used = [each for each in (self._cpu, self._gpu) if each is not None]
-            off = max(each.error for each in used)
-            joules, names = counted / 1e9, " and ".join(each.name for each in used)
-            low, high = joules * (1 - off), joules * (1 + off)
-            parts.append(Figure(value=joules, low=low, high=high, kind="measured", source=names))
+            parts.append(self._counted(counted / 1e9))
         if modelled or not parts:
-            core = self.computer.core
-            parts.append(core * (modelled / 1e9 / self._core))
+            parts.append(self.computer.core * (modelled / 1e9 / self._core))
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
-    def idle_figure(self, counted: int, modelled: int) -> Figure:
-        """The same of what was taken idle: never better than assumed, since nobody measured it."""
-        known = exactly(counted / 1e9, "assumed", "the counter's, up to what an idle chip takes")
-        if not modelled:
-            return known
-        assumed = self.idle_watts * (modelled / 1e9 / self._idle)
-        source = f"a {self.computer.kind}'s idle watts"
-        return known * float(bool(counted)) + assumed.model_copy(update={"source": source})
-
-    @property
-    def source(self) -> str:
-        """What the processor's energy is known by."""
-        return self._cpu.name if self._cpu is not None else self.computer.core.source
+    def _counted(self, joules: float) -> Figure:
+        """What counters said: measured where the parting of it is sure, else modelled."""
+        used = [each for each in (self._cpu, self._gpu) if each is not None]
+        off = max((each.error for each in used), default=constants().counters.rapl)
+        source = " and ".join(each.name for each in used) or "a counter of an earlier run"
+        least, likely, most = self._bounds
+        low = joules * (1 - off) * (least / likely if likely else 1.0)
+        high = joules * (1 + off) * (most / likely if likely else 1.0)
+        if high - low <= SURE * joules:
+            return Figure(value=joules, low=low, high=high, kind="measured", source=source)
+        source += ", parted by CPU time"
+        return Figure(value=joules, low=low, high=high, kind="modelled", source=source)
 
 
 def find_power(*, children: bool = False) -> Power:
@@ -190,19 +198,40 @@ def around(chip: Figure, seconds: float, computer: ComputerHere) -> Boundaries:
 def busy_time() -> int | None:
     """Nanoseconds that all cores together were busy since the start; None where nobody counts."""
     try:
-        with _STAT.open() as file:
-            parts = [int(part) for part in file.readline().split()[1:9]]
+        with (_PROC / "stat").open() as file:
+            user, nice, system, _, _, irq, softirq, steal = map(int, file.readline().split()[1:9])
     except (OSError, ValueError):
         return None
-    user, nice, system, _, _, irq, softirq, steal = parts
-    ticks = user + nice + system + irq + softirq + steal
-    return ticks * 10**9 // os.sysconf("SC_CLK_TCK")
+    return _nanoseconds(user + nice + system + irq + softirq + steal)
 
 
 def _with_children() -> int:
-    """CPU time of this process and of its children that have ended, in nanoseconds."""
+    """Nanoseconds of CPU time of this process and of its children, ended and running."""
     ended = os.times()
-    return time.process_time_ns() + round((ended.children_user + ended.children_system) * 1e9)
+    gone = round((ended.children_user + ended.children_system) * 1e9)
+    return time.process_time_ns() + gone + _nanoseconds(sum(_running_children()))
 
 
-__all__ = ["Power", "Taken", "around", "busy_time", "find_power"]
+def _running_children() -> list[int]:
+    """Ticks that each descendant of this process, running or not waited for yet, has used."""
+    parents: dict[int, tuple[int, int]] = {}
+    for place in _PROC.glob("[0-9]*/stat"):
+        try:
+            # the name, in brackets, may hold anything
+            told = place.read_text().rpartition(")")[2].split()
+            parents[int(place.parent.name)] = (int(told[1]), sum(map(int, told[11:15])))
+        except (OSError, ValueError, IndexError):
+            continue
+    found, above = [], {os.getpid()}
+    while above:
+        below = {pid for pid, (parent, _) in parents.items() if parent in above}
+        found += [parents[pid][1] for pid in below]
+        above = below
+    return found
+
+
+def _nanoseconds(ticks: int) -> int:
+    return ticks * 10**9 // os.sysconf("SC_CLK_TCK") if ticks else 0
+
+
+__all__ = ["SURE", "Power", "Taken", "around", "busy_time", "find_power"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,10 +64,12 @@ def thread_clock(thread: int) -> int | None:
         return None
 
 
-def cpu_of(clock: int | None) -> int:
-    """Nanoseconds that a thread ran; of one that has ended, or cannot be asked, 0."""
+def cpu_of(clock: int | None, thread: int) -> int:
+    """Nanoseconds that a thread ran; of one that has ended, or cannot be asked from here, 0."""
     try:
-        return time.thread_time_ns() if clock is None else time.clock_gettime_ns(clock)
+        if clock is not None:
+            return time.clock_gettime_ns(clock)
+        return time.thread_time_ns() if threading.get_ident() == thread else 0
     except OSError:
         return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from flyweight.energy.constants import carbon_intensity, constants, facts_of
+from flyweight.energy.constants import JOULES_A_KWH, carbon_intensity, constants, facts_of
 from flyweight.energy.hosting import answer, model_of_size
 from flyweight.energy.machine import ComputerHere, processor
 from flyweight.figure import Figure, exactly
@@ -17,7 +17,6 @@ from flyweight.sticker_card import (
     Sticker,
 )
 
-JOULES = 3.6e6  # of a kWh
 SHARED_BY = 1_000_000  # answers that the making is shared by, if no number is told
 HOSTED = 500_000_000_000  # parameters of the model that it is held beside
 HOSTED_DEVICES = ("a100-80", "h100", "h200")
@@ -81,7 +80,7 @@ def make_sticker(
         score=model.score,
         score_name=model.score_name,
         joules_a_correct_answer=None if right is None else whole / right,
-        answers_a_phone_charge=(charge * (JOULES / 1000)) / whole,
+        answers_a_phone_charge=(charge * (JOULES_A_KWH / 1000)) / whole,
         answers_a_bottle=_bottles(bottle, water),
         carbon=carbon_of(whole, country),
         embodied_carbon=embodied_of(metered.seconds, computer),
@@ -94,7 +93,7 @@ def make_sticker(
 
 def carbon_of(joules: Figure, country: str | None) -> Figure:
     """Grams of CO2e of so much electricity."""
-    return joules * (1 / JOULES) * carbon_intensity(country)
+    return joules * (1 / JOULES_A_KWH) * carbon_intensity(country)
 
 
 def water_of(joules: Figure, computer: ComputerHere) -> Figure:
@@ -106,7 +105,7 @@ def water_of(joules: Figure, computer: ComputerHere) -> Figure:
     plants = water.plant * computer.facts.pue if hosted else water.plant
     litres = plants + water.site if hosted else plants
     source = "water of power plants" + (" and data centres" if hosted else "")
-    return joules * (1 / JOULES) * litres.model_copy(update={"source": source})
+    return joules * (1 / JOULES_A_KWH) * litres.model_copy(update={"source": source})
 
 
 def embodied_of(seconds: float, computer: ComputerHere) -> Figure:
@@ -121,7 +120,7 @@ def embodied_of(seconds: float, computer: ComputerHere) -> Figure:
 
 def _making(joules: Figure, country: str | None, shared_by: int) -> Making:
     return Making(
-        kwh=joules * (1 / JOULES),
+        kwh=joules * (1 / JOULES_A_KWH),
         carbon=carbon_of(joules, country),
         answers=shared_by,
         joules_an_answer=joules / float(shared_by),
@@ -145,6 +144,7 @@ def _counterfactual(metered: Metered) -> Counterfactual:
     )
     usual = _hosted("h100", USUAL_BITS, read, written, 16)
     worst = _hosted("a100-80", USUAL_BITS, read, written, 1)
+    told = constants().hosted.answer
     joules = Figure(
         value=usual.value,
         low=best.low,
@@ -159,6 +159,7 @@ def _counterfactual(metered: Metered) -> Counterfactual:
         assumptions=[
             f"the same {read:,.0f} tokens read and {written:,.0f} written",
             "all of its parameters work on each token; with experts it takes less",
+            f"hosts tell of {told.low:g} to {told.high:g} Wh for an answer of theirs, often longer",
             "least: 8 bits, as many answers at a time as fit, the best of A100, H100 and H200",
             "most: 16 bits, one answer at a time, A100s; in between: H100s, 16 at a time",
         ],
@@ -170,5 +171,5 @@ def _hosted(device: str, bits: int, read: float, written: float, batch: float | 
     return answer(model, facts_of(device), read=read, written=written, batch=batch).facility
 
 
-__all__ = ["JOULES", "SHARED_BY", "Labelled", "carbon_of", "embodied_of", "make_sticker",
+__all__ = ["SHARED_BY", "Labelled", "carbon_of", "embodied_of", "make_sticker",
            "water_of"]  # fmt: skip

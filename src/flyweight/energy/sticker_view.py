@@ -161,11 +161,18 @@ def _rows(sticker: Sticker) -> list[Row]:
     return [
         Row("Per correct answer", said(right, _joules(sticker)))
         if right
-        else Row("Per correct answer", Said("not known", "", "not scored")),
+        else Row("Per correct answer", _no_right_one(sticker)),
         Row("One phone charge", said(sticker.answers_a_phone_charge, ANSWERS)),
         Row("One 500 mL bottle", said(sticker.answers_a_bottle, ANSWERS)),
         Row("CO₂e per answer", said(sticker.carbon, GRAMS), grid),
     ]
+
+
+def _no_right_one(sticker: Sticker) -> Said:
+    """Why there is no cost of a correct answer."""
+    if sticker.score is None:
+        return Said("not known", "", "not scored")
+    return Said("none is right", "", "scored")
 
 
 def _making(sticker: Sticker) -> list[Row]:

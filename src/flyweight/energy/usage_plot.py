@@ -8,12 +8,13 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from flyweight.energy.constants import JOULES_A_WH
 from flyweight.energy.ledger import Kind, Used
 from flyweight.energy.sticker_png import svg_png
 from flyweight.energy.sticker_text import clean, shorten
 from flyweight.energy.sticker_words import JOULES, WATT_HOURS, amount
 from flyweight.errors import OptionError
-from flyweight.folder import disk_errors, write_whole
+from flyweight.folder import disk_errors, make_place, write_whole
 
 KINDS: dict[Kind, str] = {"answer": "answers", "make": "making models", "idle": "waiting"}
 FILLS: dict[Kind, str] = {"answer": "#0b5a54", "make": "#c9822b", "idle": "url(#waiting)"}
@@ -33,6 +34,7 @@ def write_plot(rows: Sequence[Used], by: str, file: Path) -> None:
     if file.suffix.lower() not in (".svg", ".png"):
         raise OptionError(f"--plot is {file}: give a file that ends in .svg or .png.")
     drawn = usage_svg(rows, by)
+    make_place(file.parent)
     with disk_errors(file):
         write_whole(file, drawn if file.suffix.lower() == ".svg" else svg_png(drawn))
 
@@ -43,7 +45,8 @@ def usage_svg(rows: Sequence[Used], by: str) -> str:
     groups = groups[-MOST:]
     most = max((sum(row.facility for row in each) for _, each in groups), default=0.0) or 1.0
     room = WIDTH - LEFT - RIGHT
-    unit, scale = (JOULES, 1.0) if most < 3600 else (WATT_HOURS, 1 / 3600)
+    small = most < JOULES_A_WH
+    unit, scale = (JOULES, 1.0) if small else (WATT_HOURS, 1 / JOULES_A_WH)
     bars = []
     for place, (label, each) in enumerate(groups):
         whole, at = sum(row.facility for row in each), float(LEFT)

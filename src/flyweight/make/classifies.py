@@ -27,7 +27,7 @@ from flyweight.make.probe import sample_of, share_of
 from flyweight.make.rank import label_divergence
 from flyweight.make.workload import RANKING, read_work
 from flyweight.runtime.classify import extra
-from flyweight.runtime.measure_classifier import measure_classifier
+from flyweight.runtime.measure_classifier import TIMED, measure_classifier
 from flyweight.runtime.onnx_file import quantise_onnx, write_onnx
 from flyweight.runtime.pack import pack_classifier
 from flyweight.tasks.items import Item
@@ -101,10 +101,11 @@ class Classifies(Form):
         prompts: Sequence[Sequence[int]],
         max_tokens: int,
         on_answer: Callable[[], object],
+        timed: int = TIMED,
     ) -> Answers:
         in_torch = file.name == WEIGHTS
         model = file.parent if in_torch else file
-        found = measure_classifier(model, prompts, on_answer=on_answer)
+        found = measure_classifier(model, prompts, on_answer=on_answer, timed=timed)
         return Answers(
             [self.names[label] for label in found.labels],
             0,

@@ -19,6 +19,7 @@ from flyweight.distill.resume import Reading
 from flyweight.distill.trainer import Row
 from flyweight.make.data import Example, Split
 from flyweight.make.effort import learning_rate
+from flyweight.runtime.measure import TIMED
 from flyweight.sticker_card import Metered
 from flyweight.tasks.items import Item
 from flyweight.tasks.score import Scorer
@@ -114,8 +115,12 @@ class Form(ABC):
         prompts: Sequence[Sequence[int]],
         max_tokens: int,
         on_answer: Callable[[], object],
+        timed: int = TIMED,
     ) -> Answers:
-        """What one of the files says, in its engine; `on_answer` is called once for each."""
+        """What one of the files says, in its engine; `on_answer` is called once for each.
+
+        The first `timed` are answered one after another, for what they take.
+        """
 
     def rounded(self, folder: Path, file: Path) -> Any:
         """A checkpoint in torch with the weights of one of its files, where `judged_in_torch`."""

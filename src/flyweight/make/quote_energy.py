@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from flyweight.card import QuoteCard
-from flyweight.energy.constants import constants, facts_of
+from flyweight.energy.constants import JOULES_A_KWH, constants, facts_of
 from flyweight.energy.hosting import boundaries
 from flyweight.energy.machine import computer_kind
 from flyweight.energy.power import around
-from flyweight.energy.sticker import JOULES, carbon_of
+from flyweight.energy.sticker import carbon_of
 from flyweight.figure import Figure
 from flyweight.make.machine import Machine
 
@@ -20,8 +20,8 @@ def with_energy(quote: QuoteCard, machine: Machine, country: str | None) -> Quot
     carbon = carbon_of(joules, country) * 0.001
     return quote.model_copy(
         update={
-            "energy": joules * (1 / JOULES),
-            "energy_kwh": (joules.value or 0.0) / JOULES,
+            "energy": joules * (1 / JOULES_A_KWH),
+            "energy_kwh": (joules.value or 0.0) / JOULES_A_KWH,
             "carbon": carbon,
             "co2_kg": carbon.value,
         }
@@ -31,7 +31,7 @@ def with_energy(quote: QuoteCard, machine: Machine, country: str | None) -> Quot
 def as_it_was(quote: QuoteCard, joules: Figure, country: str | None) -> QuoteCard:
     """The settled quote with the energy that was metered."""
     found = {
-        "actual_energy": joules * (1 / JOULES),
+        "actual_energy": joules * (1 / JOULES_A_KWH),
         "actual_carbon": carbon_of(joules, country) * 0.001,
     }
     return quote.model_copy(update=found)

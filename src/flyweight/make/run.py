@@ -9,9 +9,8 @@ import torch
 
 from flyweight.card import Card, QuoteCard
 from flyweight.checkpoint import open_checkpoint
-from flyweight.energy.constants import constants
+from flyweight.energy.constants import JOULES_A_KWH, constants
 from flyweight.energy.ledger import Ledger, entry
-from flyweight.energy.sticker import JOULES
 from flyweight.errors import FolderError, OptionError, TaskError, TeacherError, was_interrupted
 from flyweight.folder import bytes_in, check_place, check_space, disk_errors
 from flyweight.make.challengers import find_rivals
@@ -147,14 +146,15 @@ def _run(plan: Plan, store: Store) -> Card:
 
 
 def _enter(store: Store, name: str) -> None:
-    """A line in the ledger of what this run took; a job does not fail by that."""
-    taken, running = store.energy.now, store.energy.meter
+    """A line in the ledger of what this run took, and one that was killed; none fails by that."""
+    taken, running = store.energy.unentered, store.energy.meter
     try:
         with Ledger() as ledger:
             joules = running.boundaries(taken)
             ledger.add(
                 entry("make", name, joules, constants().version, seconds=taken.seconds / 1e9)
             )
+        store.energy.enter(taken)
     except FolderError as error:
         say(f"What this took is not in the ledger: {error}")
 
@@ -177,7 +177,7 @@ def _energy(quote: QuoteCard, machine: Machine) -> list[tuple[Work, float]]:
     if not seconds or taken is None or not taken.value:
         return []
     joules = foretold(seconds, machine.name).value or 0.0
-    return [(Work(ENERGY, joules, 0.0), taken.value * JOULES)]
+    return [(Work(ENERGY, joules, 0.0), taken.value * JOULES_A_KWH)]
 
 
 def course_of(found: Found, chosen: Candidate, foreseen: int) -> Course:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,24 +53,23 @@ def sticker(
     from flyweight.checkpoint import open_checkpoint
     from flyweight.energy.constants import told_country
     from flyweight.errors import OptionError
-    from flyweight.folder import CARD, disk_errors, read_card
+    from flyweight.folder import CARD, make_place, read_card
     from flyweight.make.form import form_of
     from flyweight.make.stickers import put_sticker, sticker_of
 
     if answers < 1 or n < 1:
         raise OptionError("--answers and --n are at least 1.")
     folder, told = Path(model), told_country(country)
+    place = Path(out) if out is not None else folder
     form = form_of(open_checkpoint(str(folder)))
     card = read_card(folder) if (folder / CARD).exists() else None
     file, bits = _file(form, folder, card)
+    make_place(place)  # before minutes are spent
     cost = _cost(form, file, card, task, n)
     made = card.sticker.making if card is not None and card.sticker is not None else None
-    label = _label(card, folder, file, bits, cost)
+    label = _label(card, task, folder, file, bits, cost)
     assert cost.metered is not None
     found = sticker_of(label, cost.metered, told, made and made.kwh, answers)
-    place = Path(out) if out is not None else folder
-    with disk_errors(place):
-        place.mkdir(parents=True, exist_ok=True)
     put_sticker(place, found)
     if card is not None and place == folder:
         _tell(folder, card.model_copy(update={"sticker": found}))
@@ -106,7 +106,7 @@ def _cost(form: Form, file: Path, card: Card | None, task: Path | None, n: int) 
         limit = max(limit, WRITTEN)
     prompts = list(islice(cycle(split.prompts), n))
     with bar(f"Metering {file.name}", len(prompts)) as running:
-        return form.answers(file, prompts, limit, running.advance).cost
+        return form.answers(file, prompts, limit, running.advance, timed=n).cost
 
 
 def _items(form: Form, card: Card | None, task: Path | None) -> Sequence[Item]:
@@ -129,14 +129,22 @@ def _items(form: Form, card: Card | None, task: Path | None) -> Sequence[Item]:
     return [Item((*first, {"role": "user", "content": TOLD.format(i)}), None) for i in range(8)]
 
 
-def _label(card: Card | None, folder: Path, file: Path, bits: int, cost: Cost) -> Labelled:
+def _label(
+    card: Card | None, task: Path | None, folder: Path, file: Path, bits: int, cost: Cost
+) -> Labelled:
+    """The file that was metered; with a score only where the card's is of that file and task."""
     from flyweight.energy.sticker import Labelled
+    from flyweight.folder import sha256_of
     from flyweight.make.stickers import labelled
 
-    if card is not None:
-        return labelled(card)
-    size, name = file.stat().st_size, folder.absolute().name
-    return Labelled(name, bits, size, cost.engine, cost.threads)
+    name = card.name if card is not None else folder.absolute().name
+    found = Labelled(name, bits, file.stat().st_size, cost.engine, cost.threads)
+    if card is None or bits != card.bits:
+        return replace(found, task=task.stem if task else None)
+    judged = labelled(card)
+    if task is not None and sha256_of(task) != card.task.sha256:
+        return replace(found, task=task.stem)
+    return replace(found, task=judged.task, score=judged.score, score_name=judged.score_name)
 
 
 def _tell(folder: Path, card: Card) -> None:
@@ -154,10 +162,11 @@ def _show(found: Sticker, place: Path) -> None:
     """The sticker in a few lines."""
     from rich.console import Console
 
+    from flyweight.energy.sticker_text import clean
     from flyweight.energy.sticker_words import ANSWERS, GRAMS, JOULES, TIMES, said
 
     console = Console(highlight=False, markup=False)
-    console.print(f"{found.model}, {found.bits} bits, on {found.device.processor}")
+    console.print(f"{clean(found.model)}, {found.bits} bits, on {found.device.processor}")
     console.print(f"  an answer takes      {said(found.joules.facility, JOULES)}")
     console.print(f"  of that the chip     {said(found.joules.chip, JOULES)}")
     console.print(f"  a phone's charge is  {said(found.answers_a_phone_charge, ANSWERS)}")

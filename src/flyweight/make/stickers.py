@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from flyweight.card import Card
+from flyweight.energy.constants import JOULES_A_KWH
 from flyweight.energy.machine import computer_kind
-from flyweight.energy.sticker import JOULES, SHARED_BY, Labelled, make_sticker
+from flyweight.energy.sticker import SHARED_BY, Labelled, make_sticker
 from flyweight.energy.sticker_png import sticker_png
 from flyweight.energy.sticker_svg import sticker_svg
 from flyweight.figure import Figure
@@ -39,7 +40,7 @@ def sticker_of(
     shared_by: int = SHARED_BY,
 ) -> Sticker:
     """The sticker of a model whose answers were metered on this computer."""
-    making = making_kwh and making_kwh * JOULES
+    making = making_kwh and making_kwh * JOULES_A_KWH
     return make_sticker(label, metered, computer_kind(), country, making, shared_by)
 
 

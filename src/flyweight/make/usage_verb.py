@@ -10,8 +10,7 @@ if TYPE_CHECKING:
     from flyweight.figure import Figure
 
 DAY = 24 * 3600.0
-JOULES_A_WH = 3600
-WIDE, BAR = 100, 12  # columns of a terminal with bars, and of the longest
+WIDE, BAR, LABEL = 100, 12, 18  # columns of a terminal with bars, of the longest, of a name
 
 
 def usage(
@@ -44,6 +43,7 @@ def usage(
     """
     import time
 
+    from flyweight.energy.budget import Budget
     from flyweight.energy.constants import told_country
     from flyweight.energy.ledger import Ledger, ledger_file
     from flyweight.energy.usage_plot import write_plot
@@ -56,8 +56,10 @@ def usage(
         raise OptionError("--days is at least 1.")
     told, rows = told_country(country), []
     if ledger_file().exists():
-        with Ledger() as ledger:
-            rows = ledger.sums(by, time.time() - days * DAY)
+        with Ledger(read_only=True) as ledger:
+            # whole days, by the clock of this computer
+            first = Budget(0.0, "day").began(time.time() - (days - 1) * DAY)
+            rows = ledger.sums(by, first)
     if json:
         _print_json(rows)
     elif rows:
@@ -90,7 +92,8 @@ def _show(rows: list[Used], by: str, country: str | None) -> None:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for head in (by, ""):
         table.add_column(head, no_wrap=True)
-    for head in ("count", "read", "written", "energy", "from", "to", "CO2e"):
+    tokens = ("read", "written") if wide else ()
+    for head in ("count", *tokens, "energy", "from", "to", "CO2e"):
         table.add_column(head, justify="right", no_wrap=True)
     if wide:
         table.add_column("")
@@ -99,12 +102,12 @@ def _show(rows: list[Used], by: str, country: str | None) -> None:
         again = place and rows[place - 1].label == each.label
         bar = "█" * max(1, round(BAR * each.facility / most)) if each.facility else ""
         table.add_row(
-            "" if again else named(each.label),
+            "" if again else _short(named(each.label)),
             KINDS[each.kind],
             f"{each.count:,}" if each.kind != "idle" else "",
             *(
                 f"{number:,.0f}" if each.kind == "answer" else ""
-                for number in (each.tokens_read, each.tokens_written)
+                for number in ((each.tokens_read, each.tokens_written) if wide else ())
             ),
             *(_energy(joules) for joules in (each.facility, each.facility_low, each.facility_high)),
             _carbon(_facility(each), country),
@@ -119,11 +122,18 @@ def _show(rows: list[Used], by: str, country: str | None) -> None:
     )
 
 
+def _short(label: str) -> str:
+    """A label that leaves the numbers their room."""
+    return label if len(label) <= LABEL else f"{label[: LABEL - 1]}…"
+
+
 def _energy(joules: float) -> str:
     """As joules or, from 3,600 of them on, as watt hours."""
+    from flyweight.energy.constants import JOULES_A_WH
     from flyweight.energy.sticker_words import JOULES, WATT_HOURS, amount
 
-    return amount(joules, JOULES) if joules < JOULES_A_WH else amount(joules / 3600, WATT_HOURS)
+    small = joules < JOULES_A_WH
+    return amount(joules, JOULES) if small else amount(joules / JOULES_A_WH, WATT_HOURS)
 
 
 def _carbon(joules: Figure, country: str | None) -> str:

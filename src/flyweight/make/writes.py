@@ -26,7 +26,7 @@ from flyweight.make.workload import RANKING, read_work
 from flyweight.progress import say
 from flyweight.runtime.forced import answer_bits, answer_logits
 from flyweight.runtime.gguf import write_gguf
-from flyweight.runtime.measure import measure
+from flyweight.runtime.measure import TIMED, measure
 from flyweight.runtime.pack import pack_checkpoint, quantise_checkpoint
 from flyweight.runtime.rounding import rounded
 from flyweight.tasks.encode import encode_items
@@ -87,8 +87,9 @@ class Writes(Form):
         prompts: Sequence[Sequence[int]],
         max_tokens: int,
         on_answer: Callable[[], object],
+        timed: int = TIMED,
     ) -> Answers:
-        found = measure(file, prompts, max_tokens, on_answer=on_answer)
+        found = measure(file, prompts, max_tokens, on_answer=on_answer, timed=timed)
         return Answers(
             [self.tokenizer.decode(ids, skip_special_tokens=False) for ids in found.answers],
             sum(stop is None for stop in found.stop_ids),

@@ -79,13 +79,14 @@ class Told:
 class Piece:
     """What is given on while an answer is written: whole characters; `told` where it was asked for.
 
-    One without text comes while a long prompt is read, and `read` says how many of its tokens have
-    been computed by then.
+    One without text comes while a prompt is read: `read` says how many of its tokens have been
+    computed by then, and the first one in `reused` how many need not be.
     """
 
     text: str
     told: tuple[Told, ...] = ()
     read: int = 0
+    reused: int = 0
 
 
 @dataclass(frozen=True)

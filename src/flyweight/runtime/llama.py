@@ -133,8 +133,9 @@ class LlamaEngine(Engine):
             last, text = event, event["content"]
             texts.append(text)
             told = tuple(_told_of(each) for each in event.get("completion_probabilities", []))
-            far = event.get("prompt_progress")
-            on_piece(Piece(text, told, far["processed"] - far["cache"] if far else 0))
+            far = event.get("prompt_progress") or {"processed": 0, "cache": 0}
+            read = far["processed"] - far["cache"]
+            on_piece(Piece(text, told, read, 0 if read else far["cache"]))
 
         # the server then says how far it has read, so that `on_piece` can end it before it writes
         request = _request(prompt, seed, wish, reuse) | {"return_progress": True}

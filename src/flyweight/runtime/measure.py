@@ -91,6 +91,7 @@ def _measure_here(job: dict[str, Any]) -> dict[str, Any]:
         engine.generate(prompts[0], max_tokens)  # the first one pays for page faults
         generations, latencies, accounts = [], [], []
         with meter() as running:
+            running.calm()
             for prompt in prompts[:timed]:
                 started = time.perf_counter()
                 with running.answer(len(prompt)) as account:

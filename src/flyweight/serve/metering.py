@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
-from flyweight.energy.budget import WARNED, Budget
+from flyweight.energy.budget import WARNED, Budget, wall
 from flyweight.energy.constants import constants
 from flyweight.energy.ledger import Kind, Ledger, entry
 from flyweight.energy.meter import Account, Meter, Nanojoules
@@ -33,22 +33,26 @@ class Metering:
         self.meter: Meter = new_meter().start()
         self._lock = threading.Lock()
         self._spent = 0.0  # joules of the period
-        self._period: datetime | None = None
+        self._own = 0.0  # of them, by this process since the ledger was last read
+        self._period = 0.0  # when it began
         self._warned = False
         self._failed = ""  # why the ledger cannot be written, while it cannot
         self._told_idle = Nanojoules()
+        self.read_spent()
+        for note in self.meter.power.notes:
+            say(f"{note}.")
 
-    def begin(self, prompt: int) -> Account:
-        """An answer whose engine begins with so many tokens of a prompt."""
-        return self.meter.begin(prompt)
+    def begin(self, prompt: int, weight: int = 1) -> Account:
+        """An answer whose engine begins with so many tokens of a prompt; see `Meter.begin`."""
+        return self.meter.begin(prompt, weight)
 
-    def end(self, account: Account, model: str, key: str, prompt: int) -> Boundaries:
+    def end(self, account: Account, model: str, key: str, reused: int = 0) -> Boundaries:
         """The answer is over: what it took, which stands in the ledger when this returns."""
         account.end()
         joules = self.meter.boundaries(account.taken)
         self._keep(
             "answer", model, joules, key=key, read=account.tokens_read,
-            reused=max(0, prompt - account.tokens_read), written=account.tokens_written,
+            reused=reused, written=account.tokens_written,
             seconds=account.taken.seconds / 1e9,
         )  # fmt: skip
         for kind, part in (("read", account.reading), ("written", account.writing)):
@@ -56,21 +60,23 @@ class Metering:
         return joules
 
     def check(self) -> None:
-        """Fault 429 where the budget is used up."""
+        """Fault 429 where the budget is used up. Asks no file: what is known is what was read."""
         if self.budget is None:
             return
-        now = datetime.now().astimezone()
+        now = time.time()
         with self._lock:
-            self._begin_period(now)
+            began = self.budget.began(now)
+            if began != self._period:
+                self._period, self._spent, self._warned = began, 0.0, False
             spent = self._spent
         if spent >= self.budget.joules:
             ends = self.budget.ends(now)
             raise Fault(
                 429,
                 f"The energy budget, {self.budget}, is used up. There is more from "
-                f"{ends:%Y-%m-%d %H:%M} on.",
+                f"{wall(ends):%Y-%m-%d %H:%M} on.",
                 code="energy_budget_exceeded",
-                retry=max(1.0, (ends - now).total_seconds()),
+                retry=max(1.0, ends - now),
             )
         if spent >= WARNED * self.budget.joules and not self._warned:
             self._warned = True
@@ -79,17 +85,33 @@ class Metering:
     def sweep(self) -> None:
         """Bring what others spent of the budget, and what no answer took, up to now."""
         self.meter.settle()
-        if self.budget is not None:
-            with self._lock:
-                self._begin_period(datetime.now().astimezone(), again=True)
-        rest = self._rest()
+        self.read_spent()
+        rest = self.meter.rest
         if (rest.seconds - self._told_idle.seconds) / 1e9 >= _OFTEN:
             self._keep_idle(rest)
+
+    def read_spent(self) -> None:
+        """What every service of this ledger spent of the budget's period; not in the event loop."""
+        if self.budget is None or self.ledger is None:
+            return
+        began = self.budget.began(time.time())
+        with self._lock:
+            own, self._own = self._own, 0.0
+        try:
+            spent = self.ledger.joules(began)
+        except FolderError as error:  # what this process knows of is what there is
+            say(str(error))
+            with self._lock:
+                self._own += own
+            return
+        with self._lock:  # and what came while it was read
+            self._warned = self._warned and began == self._period
+            self._period, self._spent = began, spent + self._own
 
     def close(self) -> None:
         """Write what no answer took, stop the meter and close the ledger."""
         self.meter.stop()
-        self._keep_idle(self._rest())
+        self._keep_idle(self.meter.rest)
         if self.ledger is not None:
             self.ledger.close()
 
@@ -104,11 +126,6 @@ class Metering:
         for part, nanojoules in parts.items():
             self.metrics.chip.labels(part).set(nanojoules / 1e9)
 
-    def _rest(self) -> Nanojoules:
-        """Work that no answer claimed, and the time in which none was in progress."""
-        ours, idle = self.meter.unattributed, self.meter.idle
-        return Nanojoules(ours.counted - self.meter.others, ours.modelled, idle.seconds)
-
     def _keep_idle(self, rest: Nanojoules) -> None:
         told, self._told_idle = self._told_idle, rest
         new = Nanojoules(
@@ -120,32 +137,18 @@ class Metering:
 
     def _keep(self, kind: Kind, model: str, joules: Boundaries, **told: Any) -> None:
         line = entry(kind, model, joules, constants().version, **told)
+        failed = self.ledger.keep(line) or "" if self.ledger is not None else ""
         if kind == "answer":
             with self._lock:
                 self._spent += line.computer
+                self._own += line.computer
         if self.ledger is None:
             return
-        failed = self.ledger.keep(line) or ""
         if failed and not self._failed:
             say(f"What answers take is held in memory, and kept when that is possible: {failed}")
         if not self.ledger.pending or failed:
             self._failed = failed
         self.metrics.unkept.set(len(self.ledger.pending))
-
-    def _begin_period(self, now: datetime, again: bool = False) -> None:
-        """Read what was spent by any process where a new period has begun. The lock is held."""
-        assert self.budget is not None
-        began = self.budget.began(now)
-        if began == self._period and not again:
-            return
-        known = self._spent if began == self._period else 0.0
-        self._warned = self._warned and began == self._period
-        self._period, self._spent = began, known
-        if self.ledger is not None:
-            try:
-                self._spent = self.ledger.joules(began.timestamp())
-            except FolderError as error:  # what this process knows of is what there is
-                say(str(error))
 
 
 def joules_told(answers: Sequence[Boundaries]) -> dict[str, Any]:

@@ -165,13 +165,13 @@ class Service:
         """`Loaded.embed`, metered for a request."""
 
         def embed(ids: Sequence[int]) -> np.ndarray:
-            account = self.metering.begin(len(ids))
+            account = self.metering.begin(len(ids), loaded.bytes)
             try:
                 vector = loaded.embed(ids)
                 account.whole(len(ids), 0)
                 return vector
             finally:
-                self.metering.end(account, loaded.name, http.scope.get("key", ""), len(ids))
+                self.metering.end(account, loaded.name, http.scope.get("key", ""))
 
         return embed
 

@@ -58,6 +58,7 @@ class Loaded:
 
     def __init__(self, name: str, engine: Engine, found: Found, settings: Settings) -> None:
         self.name, self.engine, self.found = name, engine, found
+        self.bytes = found.gguf.stat().st_size
         self._encode = encoder(engine, found.gguf, found.folder)
         streams = engine.streams if "concurrent" in engine.can else 1
         self.line = Line(streams, settings.places)
