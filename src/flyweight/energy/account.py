@@ -24,28 +24,24 @@ class Account:
         self._read = self._written = 0  # of this interval
         self._owed = prompt  # tokens of the prompt that are being read
         self._ahead = 0  # that were settled before the engine told of them
-        self._own = threading.get_ident()
-        self._clock = thread_clock(self._own)
-        self._ran = cpu_of(self._clock, self._own)
         self._told = prompt > 0  # of tokens: then no thread of ours does the work
+        self._own, self._clock, self._ran = 0, None, 0
+        if not self._told:
+            self._own = threading.get_ident()
+            self._clock = thread_clock(self._own)
+            self._ran = cpu_of(self._clock, self._own)
         self.ended = False
 
     def read(self, tokens: int) -> None:
         """So many more tokens of the prompt were computed; what was reused is no work."""
         with self._meter._lock:
-            self.tokens_read += tokens
-            ahead = min(self._ahead, tokens)
-            self._ahead -= ahead
-            self._read += tokens - ahead
-            self._owed = max(0, self._owed - (tokens - ahead))
+            self._add_read(tokens)
             self._meter._worked_on(self)
 
     def wrote(self, tokens: int = 1) -> None:
         """So many more tokens were written."""
         with self._meter._lock:
-            self.tokens_written += tokens
-            self._written += tokens
-            self._owed = self._ahead = 0  # the prompt has been read
+            self._add_written(tokens)
             self._meter._worked_on(self)
 
     def reused(self, tokens: int) -> None:
@@ -57,10 +53,24 @@ class Account:
 
     def whole(self, read: int, written: int) -> None:
         """Tell of what the engine says in the end that was not told of before."""
-        if read > self.tokens_read:
-            self.read(read - self.tokens_read)
-        if written > self.tokens_written:
-            self.wrote(written - self.tokens_written)
+        with self._meter._lock:
+            if read > self.tokens_read:
+                self._add_read(read - self.tokens_read)
+            if written > self.tokens_written:
+                self._add_written(written - self.tokens_written)
+            self._meter._worked_on(self)
+
+    def _add_read(self, tokens: int) -> None:
+        self.tokens_read += tokens
+        ahead = min(self._ahead, tokens)
+        self._ahead -= ahead
+        self._read += tokens - ahead
+        self._owed = max(0, self._owed - (tokens - ahead))
+
+    def _add_written(self, tokens: int) -> None:
+        self.tokens_written += tokens
+        self._written += tokens
+        self._owed = self._ahead = 0  # the prompt has been read
 
     def end(self) -> None:
         """It is over: what was taken until now is settled. A second time changes nothing."""

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, Self
 
@@ -24,8 +24,8 @@ from flyweight.sticker_card import Boundaries, Boundary
 Kind = Literal["answer", "make", "idle"]
 By = Literal["day", "model", "key"]
 _FORMAT = 1
-_WAIT = 10.0  # seconds for another process's line
-_WAIT_ANSWER = 0.25  # seconds that an answer waits: then its line is held back
+_WAIT = 0.25  # seconds for another process's line: then an answer's is held back
+_PATIENCE = 40  # times that whoever is in no hurry waits so long
 _KEPT = 100_000  # lines that are held back while the disk is full
 _RETRY = 5.0  # seconds between tries
 
@@ -177,7 +177,13 @@ class Ledger:
     def add(self, *entries: Entry) -> None:
         """Write lines, all or none. Raises FolderError or NoSpace."""
         with self._lock, self._errors():
-            self._insert(entries)
+            for left in reversed(range(_PATIENCE)):
+                try:
+                    self._insert(entries)
+                    break
+                except sqlite3.OperationalError as error:
+                    if "locked" not in str(error) or not left:
+                        raise
 
     def keep(self, line: Entry) -> str | None:
         """Write a line if that is possible, else hold it back and try again later; says why not.
@@ -190,7 +196,7 @@ class Ledger:
             if len(self.pending) > 1 and time.monotonic() - self._tried < _RETRY:
                 return None
             try:
-                with self._errors(), self._waiting(_WAIT_ANSWER):
+                with self._errors():
                     self._insert(self.pending)
             except Exception as error:
                 self._tried = time.monotonic()
@@ -198,19 +204,10 @@ class Ledger:
             self.pending.clear()
             return None
 
-    @contextmanager
-    def _waiting(self, seconds: float) -> Iterator[None]:
-        """Wait no longer than that for another process."""
-        self._base.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
-        try:
-            yield
-        finally:
-            self._base.execute(f"PRAGMA busy_timeout = {round(_WAIT * 1000)}")
-
     def _insert(self, entries: Sequence[Entry]) -> None:
         self._base.execute("BEGIN IMMEDIATE")
         try:
-            self._base.executemany(_INSERT, [astuple(each) for each in entries])
+            self._base.executemany(_INSERT, [tuple(vars(each).values()) for each in entries])
             self._base.execute("COMMIT")
         except BaseException:
             if self._base.in_transaction:

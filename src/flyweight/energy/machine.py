@@ -11,7 +11,7 @@ import platform
 import re
 import sys
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from flyweight.energy.constants import Computer, ComputerKind, constants
@@ -36,6 +36,18 @@ class ComputerHere:
     def scale(self) -> float:
         """How many times the facts' `idle`, `rest` and `embodied` count for it."""
         return float(self.facts.scale(self.cores))
+
+    @cached_property
+    def on(self) -> Figure:
+        """Watts that it takes while it is on, whatever it does."""
+        watts = (self.facts.idle + self.facts.rest) * self.scale
+        return watts.model_copy(update={"source": f"a {self.kind}'s watts while it is on"})
+
+    @cached_property
+    def pue(self) -> Figure:
+        """How many times that its building takes, where it stands in a data centre."""
+        pue = self.facts.pue
+        return pue.model_copy(update={"source": f"PUE {pue.low:g} to {pue.high:g}"})
 
 
 @cache

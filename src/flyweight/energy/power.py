@@ -186,13 +186,10 @@ def find_power(*, children: bool = False) -> Power:
 
 def around(chip: Figure, seconds: float, computer: ComputerHere) -> Boundaries:
     """The energy at the chip with what its computer takes in so many seconds, and its building."""
-    on = (computer.facts.idle + computer.facts.rest) * (computer.scale * seconds)
-    told = on.model_copy(update={"source": f"a {computer.kind}'s watts while it is on"})
-    whole, pue = chip + told, computer.facts.pue
+    whole = chip + computer.on * seconds
     if computer.kind != "server":
         return Boundaries(chip=chip, computer=whole, facility=whole)
-    named = pue.model_copy(update={"source": f"PUE {pue.low:g} to {pue.high:g}"})
-    return Boundaries(chip=chip, computer=whole, facility=whole * named)
+    return Boundaries(chip=chip, computer=whole, facility=whole * computer.pue)
 
 
 def busy_time() -> int | None:
