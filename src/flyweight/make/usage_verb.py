@@ -23,8 +23,8 @@ def usage(
 ) -> list[dict[str, Any]]:
     """Show what was used on this computer: by day, by model, or by whose key.
 
-    Every answer of `serve` and every run of `make` stands in a ledger in your state folder
-    (FLYWEIGHT_STATE overrides). Energy is all that the computer took meanwhile, its building
+    Every answer of `serve` and `chat` and every run of `make` stands in a ledger in your state
+    folder (FLYWEIGHT_STATE overrides). Energy is all that the computer took meanwhile, its building
     included; what a service took while nobody asked it is told apart.
 
     Args:

@@ -18,8 +18,12 @@ def chat(model: Path, *, bits: int | None = None, system: str | None = None) -> 
     Raises:
         FlyweightError: A folder without GGUF files, or a file that the engine refuses.
     """
+    from contextlib import ExitStack
+
     from rich.console import Console
 
+    from flyweight.energy.ledger import Ledger
+    from flyweight.errors import FolderError
     from flyweight.runtime.chat_format import ChatFormat
     from flyweight.runtime.open_model import open_model
     from flyweight.runtime.terminal import Terminal
@@ -36,4 +40,13 @@ def chat(model: Path, *, bits: int | None = None, system: str | None = None) -> 
         if system is None and found.card:
             system = found.card.task.system
         alone = found.card is not None and found.card.task.one_turn
-        Terminal(engine, form, console, LONGEST, system, alone=alone).run()
+        name = (found.folder or found.gguf.with_suffix("")).absolute().name
+        with ExitStack() as opened:
+            ledger = None
+            try:
+                ledger = opened.enter_context(Ledger())
+            except FolderError as error:
+                console.print(f"What answers take is not kept: {error}", style="dim", markup=False)
+            Terminal(
+                engine, form, console, LONGEST, system, alone=alone, name=name, ledger=ledger
+            ).run()

@@ -11,6 +11,11 @@ from typing import Any
 
 from rich.console import Console
 
+from flyweight.energy.account import Account
+from flyweight.energy.constants import constants
+from flyweight.energy.ledger import Ledger, entry
+from flyweight.energy.meter import meter
+from flyweight.energy.sticker_words import JOULES, said
 from flyweight.errors import FlyweightError, FolderError, OptionError
 from flyweight.folder import disk_errors
 from flyweight.runtime.chat_format import ChatFormat
@@ -34,7 +39,8 @@ _LEAST = 0.7  # temperature of another try: the greedy one is known
 class Terminal:
     """A model that is talked to: `longest` tokens are the most of one answer.
 
-    `alone`: each message is answered by itself, as the model was judged.
+    `alone`: each message is answered by itself, as the model was judged. What answers take is kept
+    under `name` in the `ledger`, if there is one.
     """
 
     def __init__(
@@ -46,8 +52,11 @@ class Terminal:
         system: str | None,
         *,
         alone: bool = False,
+        name: str = "",
+        ledger: Ledger | None = None,
     ) -> None:
-        self.alone = alone
+        self.alone, self.name, self.ledger = alone, name, ledger
+        self.meter = meter().start()
         self.engine, self.form, self.console, self.longest = engine, form, console, longest
         self.messages: list[dict[str, Any]] = []
         self._system(system or "")
@@ -132,7 +141,7 @@ class Terminal:
 
         self.console.print("[bold]model[/bold]  ", end="")
         note = "stopped"
-        with suppress(KeyboardInterrupt):
+        with suppress(KeyboardInterrupt), self.meter.answer(len(prompt)) as account:
             told = self.engine.stream(
                 prompt,
                 room,
@@ -141,15 +150,29 @@ class Terminal:
                 seed=self._tries,
                 constraint=constraint,
             )
+            account.whole(told.prompt_tokens, told.written)
             speed = told.written / max(told.seconds, 1e-9)
             note = (
                 f"{told.written} tokens, {speed:,.0f} a second, first after {first - began:.2f} s"
             )
             note += "" if told.stopped else "; cut off where the room ends"
-        self.console.print(f"\n[dim]       {note}[/dim]")
+        self.console.print(f"\n[dim]       {note}; {self._took(account)}[/dim]")
         text, calls = tools.parse("".join(texts)) if tools else ("".join(texts), [])
         self.messages.append(_turn(text, calls))
         return calls
+
+    def _took(self, account: Account) -> str:
+        """What an answer took, in words; it is kept in the ledger, where there is one."""
+        joules = self.meter.boundaries(account.taken)
+        if self.ledger is not None:
+            self.ledger.keep(
+                entry(
+                    "answer", self.name, joules, constants().version,
+                    read=account.tokens_read, written=account.tokens_written,
+                    seconds=account.taken.seconds / 1e9,
+                )
+            )  # fmt: skip
+        return str(said(joules.facility, JOULES))
 
     def _sent(self) -> list[dict[str, Any]]:
         """The messages that the model is given."""
