@@ -29,6 +29,7 @@ TITLE = "Energy per answer"
 SPLIT_OF = "of the energy at the chip"
 ALL = "all included"
 _PLACES = ("At the chip", "Whole computer", "With the building")
+_NO_BUILDING = "No data centre"  # around a computer of one's own: what is there is no part of it
 NOT_KNOWN = "What making the model took is not known."
 _NO_COUNTRY = "no country told: a range"
 
@@ -99,7 +100,8 @@ class View:
 def view(sticker: Sticker) -> View:
     """The words for all of a sticker."""
     energy, hosted = sticker.joules, sticker.counterfactual
-    joules = _joules(sticker)
+    joules, hosted_here = _joules(sticker), sticker.device.computer == "server"
+    places = _PLACES if hosted_here else (*_PLACES[:2], _NO_BUILDING)
     return View(
         model=clean(sticker.model) or "a model without a name",
         size=f"{amount(sticker.bytes, BYTES)} in {sticker.bits} bits",
@@ -107,11 +109,11 @@ def view(sticker: Sticker) -> View:
         score=_score(sticker),
         facility=said(energy.facility, joules),
         kind=sticker.kind,
-        kind_of=_kind_of(sticker.kind, energy.facility.kind),
+        kind_of=_kind_of(sticker.kind, energy.facility.kind, hosted_here),
         boundaries=[
             Row(place, said(figure, joules))
             for place, figure in zip(
-                _PLACES, (energy.chip, energy.computer, energy.facility), strict=True
+                places, (energy.chip, energy.computer, energy.facility), strict=True
             )
         ],
         shares=[
@@ -138,9 +140,9 @@ def _joules(sticker: Sticker) -> Unit:
     return JOULES.near(headline.high if headline.value is None else headline.value)
 
 
-def _kind_of(chip: str, facility: str) -> tuple[str, str]:
+def _kind_of(chip: str, facility: str, has_building: bool) -> tuple[str, str]:
     """What the word in the box is said of; all that an answer takes is no better known."""
-    rest = "computer and building"
+    rest = "computer and building" if has_building else "the computer around it"
     return ("at the chip", f"and for {rest}" if chip == facility else f"{facility} for {rest}")
 
 
