@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -21,7 +22,7 @@ from running import serving
 from flyweight.anatomy.gguf import LLAMA
 from flyweight.folder import GGUF_NAMES
 from flyweight.runtime.gguf import write_gguf
-from flyweight.serve.gate import BODY_BYTES
+from flyweight.serve.gate import BODIES_BYTES, BODY_BYTES, Gate
 
 CHAT = {"messages": [{"role": "user", "content": "pump 5 leaks"}], "max_tokens": 4}
 JSON = {"Content-Type": "application/json"}
@@ -248,6 +249,50 @@ def raw_request(body: bytes, length: int | None = None) -> bytes:
     """The bytes of a request."""
     told = b"Content-Length: %d" % (len(body) if length is None else length)
     return b"\r\n".join([*HEAD, told, b"", body])
+
+
+def test_bodies_in_progress_are_bounded_in_sum() -> None:
+    """Of nine slow requests of 15 MiB the ninth finds no room; there is some when they are over."""
+
+    async def run() -> tuple[list[int], int, int]:
+        statuses: list[int] = []
+        go_on = asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await go_on.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+        gate = Gate(app, None, lambda: None)
+        body = b'"' + b"x" * (15 * 2**20) + b'"'
+
+        async def ask() -> None:
+            parts = iter([body])
+
+            async def receive() -> dict[str, Any]:
+                return {"type": "http.request", "body": next(parts, b""), "more_body": False}
+
+            async def send(message: Any) -> None:
+                if message["type"] == "http.response.start":
+                    statuses.append(message["status"])
+
+            headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+            scope = {"type": "http", "method": "POST", "path": "/v1/completions"}
+            await gate(scope | {"headers": headers}, receive, send)
+
+        asked = [asyncio.create_task(ask()) for _ in range(9)]
+        async with asyncio.timeout(60):
+            while not statuses:
+                await asyncio.sleep(0.01)
+            held = gate.held
+            go_on.set()
+            await asyncio.gather(*asked)
+        return statuses, held, gate.held
+
+    statuses, held, left = asyncio.run(run())
+    assert sorted(statuses) == [200] * 8 + [429]
+    assert held <= BODIES_BYTES + 16 * 2**20
+    assert left == 0
 
 
 def test_slow_and_broken_connections_end(address: str) -> None:

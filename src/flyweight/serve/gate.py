@@ -26,6 +26,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 BODY_BYTES = 16 * 2**20
+BODIES_BYTES = 128 * 2**20  # of all requests that are in progress
 BODY_SECONDS = 30.0  # for a whole body
 DEEPEST = 64  # brackets within brackets of JSON
 # texts of JSON, in one pass over any body: an open one ends with it
@@ -63,6 +64,7 @@ class Gate:
     ) -> None:
         self.app, self.keys, self.check = app, keys, check
         self.names = LOOPBACK | {host.lower()}
+        self.held = 0  # bytes of bodies of requests in progress
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI's call."""
@@ -77,14 +79,28 @@ class Gate:
                 message = {**message, "headers": [*message.get("headers", []), *_SAFE]}
             await send(message)
 
-        try:
-            body = await self._admit(scope, receive)
-        except Fault as fault:
-            await answer_fault(fault, send_safe)
-            return
-        await self.app(scope, body, send_safe)
+        mine = 0
 
-    async def _admit(self, scope: Scope, receive: Receive) -> Receive:
+        def hold(size: int) -> None:
+            nonlocal mine
+            mine, self.held = mine + size, self.held + size
+            if self.held > BODIES_BYTES:
+                raise Fault(
+                    429, "Requests in progress hold too much. Try again later.",
+                    code="too_many_bytes", retry=2,
+                )  # fmt: skip
+
+        try:
+            try:
+                body = await self._admit(scope, receive, hold)
+            except Fault as fault:
+                await answer_fault(fault, send_safe)
+                return
+            await self.app(scope, body, send_safe)
+        finally:
+            self.held -= mine
+
+    async def _admit(self, scope: Scope, receive: Receive, hold: Callable[[int], None]) -> Receive:
         headers = {name.lower(): value for name, value in scope["headers"]}
         host = headers.get(b"host", b"").decode("latin-1")
         name = _name_of(host)
@@ -108,7 +124,7 @@ class Gate:
         kind = headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise Fault(415, "Send JSON, with `Content-Type: application/json`.")
-        return _again(await _body(headers, receive), receive)
+        return _again(await _body(headers, receive, hold), receive)
 
 
 def _is_of(origin: str, host: str) -> bool:
@@ -127,8 +143,13 @@ def _name_of(host: str) -> str:
         return ""
 
 
-async def _body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
-    """The whole body, checked for its size and for what JSON readers choke on."""
+async def _body(
+    headers: dict[bytes, bytes], receive: Receive, hold: Callable[[int], None]
+) -> bytes:
+    """The whole body, checked for its size and for what JSON readers choke on.
+
+    `hold` is told of each part, and raises the Fault of too many bytes in all.
+    """
     told = headers.get(b"content-length", b"0")
     if not told.isdigit() or int(told) > BODY_BYTES:
         raise _too_large()
@@ -142,6 +163,7 @@ async def _body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
                     raise Fault(400, "The request ended before its body.")
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
+                hold(len(parts[-1]))
                 if size > BODY_BYTES:
                     raise _too_large()
                 more = message.get("more_body", False)
