@@ -19,6 +19,8 @@ import pytest
 from running import serving
 
 from flyweight.energy.ledger import Entry, Ledger
+from flyweight.serve.faults import Fault
+from flyweight.serve.keys import Keys, make_key
 from flyweight.serve.metering import Metering
 from flyweight.serve.metrics import Metrics
 
@@ -175,6 +177,27 @@ def test_the_page_is_told_of_a_sticker_where_there_is_one(demo_model: Path, tmp_
             assert "default-src 'none'" in response.headers["Content-Security-Policy"]
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(f"{address}/v1/models/demo/sticker.svg")
+
+
+def test_a_keys_tokens_of_the_day_outlive_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWEIGHT_KEYS", str(tmp_path / "keys.json"))
+    key = f"Bearer {make_key('anna', None, 1000)}"
+    other = f"Bearer {make_key('ben', None, 1000)}"
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        metering = Metering(Metrics(), ledger, None)
+        for tokens in (600, 500):
+            account = metering.begin(tokens)
+            account.whole(tokens, 1)
+            metering.end(account, "m", "anna")
+        keys = Keys(tmp_path / "keys.json")  # as a new service has them
+        assert keys.admit(key) == "anna"
+        keys.recall(ledger)
+        with pytest.raises(Fault) as refused:
+            keys.admit(key)
+        assert refused.value.status == 429
+        assert keys.admit(other) == "ben"
 
 
 def test_models_weigh_what_they_are(tmp_path: Path) -> None:

@@ -235,6 +235,15 @@ class Ledger:
             found = self._base.execute(ask, (since,)).fetchall()
         return [Used(*row) for row in found]
 
+    def tokens(self, since: float) -> list[tuple[str, float, int]]:
+        """Keys that asked since a moment: whose, when (to the minute), how many tokens."""
+        ask = (
+            "SELECT key, MAX(at), SUM(tokens_read + tokens_reused + tokens_written) FROM entries "
+            "WHERE at >= ? AND key != '' GROUP BY key, CAST(at / 60 AS INTEGER) ORDER BY at"
+        )
+        with self._lock, self._errors():
+            return self._base.execute(ask, (since,)).fetchall()
+
     def rows(self, since: float = 0.0) -> Iterator[Entry]:
         """All lines since a moment, oldest first."""
         with self._errors():

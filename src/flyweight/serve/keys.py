@@ -20,6 +20,7 @@ import platformdirs
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from flyweight.energy.ledger import Ledger
 from flyweight.errors import FolderError, OptionError
 from flyweight.folder import disk_errors
 from flyweight.progress import say
@@ -122,7 +123,7 @@ class _Used:
 
 
 class Keys:
-    """The keys of a service while it runs; what they have used is counted from its start."""
+    """The keys of a service while it runs, and what they have used."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -170,6 +171,14 @@ class Keys:
         used = self._used.setdefault(name, _Used())
         used.tokens.append((time.monotonic(), tokens))
         used.sum += tokens
+
+    def recall(self, ledger: Ledger) -> None:
+        """Count what keys used of their day before this service began. Raises FolderError."""
+        now, moment = time.monotonic(), time.time()
+        for name, at, tokens in ledger.tokens(moment - _DAY):
+            used = self._used.setdefault(name, _Used())
+            used.tokens.append((now - max(0.0, moment - at), tokens))
+            used.sum += tokens
 
     def _refresh(self) -> None:
         changed = self.file.stat().st_mtime_ns if self.file.exists() else 0

@@ -57,6 +57,8 @@ def run(
     _check(models, settings, seconds)
     keys = None if address.is_loopback else _keys(address)
     ledger = _ledger(budget)
+    if keys is not None and ledger is not None:
+        keys.recall(ledger)
     service = Service(names_of(models), settings, keys, seconds, ledger, budget)
     listening = _listen(address)
     server = _Server(
