@@ -237,8 +237,6 @@ class QuoteCard(Part):
     tokens: int
     memory: int
     disk: int
-    energy_kwh: float | None = None
-    co2_kg: float | None = None
     energy: Figure | None = None  # kWh
     carbon: Figure | None = None  # kg of CO2e
     stages: list[QuotedStage]

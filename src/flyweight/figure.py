@@ -58,6 +58,11 @@ class Figure(BaseModel):
     __rmul__ = __mul__
 
     @property
+    def middle(self) -> float:
+        """The value, or where only the range is known, the middle of that."""
+        return (self.low + self.high) / 2 if self.value is None else self.value
+
+    @property
     def _value(self) -> float:
         assert self.value is not None
         return self.value

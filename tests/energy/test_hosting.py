@@ -141,12 +141,6 @@ def test_energy_of_a_fixed_batch_is_power_times_time() -> None:
     assert all(constants().version in each.source for each in figures(found))
 
 
-def test_tokens_a_second_of_a_device() -> None:
-    found = hosting.tokens_per_second(model_of_size(20 * 10**9, 16), facts_of("a100-80"))
-    assert found.value == pytest.approx(0.7 * 2.039e12 / 40e9)
-    assert found.low == pytest.approx(0.5 * 2.039e12 / 40e9)
-
-
 def test_the_range_of_500b_against_20b_comes_out_of_the_arithmetic() -> None:
     big, small = (model_of_size(each * 10**9, 16) for each in (500, 20))
     for load in (1e-3, 0.1, 1, 10, 1000):

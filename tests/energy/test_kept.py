@@ -44,9 +44,11 @@ def test_a_file_that_makes_no_sense_is_begun_anew(tmp_path: Path, text: str) -> 
 
 def test_joules_of_a_counter_that_is_gone_still_make_a_figure(tmp_path: Path) -> None:
     file = tmp_path / "energy.json"
-    part = {"counted": 5 * 10**9, "modelled": 0, "seconds": 10**9}
-    file.write_text(json.dumps({"taken": part, "entered": part}))
+    part = {"counted": 5 * 10**9, "modelled": 0, "on": 10**9}
+    file.write_text(json.dumps({"taken": part, "entered": part, "bounds": [1e9, 5e9, 9e9]}))
     found = KeptMeter(file)
     joules = found.meter.joules(found.before)
     assert joules.value == pytest.approx(5.0)
-    assert joules.low < 5.0 < joules.high
+    assert joules.low < 1.1  # what was not sure when it was counted is not sure now
+    assert joules.high > 8.9
+    assert joules.kind == "modelled"

@@ -308,14 +308,17 @@ def test_energy_is_foretold_from_watts_and_bent_by_what_past_jobs_took() -> None
     machine = Machine("m")
     quote = make_quote(SIZES, QUICK, machine)
     fresh = with_energy(quote, machine, "FRA")
-    watts = (fresh.energy_kwh or 0.0) * 3.6e6 / quote.seconds
+    assert fresh.energy is not None
+    assert fresh.carbon is not None
+    watts = fresh.energy.middle * 3.6e6 / quote.seconds
     assert 1 < watts < 2000 * cores()
-    assert fresh.co2_kg == pytest.approx((fresh.energy_kwh or 0.0) * 0.056)
+    assert fresh.carbon.middle == pytest.approx(fresh.energy.middle * 0.056)
     machine.learn([(Work("energy", 1000.0, 0.0), 500.0)])
     learned = with_energy(quote, machine, None)
-    assert learned.energy_kwh == pytest.approx((fresh.energy_kwh or 0.0) / 2)
-    assert learned.co2_kg is None  # no country, no one number
+    assert learned.energy is not None
     assert learned.carbon is not None
+    assert learned.energy.middle == pytest.approx(fresh.energy.middle / 2)
+    assert learned.carbon.value is None  # no country, no one number
     assert learned.carbon.low < learned.carbon.high
     console = Console(width=120, record=True)
     show_quote(learned, (), console)

@@ -60,6 +60,8 @@ def test_every_kind_of_answer_tells_its_joules(address: str) -> None:
         json.loads(post(address, "/v1/completions", text)[1])["usage"],
         json.loads(post(address, "/v1/responses", {"input": ASKED[3]})[1])["usage"],
     ]
+    embedded = post(address, "/v1/embeddings", {"input": ASKED[:2]})[1]
+    usages.append(json.loads(embedded)["usage"])
     events = post(address, "/v1/chat/completions", stream)[1].split("\n\n")
     usages.append(json.loads(events[-3].removeprefix("data: "))["usage"])
     for each in usages:

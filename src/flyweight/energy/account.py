@@ -20,7 +20,7 @@ class Account:
     def __init__(self, meter: Meter, prompt: int, weight: int) -> None:
         self._meter, self._weight = meter, weight
         self.reading, self.writing = Nanojoules(), Nanojoules()
-        self.tokens_read = self.tokens_written = 0
+        self.tokens_read = self.tokens_reused = self.tokens_written = 0
         self._read = self._written = 0  # of this interval
         self._owed = prompt  # tokens of the prompt that are being read
         self._ahead = 0  # that were settled before the engine told of them
@@ -45,9 +45,10 @@ class Account:
             self._meter._worked_on(self)
 
     def reused(self, tokens: int) -> None:
-        """So many tokens of the prompt were known already: nobody computes them."""
+        """So many tokens of the prompt, in all, were known already: nobody computes them."""
         with self._meter._lock:
-            self._owed = max(0, self._owed - tokens)
+            new, self.tokens_reused = tokens - self.tokens_reused, max(tokens, self.tokens_reused)
+            self._owed = max(0, self._owed - max(0, new))
             if not self._owed:
                 self._meter._readers.pop(self, None)
 

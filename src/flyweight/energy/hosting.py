@@ -210,25 +210,6 @@ def copies_at(
     return {level: Copy(model, facts, serving, count, read, written, level) for level in LEVELS}
 
 
-def tokens_per_second(
-    model: Model,
-    facts: DeviceFacts,
-    *,
-    batch: float = 1,
-    context: float = 0,
-    serving: Serving | None = None,
-) -> Figure:
-    """Tokens that one device, or the copy's devices where one is too small, write in a second.
-
-    `batch`: answers at a time, each with `context` tokens before it; prompts are not counted, and
-    nothing tells whether so many fit.
-    """
-    served = serving or constants().serving
-    found = copies_at(model, facts, served, context, 0)
-    source = said(facts, served, model)
-    return levelled(lambda level: batch / found[level].step(batch), source)
-
-
 def boundaries(facts: DeviceFacts, busy: ByLevel, on: ByLevel, source: str) -> Boundaries:
     """Joules of one answer from its device-seconds at work (`busy`) and all in all (`on`)."""
 
@@ -272,5 +253,4 @@ def said(facts: DeviceFacts, serving: Serving, model: Model) -> str:
 __all__ = [
     "LEVELS", "MOST_A_COPY", "TOGETHER", "ByLevel", "Copy", "Level", "Model", "answer", "at",
     "boundaries", "copies_at", "devices_a_copy", "levelled", "model_of_size", "said", "sourced",
-    "tokens_per_second",
 ]  # fmt: skip

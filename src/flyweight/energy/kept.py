@@ -24,8 +24,10 @@ class KeptMeter:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.before, self._entered = _read(file)
-        self.meter = Meter(find_power(children=True)).start()
+        self.before, self._entered, bounds = _read(file)
+        power = find_power(children=True)
+        power.bounds = bounds  # how sure the counted part is that earlier processes took
+        self.meter = Meter(power).start()
         self._written = time.monotonic()
         self._failed = False
 
@@ -43,12 +45,7 @@ class KeptMeter:
     @property
     def unentered(self) -> Nanojoules:
         """What no ledger knows of yet, also of a process that was killed."""
-        whole, known = self.whole, self._entered
-        return Nanojoules(
-            whole.counted - known.counted,
-            whole.modelled - known.modelled,
-            whole.seconds - known.seconds,
-        )
+        return self.whole - self._entered
 
     def enter(self, taken: Nanojoules) -> None:
         """So much more stands in the ledger."""
@@ -65,7 +62,11 @@ class KeptMeter:
         self._written = time.monotonic()
         try:
             with disk_errors(self.file):
-                told = {"taken": vars(self.whole), "entered": vars(self._entered)}
+                told = {
+                    "taken": vars(self.whole),
+                    "entered": vars(self._entered),
+                    "bounds": self.meter.power.bounds,
+                }
                 write_whole(self.file, json.dumps(told))
         except FolderError as error:
             if not self._failed:
@@ -73,17 +74,18 @@ class KeptMeter:
             self._failed = True
 
 
-def _read(file: Path) -> tuple[Nanojoules, Nanojoules]:
-    """What a file says was taken and entered; nothing where there is none, or it makes no sense."""
+def _read(file: Path) -> tuple[Nanojoules, Nanojoules, list[float]]:
+    """What was taken and entered, and the bounds; nothing where a file makes no sense."""
     try:
         told = json.loads(file.read_text())
         taken, entered = (
             Nanojoules(**{name: int(value) for name, value in told[part].items()})
             for part in ("taken", "entered")
         )
-        return taken, entered
+        least, likely, most = map(float, told["bounds"])
+        return taken, entered, [least, likely, most]
     except (OSError, ValueError, TypeError, AttributeError, KeyError):
-        return Nanojoules(), Nanojoules()
+        return Nanojoules(), Nanojoules(), [0.0, 0.0, 0.0]
 
 
 __all__ = ["KeptMeter"]

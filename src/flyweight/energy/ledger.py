@@ -1,8 +1,8 @@
 """The ledger: what every answer and every job on this computer took, a line each, in SQLite.
 
 It lies in the user's state folder (FLYWEIGHT_STATE overrides). A line is committed before the end
-of its answer is sent, so that a kill loses nothing but what was in flight. Several processes may
-write at once.
+of its answer is sent, so that a kill loses nothing but what was in flight, and what a full disk or
+another writer held back. Several processes may write at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Literal, Self
 
 from flyweight.errors import FolderError, NoSpace
-from flyweight.figure import Figure
 from flyweight.folder import state_folder
 from flyweight.sticker_card import Boundaries, Boundary
 
@@ -121,7 +120,7 @@ def entry(
 ) -> Entry:
     """A line of now."""
     parts = (joules.chip, joules.computer, joules.facility)
-    numbers = [number for each in parts for number in (_middle(each), each.low, each.high)]
+    numbers = [number for each in parts for number in (each.middle, each.low, each.high)]
     told = (
         kind,
         _plain(model),
@@ -152,27 +151,32 @@ class Ledger:
         self._lock = threading.Lock()
         self.pending: list[Entry] = []  # that could not be written yet
         self._tried = 0.0
-        if read_only:
-            with self._errors():
+        with self._errors():
+            if read_only:
                 place = f"{self.file.absolute().as_uri()}?mode=ro"
                 self._base = sqlite3.connect(place, uri=True, check_same_thread=False)
-                self._base.execute("SELECT 1 FROM entries LIMIT 1")
-            return
-        with self._errors():
+                self._check_format()
+                return
             self.file.parent.mkdir(parents=True, exist_ok=True)
             self._base = sqlite3.connect(
-                self.file, timeout=_WAIT, isolation_level=None, check_same_thread=False
+                self.file, timeout=_WAIT * _PATIENCE, isolation_level=None, check_same_thread=False
             )
             self._base.execute("PRAGMA journal_mode = WAL")
             # a commit outlives the process without a sync; a power cut may take the last seconds
             self._base.execute("PRAGMA synchronous = NORMAL")
-            [found] = self._base.execute("PRAGMA user_version").fetchone()
-            if found not in (0, _FORMAT):
-                raise FolderError(
-                    f"{self.file} is a ledger of a newer Flyweight: update, or set FLYWEIGHT_STATE."
-                )
-            self._base.executescript(_TABLE)
-            self._base.execute(f"PRAGMA user_version = {_FORMAT}")
+            if self._check_format() == 0:
+                self._base.executescript(_TABLE)
+                self._base.execute(f"PRAGMA user_version = {_FORMAT}")
+            self._base.execute(f"PRAGMA busy_timeout = {round(_WAIT * 1000)}")
+
+    def _check_format(self) -> int:
+        """The format of the file, 0 for a new one. FolderError for one that is not known."""
+        [found] = self._base.execute("PRAGMA user_version").fetchone()
+        if found not in (0, _FORMAT):
+            raise FolderError(
+                f"{self.file} is a ledger of a newer Flyweight: update, or set FLYWEIGHT_STATE."
+            )
+        return found
 
     def add(self, *entries: Entry) -> None:
         """Write lines, all or none. Raises FolderError or NoSpace."""
@@ -219,7 +223,7 @@ class Ledger:
         with self._lock, self._errors():
             ask = f"SELECT TOTAL({boundary}) FROM entries WHERE at >= ? AND kind = ?"
             [found] = self._base.execute(ask, (since, kind)).fetchone()
-        held = [each for each in list(self.pending) if each.at >= since and each.kind == kind]
+            held = [each for each in self.pending if each.at >= since and each.kind == kind]
         return found + sum(getattr(each, boundary) for each in held)
 
     def sums(self, by: By, since: float = 0.0) -> list[Used]:
@@ -293,10 +297,6 @@ class Ledger:
 def _plain(name: str) -> str:
     """A name that UTF-8 can write."""
     return name.encode("utf-8", "replace").decode()
-
-
-def _middle(figure: Figure) -> float:
-    return (figure.low + figure.high) / 2 if figure.value is None else figure.value
 
 
 __all__ = ["By", "Entry", "Kind", "Ledger", "Used", "entry", "ledger_file"]

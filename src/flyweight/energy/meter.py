@@ -90,9 +90,9 @@ class Meter:
         return account
 
     @contextmanager
-    def answer(self, prompt: int = 0, weight: int = 1) -> Iterator[Account]:
+    def answer(self, prompt: int = 0) -> Iterator[Account]:
         """An answer from the start to the end of a block; see `begin`."""
-        account = self.begin(prompt, weight)
+        account = self.begin(prompt)
         try:
             yield account
         finally:
@@ -114,7 +114,7 @@ class Meter:
     def rest(self) -> Nanojoules:
         """Our work that no answer claimed, and the time in which none was in progress."""
         ours = self.unattributed
-        return Nanojoules(ours.counted - self.others, ours.modelled, self.idle.seconds)
+        return Nanojoules(ours.counted - self.others, ours.modelled, self.idle.on)
 
     def joules(self, taken: Nanojoules) -> Figure:
         """What something took at the chip, above idle, as a figure."""
@@ -122,7 +122,7 @@ class Meter:
 
     def boundaries(self, taken: Nanojoules) -> Boundaries:
         """The same with what the computer takes while it is on for it, and with its building."""
-        return around(self.joules(taken), taken.seconds / 1e9, self.power.computer)
+        return around(self.joules(taken), taken.on / 1e9, self.power.computer)
 
     def mean(self, accounts: Sequence[Account], read_share: float | None = None) -> Metered:
         """What answers that have ended took, one of them. There is one at least.
@@ -139,7 +139,7 @@ class Meter:
         whole = self.boundaries(reading + writing)
         return Metered(
             answers=count,
-            seconds=(reading + writing).seconds / 1e9 / count,
+            seconds=(reading + writing).on / 1e9 / count,
             tokens_read=sum(each.tokens_read for each in accounts) / count,
             tokens_written=sum(each.tokens_written for each in accounts) / count,
             joules=Boundaries(
@@ -209,7 +209,7 @@ class Meter:
         self.others += taken.others
         if not self._active:
             self._give(self.unattributed, taken, 0)
-            self.idle.seconds += passed
+            self.idle.on += passed
             return
         pool = self._pool
         pool.ours_c += taken.ours_c
@@ -229,7 +229,7 @@ class Meter:
         pool.ours_c -= part.counted
         pool.ours_m -= part.modelled
         pool.cpu = max(0, pool.cpu - ran)
-        self._pool_time -= part.seconds
+        self._pool_time -= part.on
         account.writing += part
         self.answers += part
 
@@ -255,10 +255,10 @@ class Meter:
                 bucket = account.reading if reads else account.writing
                 self.answers.counted += part_c
                 self.answers.modelled += part_m
-                self.answers.seconds += part_time
+                self.answers.on += part_time
             bucket.counted += part_c
             bucket.modelled += part_m
-            bucket.seconds += part_time
+            bucket.on += part_time
         self._pool, self._pool_time = Taken(), 0
 
     def _worked(self) -> tuple[dict[Account, int], list[tuple[int, Account, bool]]]:
@@ -291,7 +291,7 @@ class Meter:
     def _give(bucket: Nanojoules, taken: Taken, nanoseconds: int) -> None:
         bucket.counted += taken.ours_c
         bucket.modelled += taken.ours_m
-        bucket.seconds += nanoseconds
+        bucket.on += nanoseconds
 
 
 def _sum(parts: Iterable[Nanojoules]) -> Nanojoules:

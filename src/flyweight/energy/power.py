@@ -60,14 +60,13 @@ class Power:
         self._cpu, self._gpu = cpu, gpu
         self._own_cpu = _with_children if children else time.process_time_ns
         self._core = self.computer.core.value or 0.0  # W, and nJ a nanosecond
-        self.idle_watts = self.computer.facts.idle * self.computer.scale
-        self._idle = self.idle_watts.value or 0.0
+        idle = self.computer.facts.idle.value or 0.0
+        self._idle = idle * self.computer.scale
         self.parting = Parting(self.computer, busy or busy_time)
-        self._still = self._still_cpu = (
-            0  # nanoseconds since a counter moved, and of our work in them
-        )
+        # nanoseconds since a counter moved, and of our work in them
+        self._still = self._still_cpu = self._gpu_still = 0
         self._ahead = 0  # nJ that were modelled while it stood still
-        self._bounds = [0.0, 0.0, 0.0]  # nJ of counted work that is ours: the least, likely, most
+        self.bounds = [0.0, 0.0, 0.0]  # nJ of counted work that is ours: the least, likely, most
 
     def start(self) -> None:
         """Begin to count. A counter that cannot be read is left out, and `notes` says so."""
@@ -94,22 +93,26 @@ class Power:
         if self._cpu is None:
             taken.ours_m, taken.idle_m = self._modelled(taken.cpu, nanoseconds)
             return
-        advance = self._cpu.advance(nanoseconds)
-        self._still = 0 if advance else self._still + nanoseconds
-        self._still_cpu = taken.cpu if advance else self._still_cpu + taken.cpu
+        # it moves in steps: what it says then is of all the time since it last moved
+        self._still += nanoseconds
+        self._still_cpu += taken.cpu
+        advance = self._cpu.advance(self._still)
         stuck = self._still > _STUCK and self._still_cpu > _STUCK // 5
-        if advance is None or stuck:
-            self._note_gap(self._cpu)
-            taken.ours_m, taken.idle_m = self._modelled(self._still_cpu, self._still)
-            self._ahead += taken.ours_m + taken.idle_m
-            self._still = self._still_cpu = 0
+        if advance == 0 and not stuck:
             return
-        # a counter that only paused tells of the pause now: that was modelled already
-        known = min(self._ahead, advance)
-        self._ahead = 0 if advance else self._ahead
-        parts = self.parting.part(advance - known, taken.cpu, nanoseconds)
-        taken.ours_c, taken.others, taken.idle_c = parts.ours, parts.others, parts.idle
-        self._bound(parts.least, parts.ours, parts.most)
+        cpu, passed = self._still_cpu, self._still
+        self._still = self._still_cpu = 0
+        if advance:
+            # a counter that only paused tells of the pause as well: that was modelled already
+            known, self._ahead = min(self._ahead, advance), 0
+            parts = self.parting.part(advance - known, cpu, passed)
+            taken.ours_c, taken.others, taken.idle_c = parts.ours, parts.others, parts.idle
+            self._bound(parts.least, parts.ours, parts.most)
+            return
+        self._note_gap(self._cpu)
+        taken.ours_m, taken.idle_m = self._modelled(cpu, passed)
+        # stuck, it may tell of it later; what could not be believed is never told again
+        self._ahead = self._ahead + taken.ours_m + taken.idle_m if advance == 0 else 0
 
     def _modelled(self, cpu: int, nanoseconds: int) -> tuple[int, int]:
         """nJ of our work, and of idling."""
@@ -118,15 +121,19 @@ class Power:
     def _bound(self, least: float, likely: float, most: float) -> None:
         """Take up how sure the parting of an interval is."""
         for place, each in enumerate((least, likely, most)):
-            self._bounds[place] += each
+            self.bounds[place] += each
 
     def _take_gpu(self, taken: Taken, nanoseconds: int) -> None:
         assert self._gpu is not None
-        advance = self._gpu.advance(nanoseconds)
+        self._gpu_still += nanoseconds
+        advance = self._gpu.advance(self._gpu_still)
+        if advance == 0:
+            return
+        passed, self._gpu_still = self._gpu_still, 0
         if advance is None:  # there is nothing to model it by: it is said, and not billed
             self._note_gap(self._gpu)
             return
-        idle = min(advance, round(self._gpu.idle_watts * nanoseconds))
+        idle = min(advance, round(self._gpu.idle_watts * passed))
         taken.idle_c += idle
         if self._gpu.is_ours():
             ours = advance - idle
@@ -168,7 +175,7 @@ class Power:
         used = [each for each in (self._cpu, self._gpu) if each is not None]
         off = max((each.error for each in used), default=constants().counters.rapl)
         source = " and ".join(each.name for each in used) or "a counter of an earlier run"
-        least, likely, most = self._bounds
+        least, likely, most = self.bounds
         low = joules * (1 - off) * (least / likely if likely else 1.0)
         high = joules * (1 + off) * (most / likely if likely else 1.0)
         if high - low <= SURE * joules:

@@ -14,20 +14,27 @@ Share = tuple[int, Worker | None, bool]  # weight, whose, whether it is of the p
 
 @dataclass
 class Nanojoules:
-    """What something took: counted, modelled, and the nanoseconds that the computer was on for it.
+    """What something took: counted, modelled, and for how many ns the computer was `on` for it.
 
     These are the parts that add up. `Meter.joules` makes a figure of them.
     """
 
     counted: int = 0
     modelled: int = 0
-    seconds: int = 0  # nanoseconds
+    on: int = 0
 
     def __add__(self, other: Nanojoules) -> Nanojoules:
         return Nanojoules(
             self.counted + other.counted,
             self.modelled + other.modelled,
-            self.seconds + other.seconds,
+            self.on + other.on,
+        )
+
+    def __sub__(self, other: Nanojoules) -> Nanojoules:
+        return Nanojoules(
+            self.counted - other.counted,
+            self.modelled - other.modelled,
+            self.on - other.on,
         )
 
     @property

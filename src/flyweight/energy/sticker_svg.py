@@ -93,15 +93,9 @@ def _bars(figures: list[Figure]) -> list[Bar]:
 
 def _split(reading: Figure, writing: Figure) -> float:
     """Where reading ends on a bar of both; each keeps a sliver that can be seen."""
-    parts = [_middle(reading), _middle(writing)]
+    parts = [reading.middle, writing.middle]
     share = parts[0] / sum(parts) if sum(parts) else 0.5
     return LEFT + (RIGHT - LEFT) * min(max(share, 0.01), 0.99)
-
-
-def _middle(figure: Figure) -> float:
-    """A figure's value; the middle of the range where there is none."""
-    found = (figure.low + figure.high) / 2 if figure.value is None else figure.value
-    return min(found, 1e300)  # two of them can still be added
 
 
 @cache

@@ -151,9 +151,7 @@ def _enter(store: Store, name: str) -> None:
     try:
         with Ledger() as ledger:
             joules = running.boundaries(taken)
-            ledger.add(
-                entry("make", name, joules, constants().version, seconds=taken.seconds / 1e9)
-            )
+            ledger.add(entry("make", name, joules, constants().version, seconds=taken.on / 1e9))
         store.energy.enter(taken)
     except FolderError as error:
         say(f"What this took is not in the ledger: {error}")

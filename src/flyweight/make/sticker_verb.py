@@ -64,14 +64,15 @@ def sticker(
     form = form_of(open_checkpoint(str(folder)))
     card = read_card(folder) if (folder / CARD).exists() else None
     file, bits = _file(form, folder, card)
+    items = _items(form, card, task)
     make_place(place)  # before minutes are spent
-    cost = _cost(form, file, card, task, n)
+    cost = _cost(form, file, items, task, n)
     made = card.sticker.making if card is not None and card.sticker is not None else None
     label = _label(card, task, folder, file, bits, cost)
     assert cost.metered is not None
     found = sticker_of(label, cost.metered, told, made and made.kwh, answers)
     put_sticker(place, found)
-    if card is not None and place == folder:
+    if card is not None and place.resolve() == folder.resolve():
         _tell(folder, card.model_copy(update={"sticker": found}))
     _show(found, place)
     return place
@@ -89,7 +90,7 @@ def _file(form: Form, folder: Path, card: Card | None) -> tuple[Path, int]:
     return there[min(there)], min(there)
 
 
-def _cost(form: Form, file: Path, card: Card | None, task: Path | None, n: int) -> Cost:
+def _cost(form: Form, file: Path, items: Sequence[Item], task: Path | None, n: int) -> Cost:
     """What `n` answers of a file took, one after another."""
     from itertools import cycle, islice
 
@@ -98,7 +99,6 @@ def _cost(form: Form, file: Path, card: Card | None, task: Path | None, n: int) 
     from flyweight.tasks.score import scorer
 
     scoring = scorer("exact")
-    items = _items(form, card, task)
     known = [item if item.answer is not None else item.with_answer("") for item in items]
     split = prepare_split(known, task.name if task else "the examples", form, scoring)
     limit = form.answer_limit([split], scoring)
@@ -149,12 +149,13 @@ def _label(
 
 def _tell(folder: Path, card: Card) -> None:
     """Card, README and report say what the new sticker says."""
-    from flyweight.folder import MODEL_CARD, REPORT, write_card, write_whole
+    from flyweight.folder import MODEL_CARD, REPORT, disk_errors, write_card, write_whole
     from flyweight.make.model_card import model_card
     from flyweight.make.report import write_report
 
-    write_card(folder, card)
-    write_whole(folder / MODEL_CARD, model_card(card))
+    with disk_errors(folder):
+        write_card(folder, card)
+        write_whole(folder / MODEL_CARD, model_card(card))
     write_report(card, folder / REPORT)
 
 

@@ -96,8 +96,7 @@ def _measure_here(job: dict[str, Any]) -> dict[str, Any]:
                 started = time.perf_counter()
                 with running.answer(len(prompt)) as account:
                     answer = engine.generate(prompt, max_tokens, stop_ids=job["stop_ids"])
-                    account.read(answer.prompt_tokens)
-                    account.wrote(answer.written)
+                    account.whole(answer.prompt_tokens, answer.written)
                 latencies.append(time.perf_counter() - started)
                 generations.append(answer)
                 accounts.append(account)

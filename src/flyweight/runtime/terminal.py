@@ -20,7 +20,7 @@ from flyweight.errors import FlyweightError, FolderError, OptionError
 from flyweight.folder import disk_errors
 from flyweight.runtime.chat_format import ChatFormat
 from flyweight.runtime.constraint import Constraint
-from flyweight.runtime.engine import Engine, Piece
+from flyweight.runtime.engine import Engine, Piece, Streamed
 from flyweight.runtime.tool_calls import Call, Tools, call_form
 
 HELP = """\
@@ -137,39 +137,46 @@ class Terminal:
             nonlocal first
             first = first or (time.perf_counter() if piece.text else 0.0)
             texts.append(piece.text)
+            if piece.text:
+                account.wrote()
+            else:
+                account.reused(piece.reused)
+                account.whole(piece.read, 0)
             self.console.print(harmless(piece.text), end="", markup=False)
 
         self.console.print("[bold]model[/bold]  ", end="")
-        note = "stopped"
-        with suppress(KeyboardInterrupt), self.meter.answer(len(prompt)) as account:
-            told = self.engine.stream(
-                prompt,
-                room,
-                show,
-                temperature=_LEAST if self._tries else 0.0,
-                seed=self._tries,
-                constraint=constraint,
-            )
-            account.whole(told.prompt_tokens, told.written)
-            speed = told.written / max(told.seconds, 1e-9)
-            note = (
-                f"{told.written} tokens, {speed:,.0f} a second, first after {first - began:.2f} s"
-            )
-            note += "" if told.stopped else "; cut off where the room ends"
-        self.console.print(f"\n[dim]       {note}; {self._took(account)}[/dim]")
+        note, took = "stopped", ""
+        account = self.meter.begin(len(prompt))
+        try:
+            with suppress(KeyboardInterrupt):
+                told = self.engine.stream(
+                    prompt,
+                    room,
+                    show,
+                    temperature=_LEAST if self._tries else 0.0,
+                    seed=self._tries,
+                    constraint=constraint,
+                )
+                account.whole(told.prompt_tokens, told.written)
+                account.reused(len(prompt) - told.prompt_tokens)
+                note = _speed(told, first - began)
+        finally:
+            took = self._took(account)
+        self.console.print(f"\n[dim]       {note}; {took}[/dim]")
         text, calls = tools.parse("".join(texts)) if tools else ("".join(texts), [])
         self.messages.append(_turn(text, calls))
         return calls
 
     def _took(self, account: Account) -> str:
         """What an answer took, in words; it is kept in the ledger, where there is one."""
+        account.end()
         joules = self.meter.boundaries(account.taken)
         if self.ledger is not None:
             self.ledger.keep(
                 entry(
                     "answer", self.name, joules, constants().version,
-                    read=account.tokens_read, written=account.tokens_written,
-                    seconds=account.taken.seconds / 1e9,
+                    read=account.tokens_read, reused=account.tokens_reused,
+                    written=account.tokens_written, seconds=account.taken.on / 1e9,
                 )
             )  # fmt: skip
         return str(said(joules.facility, JOULES))
@@ -261,6 +268,13 @@ class Terminal:
 def harmless(text: str) -> str:
     """A text without what would command a terminal."""
     return "".join(each for each in text if each.isprintable() or each in "\n\t")
+
+
+def _speed(told: Streamed, first: float) -> str:
+    """How an answer came, in words; its first text after so many seconds."""
+    speed = told.written / max(told.seconds, 1e-9)
+    end = "" if told.stopped else "; cut off where the room ends"
+    return f"{told.written} tokens, {speed:,.0f} a second, first after {first:.2f} s{end}"
 
 
 def _turn(text: str, calls: Sequence[Call]) -> dict[str, Any]:

@@ -93,15 +93,15 @@ class Answer:
 
     def _write(self) -> Streamed:
         """In a thread of the model: the answer, metered to its end however it ends."""
-        prompt, reused = len(self.job.prompt), 0
+        prompt = len(self.job.prompt)
         self._account = account = self.metering.begin(prompt, self.loaded.bytes)
         try:
             said = self._stream()
             account.whole(said.prompt_tokens, said.written)
-            reused = max(0, prompt - said.prompt_tokens)
+            account.reused(prompt - said.prompt_tokens)
             return said
         finally:
-            self.joules = self.metering.end(account, self.loaded.name, self.key, reused)
+            self.joules = self.metering.end(account, self.loaded.name, self.key)
 
     def _stream(self) -> Streamed:
         job = self.job
@@ -121,8 +121,7 @@ class Answer:
         """In the engine's thread: a piece for the loop."""
         if self._gone:
             raise _Gone
-        if piece.reused:
-            self._account.reused(piece.reused)
+        self._account.reused(piece.reused)
         if piece.read:
             self._account.whole(piece.read, 0)
         if piece.text or piece.told:

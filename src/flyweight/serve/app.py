@@ -21,11 +21,13 @@ from flyweight.serve.chat import chat_events, whole_chat
 from flyweight.serve.completions import completion_events, embeddings, whole_completion
 from flyweight.serve.faults import Fault, invalid
 from flyweight.serve.gate import TAKE, App, Gate
+from flyweight.serve.metering import joules_told
 from flyweight.serve.prepare import prepare_chat, prepare_completion
 from flyweight.serve.responses import response_events, whole_response
 from flyweight.serve.responses_wire import ResponsesRequest
 from flyweight.serve.service import Service, unless_gone
 from flyweight.serve.wire import ChatRequest, CompletionRequest, EmbeddingRequest
+from flyweight.sticker_card import Boundaries
 
 PAGE = Path(__file__).parent / "page"
 
@@ -137,8 +139,10 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         async def answer() -> Response:
             async with service.in_time(), service.shelf.use(request.model) as loaded:
                 await service.shelf.reserve_embedder(loaded)
-                embed = service.metered_embed(loaded, http)
+                took: list[Boundaries] = []
+                embed = service.metered_embed(loaded, http, took)
                 body = await embeddings(request, loaded, embed)
+                body["usage"]["joules"] = joules_told(took)
                 service.count_tokens(http, loaded, body["usage"]["prompt_tokens"], 0, 0)
                 return JSONResponse(body)
 

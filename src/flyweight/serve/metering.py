@@ -46,14 +46,14 @@ class Metering:
         """An answer whose engine begins with so many tokens of a prompt; see `Meter.begin`."""
         return self.meter.begin(prompt, weight)
 
-    def end(self, account: Account, model: str, key: str, reused: int = 0) -> Boundaries:
+    def end(self, account: Account, model: str, key: str) -> Boundaries:
         """The answer is over: what it took, which stands in the ledger when this returns."""
         account.end()
         joules = self.meter.boundaries(account.taken)
         self._keep(
             "answer", model, joules, key=key, read=account.tokens_read,
-            reused=reused, written=account.tokens_written,
-            seconds=account.taken.seconds / 1e9,
+            reused=account.tokens_reused, written=account.tokens_written,
+            seconds=account.taken.on / 1e9,
         )  # fmt: skip
         for kind, part in (("read", account.reading), ("written", account.writing)):
             self.metrics.joules.labels(model, kind).inc(part.whole / 1e9)
@@ -87,7 +87,7 @@ class Metering:
         self.meter.settle()
         self.read_spent()
         rest = self.meter.rest
-        if (rest.seconds - self._told_idle.seconds) / 1e9 >= _OFTEN:
+        if (rest.on - self._told_idle.on) / 1e9 >= _OFTEN:
             self._keep_idle(rest)
 
     def read_spent(self) -> None:
@@ -96,13 +96,11 @@ class Metering:
             return
         began = self.budget.began(time.time())
         with self._lock:
-            own, self._own = self._own, 0.0
+            self._own = 0.0
         try:
             spent = self.ledger.joules(began)
         except FolderError as error:  # what this process knows of is what there is
-            say(str(error))
-            with self._lock:
-                self._own += own
+            self._complain(str(error))
             return
         with self._lock:  # and what came while it was read
             self._warned = self._warned and began == self._period
@@ -128,12 +126,14 @@ class Metering:
 
     def _keep_idle(self, rest: Nanojoules) -> None:
         told, self._told_idle = self._told_idle, rest
-        new = Nanojoules(
-            max(0, rest.counted - told.counted),
-            max(0, rest.modelled - told.modelled),
-            rest.seconds - told.seconds,
-        )
-        self._keep("idle", "", self.meter.boundaries(new), seconds=new.seconds / 1e9)
+        new = rest - told
+        self._keep("idle", "", self.meter.boundaries(new), seconds=new.on / 1e9)
+
+    def _complain(self, why: str) -> None:
+        """Say once that the ledger fails; again only after it has worked."""
+        if not self._failed:
+            say(f"What answers take is held in memory, and kept when that is possible: {why}")
+        self._failed = why
 
     def _keep(self, kind: Kind, model: str, joules: Boundaries, **told: Any) -> None:
         line = entry(kind, model, joules, constants().version, **told)
@@ -144,10 +144,10 @@ class Metering:
                 self._own += line.computer
         if self.ledger is None:
             return
-        if failed and not self._failed:
-            say(f"What answers take is held in memory, and kept when that is possible: {failed}")
-        if not self.ledger.pending or failed:
-            self._failed = failed
+        if failed:
+            self._complain(failed)
+        elif not self.ledger.pending:
+            self._failed = ""
         self.metrics.unkept.set(len(self.ledger.pending))
 
 

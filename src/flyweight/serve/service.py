@@ -25,6 +25,7 @@ from flyweight.serve.metering import Metering
 from flyweight.serve.metrics import Metrics
 from flyweight.serve.prepare import Prepared
 from flyweight.serve.shelf import Book, Loaded, Settings, Shelf
+from flyweight.sticker_card import Boundaries
 
 T = TypeVar("T")
 Whole = Callable[[Loaded, Prepared, Sequence[Answer]], Awaitable[dict[str, Any]]]
@@ -160,9 +161,9 @@ class Service:
             self.keys.count(http.scope["key"], read + written)
 
     def metered_embed(
-        self, loaded: Loaded, http: HttpRequest
+        self, loaded: Loaded, http: HttpRequest, took: list[Boundaries]
     ) -> Callable[[Sequence[int]], np.ndarray]:
-        """`Loaded.embed`, metered for a request."""
+        """`Loaded.embed`, metered for a request; what each text took is added to `took`."""
 
         def embed(ids: Sequence[int]) -> np.ndarray:
             account = self.metering.begin(len(ids), loaded.bytes)
@@ -171,7 +172,7 @@ class Service:
                 account.whole(len(ids), 0)
                 return vector
             finally:
-                self.metering.end(account, loaded.name, http.scope.get("key", ""))
+                took.append(self.metering.end(account, loaded.name, http.scope.get("key", "")))
 
         return embed
 
