@@ -237,6 +237,8 @@ class QuoteCard(Part):
     tokens: int
     memory: int
     disk: int
+    energy_kwh: float | None = None  # the value of `energy`, of which older cards have no more
+    co2_kg: float | None = None
     energy: Figure | None = None  # kWh
     carbon: Figure | None = None  # kg of CO2e
     stages: list[QuotedStage]

@@ -310,6 +310,7 @@ def test_energy_is_foretold_from_watts_and_bent_by_what_past_jobs_took() -> None
     fresh = with_energy(quote, machine, "FRA")
     assert fresh.energy is not None
     assert fresh.carbon is not None
+    assert (fresh.energy_kwh, fresh.co2_kg) == (fresh.energy.value, fresh.carbon.value)
     watts = fresh.energy.middle * 3.6e6 / quote.seconds
     assert 1 < watts < 2000 * cores()
     assert fresh.carbon.middle == pytest.approx(fresh.energy.middle * 0.056)

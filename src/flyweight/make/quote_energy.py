@@ -21,7 +21,9 @@ def with_energy(quote: QuoteCard, machine: Machine, country: str | None) -> Quot
     return quote.model_copy(
         update={
             "energy": joules * (1 / JOULES_A_KWH),
+            "energy_kwh": (joules.value or 0.0) / JOULES_A_KWH,
             "carbon": carbon,
+            "co2_kg": carbon.value,
         }
     )
 
