@@ -17,11 +17,11 @@ ENERGY = "energy"  # the kind of record that holds joules foretold and taken
 def with_energy(quote: QuoteCard, machine: Machine, country: str | None) -> QuoteCard:
     """The quote with kWh and kg of CO2e, bent by what past jobs here took of what was foretold."""
     joules = foretold(quote.seconds, machine.name) * machine.factor(ENERGY)
-    carbon = carbon_of(joules, country) * 0.001
+    energy, carbon = joules * (1 / JOULES_A_KWH), carbon_of(joules, country) * 0.001
     return quote.model_copy(
         update={
-            "energy": joules * (1 / JOULES_A_KWH),
-            "energy_kwh": (joules.value or 0.0) / JOULES_A_KWH,
+            "energy": energy,
+            "energy_kwh": energy.value,
             "carbon": carbon,
             "co2_kg": carbon.value,
         }
