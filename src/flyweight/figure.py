@@ -17,13 +17,18 @@ Kind = Literal["measured", "modelled", "assumed"]
 KINDS: tuple[Kind, ...] = ("measured", "modelled", "assumed")  # the strongest first
 
 
-class Figure(BaseModel):
+class Frozen(BaseModel):
+    """What is read and written as JSON and never changes; unknown fields are refused."""
+
+    # an upper limit may be infinite: JSON has no number for it
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+
+
+class Figure(Frozen):
     """A number 0 or more, with its range, kind and source.
 
     `value` None: only the range is known, and no number in it is more likely than another.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
     value: float | None
     low: float
@@ -90,4 +95,4 @@ def total(figures: Iterable[Figure]) -> Figure:
     return found
 
 
-__all__ = ["KINDS", "Figure", "Kind", "exactly", "total"]
+__all__ = ["KINDS", "Figure", "Frozen", "Kind", "exactly", "total"]

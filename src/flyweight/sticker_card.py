@@ -8,19 +8,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
-from flyweight.figure import Figure
+from flyweight.figure import Figure, Frozen
 
 SCHEMA = 1
 Boundary = Literal["chip", "computer", "facility"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
-
-
-class Boundaries(_Part):
+class Boundaries(Frozen):
     """The same energy seen from three places, in joules.
 
     `chip`: what the work added to the processor. `computer`: all that the computer took meanwhile,
@@ -33,7 +29,7 @@ class Boundaries(_Part):
     facility: Figure
 
 
-class Metered(_Part):
+class Metered(Frozen):
     """What answers took, the mean of so many, one at a time with nothing reused."""
 
     answers: int
@@ -43,10 +39,10 @@ class Metered(_Part):
     joules: Boundaries
     reading: Figure  # joules at the chip for the prompt
     writing: Figure  # and for what was written
-    notes: list[str] = []
+    notes: list[str] = Field(default_factory=list)
 
 
-class MeteredDevice(_Part):
+class MeteredDevice(Frozen):
     """Where it was metered: the processor's name, its cores, the kind of computer."""
 
     processor: str
@@ -56,7 +52,7 @@ class MeteredDevice(_Part):
     computer_source: str  # how the kind is known
 
 
-class Counterfactual(_Part):
+class Counterfactual(Frozen):
     """The same answer by a big hosted model: joules, how many times ours, and what is assumed."""
 
     name: str
@@ -65,7 +61,7 @@ class Counterfactual(_Part):
     assumptions: list[str]
 
 
-class Making(_Part):
+class Making(Frozen):
     """What making the model took, and its share in one answer of so many."""
 
     kwh: Figure
@@ -74,7 +70,7 @@ class Making(_Part):
     joules_an_answer: Figure
 
 
-class Sticker(_Part):
+class Sticker(Frozen):
     """A model's sticker. Headlines are at the boundary `facility`: all that an answer takes."""
 
     schema_version: int = SCHEMA

@@ -8,19 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pydantic import BaseModel, ConfigDict
-
 from flyweight.energy.constants import DeviceFacts, Serving, constants
 from flyweight.energy.hosting import LEVELS, Copy, Level, Model, at, copies_at, levelled
 from flyweight.energy.planning import Device, Running, Task, running
-from flyweight.figure import Figure
+from flyweight.figure import Figure, Frozen
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Batching(_Part):
+class Batching(Frozen):
     """One model's own: its fullest batch, and how many times as much an answer alone takes."""
 
     model: str
@@ -29,7 +23,7 @@ class Batching(_Part):
     alone: Figure
 
 
-class Ratio(_Part):
+class Ratio(Frozen):
     """The energy of an answer of `bigger`, as a multiple of that of `smaller`.
 
     `energy` holds all the others: its value is at the load that was asked for. `idle`: both wait,

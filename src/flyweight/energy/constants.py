@@ -10,10 +10,10 @@ from functools import cache
 from importlib.resources import files
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from flyweight.errors import OptionError
-from flyweight.figure import Figure
+from flyweight.figure import Figure, Frozen
 
 JOULES_A_WH = 3.6e3
 JOULES_A_KWH = 3.6e6
@@ -31,11 +31,7 @@ def _ranged(told: object) -> object:
 Ranged = Annotated[Figure, BeforeValidator(_ranged)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Computer(_Part):
+class Computer(Frozen):
     """A kind of computer: watts of a busy core above idle, of the idle chip, of all the rest."""
 
     core: Ranged
@@ -52,7 +48,7 @@ class Computer(_Part):
         return cores if self.per == "core" else 1
 
 
-class DeviceFacts(_Part):
+class DeviceFacts(Frozen):
     """A device to plan for: bytes, bytes a second, operations a second, watts."""
 
     memory: float
@@ -67,7 +63,7 @@ class DeviceFacts(_Part):
     source: str
 
 
-class Serving(_Part):
+class Serving(Frozen):
     """What serving reaches of a device, and the room that a model needs beside its weights."""
 
     bandwidth: Ranged
@@ -78,7 +74,7 @@ class Serving(_Part):
     source: str
 
 
-class Counters(_Part):
+class Counters(Frozen):
     """How far counters may be off, as shares."""
 
     nvml: float
@@ -88,7 +84,7 @@ class Counters(_Part):
     source: str
 
 
-class Water(_Part):
+class Water(Frozen):
     """Litres a kWh: on the site of a data centre, and at the power plants."""
 
     site: Ranged
@@ -96,7 +92,7 @@ class Water(_Part):
     source: str
 
 
-class Equivalents(_Part):
+class Equivalents(Frozen):
     """Wh of a phone's charge, litres of a bottle."""
 
     phone_charge: Ranged
@@ -104,14 +100,14 @@ class Equivalents(_Part):
     source: str
 
 
-class Hosted(_Part):
+class Hosted(Frozen):
     """Wh of one answer of a big hosted model, as others tell of it."""
 
     answer: Ranged
     source: str
 
 
-class Country(_Part):
+class Country(Frozen):
     """Grams of CO2e a kWh, and of which year."""
 
     g: float
@@ -119,14 +115,14 @@ class Country(_Part):
     name: str
 
 
-class Grid(_Part):
+class Grid(Frozen):
     """The countries by their ISO 3166 alpha-3 codes."""
 
     source: str
     countries: dict[str, Country]
 
 
-class Constants(_Part):
+class Constants(Frozen):
     """All of `constants.toml`."""
 
     version: str

@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from flyweight.energy.constants import (
     JOULES_A_KWH,
     DeviceFacts,
@@ -29,7 +27,7 @@ from flyweight.energy.hosting import (
     said,
     sourced,
 )
-from flyweight.figure import Figure, exactly
+from flyweight.figure import Figure, Frozen, exactly
 from flyweight.sticker_card import Boundaries
 
 SECONDS_A_YEAR = 365 * 86400
@@ -54,11 +52,7 @@ class Task:
     country: str | None = None
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
-
-
-class Year(_Part):
+class Year(Frozen):
     """A year at that load: carbon of the power and of the devices' making (its share), in kg."""
 
     answers: float
@@ -68,7 +62,7 @@ class Year(_Part):
     water: Figure  # litres
 
 
-class DoesNotFit(_Part):
+class DoesNotFit(Frozen):
     """A model that the device, or as many as can share one model, cannot hold."""
 
     model: str
@@ -81,7 +75,7 @@ class DoesNotFit(_Part):
     memory_needed: float  # bytes
 
 
-class Planned(_Part):
+class Planned(Frozen):
     """A model at its load: `devices` in all, of which each copy takes `devices_a_copy`.
 
     Figures are of one answer where nothing else is said. `batch`: answers that a copy writes at a
