@@ -119,7 +119,9 @@ def test_a_file_that_is_no_ledger_is_left_alone(tmp_path: Path) -> None:
     [("1kWh/day", 3.6e6, "day"), ("500 Wh per hour", 1.8e6, "hour"), ("2.5MJ/week", 2.5e6, "week")],
 )
 def test_budgets_are_read(told: str, joules: float, period: str) -> None:
-    assert Budget.read(told) == Budget(joules, period)  # type: ignore[arg-type]
+    found = Budget.read(told)
+    assert (found.joules, found.period) == (joules, period)
+    assert found.told in str(found)
 
 
 @pytest.mark.parametrize("told", ["", "1kWh", "0kWh/day", "-1kWh/day", "1kW/day", "1kWh/year", "x"])

@@ -201,6 +201,8 @@ def test_usage_of_nothing_and_wrong_options(tmp_path: Path) -> None:
         flyweight.usage(by="hour")
     with pytest.raises(FolderError):
         flyweight.usage(plot=Path("/proc/none/plot.svg"))
+    with pytest.raises(OptionError, match="36,500"):
+        flyweight.usage(days=10**9)
     with pytest.raises(OptionError, match="svg"):
         flyweight.usage(plot=tmp_path / "plot.pdf")
     with pytest.raises(OptionError, match="DEU"):

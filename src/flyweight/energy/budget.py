@@ -25,6 +25,7 @@ class Budget:
 
     joules: float
     period: Period
+    told: str = ""  # as it was given: "2J"
 
     @classmethod
     def read(cls, told: str) -> Budget:
@@ -32,10 +33,11 @@ class Budget:
         found = _BUDGET.fullmatch(told)
         if not found or not float(found[1]):
             raise OptionError(
-                f"--budget is {told[:40]!r}: give energy and a period, such as 1kWh/day or "
-                "200Wh/hour"
+                f"--budget is {told[:40]!r}: give energy above 0 and hour, day, week or month, "
+                "such as 1kWh/day or 200Wh/hour"
             )
-        return cls(float(found[1]) * _UNITS[found[2]], found[3])  # type: ignore[arg-type]
+        joules, told = float(found[1]) * _UNITS[found[2]], f"{found[1]} {found[2]}"
+        return cls(joules, found[3], told)  # type: ignore[arg-type]
 
     def began(self, now: float) -> float:
         """When the period began that a moment is in; both in seconds since 1970."""
@@ -61,7 +63,8 @@ class Budget:
         return start.replace(day=1) if self.period == "month" else start
 
     def __str__(self) -> str:
-        return f"{amount(self.joules / JOULES_A_WH, WATT_HOURS)} of this {self.period}"
+        told = self.told or amount(self.joules / JOULES_A_WH, WATT_HOURS)
+        return f"{told} of this {self.period}"
 
 
 def wall(moment: float) -> datetime:

@@ -17,7 +17,8 @@ from flyweight.energy.constants import constants
 from flyweight.energy.counters import Counter, find_apple, find_nvml, find_rapl
 from flyweight.energy.machine import ComputerHere, computer_kind
 from flyweight.energy.parting import Parting
-from flyweight.figure import Figure
+from flyweight.energy.sharing import Nanojoules
+from flyweight.figure import Figure, exactly
 from flyweight.sticker_card import Boundaries
 
 _PROC = Path("/proc")
@@ -169,6 +170,13 @@ class Power:
         if modelled or not parts:
             parts.append(self.computer.core * (modelled / 1e9 / self._core))
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+    def idle_figure(self, idle: Nanojoules) -> Figure:
+        """Joules that the chip took idle: parted off a counter, or assumed of such a computer."""
+        counted = exactly(idle.counted / 1e9, "assumed", "what a counter said, parted")
+        facts = self.computer.facts.idle
+        watts = facts.model_copy(update={"source": f"a {self.computer.kind}'s idle watts"})
+        return counted + watts * (idle.modelled / 1e9 / (facts.value or 1.0))
 
     def _counted(self, joules: float) -> Figure:
         """What counters said: measured where the parting of it is sure, else modelled."""

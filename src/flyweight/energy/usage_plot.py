@@ -29,10 +29,15 @@ def named(label: str) -> str:
     return clean(label) or "none"
 
 
-def write_plot(rows: Sequence[Used], by: str, file: Path) -> None:
-    """Write the picture as .svg or .png. OptionError for another ending, FolderError, NoSpace."""
+def check_plot(file: Path) -> None:
+    """OptionError unless a picture can be written in the form that a file's ending names."""
     if file.suffix.lower() not in (".svg", ".png"):
         raise OptionError(f"--plot is {file}: give a file that ends in .svg or .png.")
+
+
+def write_plot(rows: Sequence[Used], by: str, file: Path) -> None:
+    """Write the picture as .svg or .png. OptionError for another ending, FolderError, NoSpace."""
+    check_plot(file)
     drawn = usage_svg(rows, by)
     make_place(file.parent)
     with disk_errors(file):
@@ -86,4 +91,4 @@ def usage_svg(rows: Sequence[Used], by: str) -> str:
     )
 
 
-__all__ = ["KINDS", "named", "usage_svg", "write_plot"]
+__all__ = ["KINDS", "check_plot", "named", "usage_svg", "write_plot"]

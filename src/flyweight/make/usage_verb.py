@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from flyweight.figure import Figure
 
 DAY = 24 * 3600.0
+MOST_DAYS = 36_500
 WIDE, BAR, LABEL = 100, 12, 18  # columns of a terminal with bars, of the longest, of a name
 
 
@@ -46,22 +47,25 @@ def usage(
     from flyweight.energy.budget import Budget
     from flyweight.energy.constants import told_country
     from flyweight.energy.ledger import Ledger, ledger_file
-    from flyweight.energy.usage_plot import write_plot
+    from flyweight.energy.usage_plot import check_plot, write_plot
     from flyweight.errors import OptionError
     from flyweight.progress import say
 
     if by not in ("day", "model", "key"):
         raise OptionError(f"--by is {by[:40]!r}: choose day, model or key.")
-    if days < 1:
-        raise OptionError("--days is at least 1.")
+    if not 1 <= days <= MOST_DAYS:
+        raise OptionError(f"--days is {days}: give 1 to {MOST_DAYS:,}.")
+    if plot is not None:
+        check_plot(Path(plot))
     told, rows = told_country(country), []
     if ledger_file().exists():
         with Ledger(read_only=True) as ledger:
             # whole days, by the clock of this computer
             first = Budget(0.0, "day").began(time.time() - (days - 1) * DAY)
             rows = ledger.sums(by, first)
+    found = [vars(each) | {"carbon": _grams(each, told)} for each in rows]
     if json:
-        _print_json(rows)
+        _print(found)
     elif rows:
         _show(rows, by, told)
     else:
@@ -69,13 +73,21 @@ def usage(
     if plot is not None:
         write_plot(rows, by, Path(plot))
         say(f"Drawn: {plot}")
-    return [vars(each) for each in rows]
+    return found
 
 
-def _print_json(rows: list[Used]) -> None:
+def _print(found: list[dict[str, Any]]) -> None:
     import json
 
-    print(json.dumps([vars(each) for each in rows], indent=2))
+    print(json.dumps(found, indent=2))
+
+
+def _grams(used: Used, country: str | None) -> dict[str, float | None]:
+    """Grams of CO2e, with the range; without a country that alone is known."""
+    from flyweight.energy.sticker import carbon_of
+
+    carbon = carbon_of(_facility(used), country)
+    return {"value": carbon.value, "low": carbon.low, "high": carbon.high}
 
 
 def _show(rows: list[Used], by: str, country: str | None) -> None:
@@ -117,8 +129,9 @@ def _show(rows: list[Used], by: str, country: str | None) -> None:
     whole = total(map(_facility, rows))
     sources = sorted({part for each in rows for part in each.sources.split(",")})
     console.print(
-        f"in all {_energy(whole.value or 0.0)} ({_energy(whole.low)} to {_energy(whole.high)}), "
-        f"CO2e {_carbon(whole, country)}; known by {'; '.join(sources)}"
+        f"in all {_energy(whole.value or 0.0)} ({_energy(whole.low)} to {_energy(whole.high)}, "
+        f"assumed), CO2e {_carbon(whole, country)} (assumed). The chip's part above idle is known "
+        f"by {'; '.join(sources)}; all around it is assumed."
     )
 
 
@@ -140,7 +153,8 @@ def _carbon(joules: Figure, country: str | None) -> str:
     from flyweight.energy.sticker import carbon_of
     from flyweight.energy.sticker_words import GRAMS, said
 
-    return said(carbon_of(joules, country), GRAMS).text
+    found = said(carbon_of(joules, country), GRAMS)
+    return found.span or found.text
 
 
 def _facility(used: Used) -> Figure:

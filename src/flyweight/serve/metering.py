@@ -35,9 +35,10 @@ class Metering:
         self._spent = 0.0  # joules of the period
         self._own = 0.0  # of them, by this process since the ledger was last read
         self._period = 0.0  # when it began
-        self._warned = False
+        self._warned = self._refused = False  # whether it was said in this period
         self._failed = ""  # why the ledger cannot be written, while it cannot
-        self._told_idle = Nanojoules()
+        self._told_idle = Nanojoules()  # what stands in the ledger of that already
+        self._told_chip = Nanojoules()
         self.read_spent()
         for note in self.meter.power.notes:
             say(f"{note}.")
@@ -67,13 +68,18 @@ class Metering:
         with self._lock:
             began = self.budget.began(now)
             if began != self._period:
-                self._period, self._spent, self._warned = began, 0.0, False
+                self._period, self._spent = began, 0.0
+                self._warned = self._refused = False
             spent = self._spent
         if spent >= self.budget.joules:
+            if not self._refused:
+                self._refused = True
+                say(f"The energy budget, {self.budget}, is used up: requests are refused.")
             ends = self.budget.ends(now)
             raise Fault(
                 429,
-                f"The energy budget, {self.budget}, is used up. There is more from "
+                f"The energy budget, {self.budget} for all that the computer takes for answers, is "
+                f"used up. There is more from "
                 f"{wall(ends):%Y-%m-%d %H:%M} on.",
                 code="energy_budget_exceeded",
                 retry=max(1.0, ends - now),
@@ -103,7 +109,8 @@ class Metering:
             self._complain(str(error))
             return
         with self._lock:  # and what came while it was read
-            self._warned = self._warned and began == self._period
+            same = began == self._period
+            self._warned, self._refused = self._warned and same, self._refused and same
             self._period, self._spent = began, spent + self._own
 
     def close(self) -> None:
@@ -125,9 +132,13 @@ class Metering:
             self.metrics.chip.labels(part).set(nanojoules / 1e9)
 
     def _keep_idle(self, rest: Nanojoules) -> None:
-        told, self._told_idle = self._told_idle, rest
-        new = rest - told
-        self._keep("idle", "", self.meter.boundaries(new), seconds=new.on / 1e9)
+        new, self._told_idle = rest - self._told_idle, rest
+        idle, self._told_chip = self.meter.idle - self._told_chip, self.meter.idle + Nanojoules()
+        around = self.meter.boundaries(new)
+        # so that the lines' parts at the chip add up: also what it took idle while it answered
+        chip = around.chip + self.meter.power.idle_figure(idle)
+        joules = around.model_copy(update={"chip": chip})
+        self._keep("idle", "", joules, seconds=new.on / 1e9)
 
     def _complain(self, why: str) -> None:
         """Say once that the ledger fails; again only after it has worked."""
