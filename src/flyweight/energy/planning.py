@@ -237,7 +237,8 @@ def _too_large(model: Model, device: Device, serving: Serving) -> DoesNotFit:
         parameters=model.parameters,
         bits=model.bits,
         why=(
-            f"does not fit: {needed / 1e9:,.{0 if needed >= 1e11 else 2}f} GB and its context are needed, {many} has "
+            f"does not fit: {needed / 1e9:,.{0 if needed >= 1e11 else 2}f} GB and its context are "
+            f"needed, {many} has "
             f"{device.most * device.facts.memory / 1e9:,.3g} GB"
         ),
         device=device.name,
