@@ -6,14 +6,11 @@ carbon in grams of CO2e, all of one answer where nothing else is said.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
 from flyweight.figure import Figure, Frozen
 
 SCHEMA = 1
-Boundary = Literal["chip", "computer", "facility"]
 
 
 class Boundaries(Frozen):
@@ -108,5 +105,5 @@ class Sticker(Frozen):
         return self.joules.chip.kind
 
 
-__all__ = ["SCHEMA", "Boundaries", "Boundary", "Counterfactual", "Making", "Metered",
+__all__ = ["SCHEMA", "Boundaries", "Counterfactual", "Making", "Metered",
            "MeteredDevice", "Sticker"]  # fmt: skip

@@ -18,7 +18,8 @@ from typing import Literal, Self
 
 from flyweight.errors import FolderError, NoSpace
 from flyweight.folder import state_folder
-from flyweight.sticker_card import Boundaries, Boundary
+from flyweight.progress import say
+from flyweight.sticker_card import Boundaries
 
 Kind = Literal["answer", "make", "idle"]
 By = Literal["day", "model", "key"]
@@ -50,19 +51,9 @@ CREATE INDEX IF NOT EXISTS by_time ON entries (at);
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One line; joules as columns, `at` in seconds since 1970."""
+class Columns:
+    """Joules at each boundary with their ranges, as columns."""
 
-    at: float
-    kind: Kind
-    model: str
-    key: str
-    tokens_read: int
-    tokens_reused: int
-    tokens_written: int
-    seconds: float
-    source: str
-    constants: str
     chip: float
     chip_low: float
     chip_high: float
@@ -75,8 +66,24 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Used:
-    """The sum of lines of one kind under one label; joules with their ranges."""
+class Entry(Columns):
+    """One line; `at` in seconds since 1970."""
+
+    at: float
+    kind: Kind
+    model: str
+    key: str
+    tokens_read: int
+    tokens_reused: int
+    tokens_written: int
+    seconds: float
+    source: str
+    constants: str
+
+
+@dataclass(frozen=True)
+class Used(Columns):
+    """The sum of lines of one kind under one label."""
 
     label: str
     kind: Kind
@@ -86,15 +93,6 @@ class Used:
     tokens_written: float
     seconds: float
     sources: str
-    chip: float
-    chip_low: float
-    chip_high: float
-    computer: float
-    computer_low: float
-    computer_high: float
-    facility: float
-    facility_low: float
-    facility_high: float
 
 
 _LABELS: dict[By, str] = {
@@ -121,18 +119,19 @@ def entry(
     """A line of now."""
     parts = (joules.chip, joules.computer, joules.facility)
     numbers = [number for each in parts for number in (each.middle, each.low, each.high)]
-    told = (
-        kind,
-        _plain(model),
-        _plain(key),
-        read,
-        reused,
-        written,
-        seconds,
-        joules.chip.source,
-        constants,
+    return Entry(
+        *numbers,
+        at=time.time(),
+        kind=kind,
+        model=_plain(model),
+        key=_plain(key),
+        tokens_read=read,
+        tokens_reused=reused,
+        tokens_written=written,
+        seconds=seconds,
+        source=joules.chip.source,
+        constants=constants,
     )
-    return Entry(time.time(), *told, *numbers)
 
 
 def ledger_file() -> Path:
@@ -218,21 +217,21 @@ class Ledger:
                 self._base.execute("ROLLBACK")
             raise
 
-    def joules(self, since: float, boundary: Boundary = "computer", kind: Kind = "answer") -> float:
-        """Joules of all lines of a kind since a moment (seconds since 1970)."""
+    def joules(self, since: float) -> float:
+        """Joules that answers took of the computer since a moment (seconds since 1970)."""
         with self._lock, self._errors():
-            ask = f"SELECT TOTAL({boundary}) FROM entries WHERE at >= ? AND kind = ?"
-            [found] = self._base.execute(ask, (since, kind)).fetchone()
-            held = [each for each in self.pending if each.at >= since and each.kind == kind]
-        return found + sum(getattr(each, boundary) for each in held)
+            ask = "SELECT TOTAL(computer) FROM entries WHERE at >= ? AND kind = 'answer'"
+            [found] = self._base.execute(ask, (since,)).fetchone()
+            held = [each for each in self.pending if each.at >= since and each.kind == "answer"]
+        return found + sum(each.computer for each in held)
 
     def sums(self, by: By, since: float = 0.0) -> list[Used]:
         """What was used since a moment, by day (of this computer's time zone), model, or key."""
-        joules = ", ".join(f"TOTAL({each.name})" for each in fields(Entry)[10:])
+        joules = ", ".join(f"TOTAL({each.name})" for each in fields(Columns))
         ask = (
-            f"SELECT {_LABELS[by]} AS label, kind, COUNT(*), TOTAL(tokens_read), "
-            f"TOTAL(tokens_reused), TOTAL(tokens_written), TOTAL(seconds), "
-            f"GROUP_CONCAT(DISTINCT source), {joules} FROM entries WHERE at >= ? "
+            f"SELECT {joules}, {_LABELS[by]} AS label, kind, COUNT(*), TOTAL(tokens_read), "
+            "TOTAL(tokens_reused), TOTAL(tokens_written), TOTAL(seconds), "
+            "GROUP_CONCAT(DISTINCT source) FROM entries WHERE at >= ? "
             "GROUP BY label, kind ORDER BY label, kind"
         )
         with self._lock, self._errors():
@@ -256,14 +255,14 @@ class Ledger:
                 yield Entry(*row)
 
     def close(self) -> None:
-        """Write what is held back, if that is possible now, and close the file."""
+        """Write what is held back and close the file; says how many lines are lost, if any are."""
         with self._lock:
             if self.pending:
                 try:
                     self._insert(self.pending)
                     self.pending.clear()
-                except Exception:
-                    pass  # it was said when it began
+                except sqlite3.Error as error:
+                    say(f"{len(self.pending):,} lines are lost: {self._told_of(error)}")
             self._base.close()
 
     def __enter__(self) -> Self:
@@ -276,12 +275,12 @@ class Ledger:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.DatabaseError as error:
-            raise self._told(error) from error
+        except sqlite3.Error as error:
+            raise self._told_of(error) from error
         except OSError as error:
             raise FolderError(f"{self.file}: {error.strerror}. Set FLYWEIGHT_STATE.") from error
 
-    def _told(self, error: sqlite3.DatabaseError) -> FolderError:
+    def _told_of(self, error: sqlite3.Error) -> FolderError:
         said = str(error)
         if "full" in said:
             return NoSpace(f"{self.file}: the disk is full. Free some room.")

@@ -81,7 +81,7 @@ def make_sticker(
         score_name=model.score_name,
         joules_a_correct_answer=None if right is None else whole / right,
         answers_a_phone_charge=(charge * (JOULES_A_KWH / 1000)) / whole,
-        answers_a_bottle=_bottles(bottle, water),
+        answers_a_bottle=exactly(bottle) / water,
         carbon=carbon_of(whole, country),
         embodied_carbon=embodied_of(metered.seconds, computer),
         water=water,
@@ -127,10 +127,6 @@ def _making(joules: Figure, country: str | None, shared_by: int) -> Making:
     )
 
 
-def _bottles(bottle: float, water: Figure) -> Figure:
-    return exactly(bottle) / water
-
-
 def _counterfactual(metered: Metered) -> Counterfactual:
     """The same tokens by a model of 500 billion parameters: as well hosted as can be, and as badly.
 
@@ -157,11 +153,10 @@ def _counterfactual(metered: Metered) -> Counterfactual:
         joules=joules,
         ratio=joules / metered.joules.facility,
         assumptions=[
-            f"the same {read:,.0f} tokens read and {written:,.0f} written",
-            "all of its parameters work on each token; with experts it takes less",
-            f"hosts tell of {told.low:g} to {told.high:g} Wh for an answer of theirs, often longer",
-            "least: 8 bits, as many answers at a time as fit, the best of A100, H100 and H200",
-            "most: 16 bits, one answer at a time, A100s; in between: H100s, 16 at a time",
+            f"the same {read:,.0f} tokens read, {written:,.0f} written; dense (with experts less)",
+            f"hosts tell of {told.low:g} to {told.high:g} Wh for theirs, often longer",
+            "least: 8 bits, full batches, the best of A100, H100 and H200",
+            "most: 16 bits, one at a time, A100s; between: 16 at a time, H100s",
         ],
     )
 

@@ -11,12 +11,13 @@ import math
 from dataclasses import dataclass
 from functools import cache
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Template
 
 from flyweight.energy import sticker_text
 from flyweight.energy.sticker_view import ALL, BRAND, NOT_KNOWN, SPLIT_OF, TITLE, view
 from flyweight.figure import Figure
 from flyweight.sticker_card import Sticker
+from flyweight.templates import environment
 
 WIDTH = 400
 HEIGHT = 660
@@ -100,14 +101,8 @@ def _split(reading: Figure, writing: Figure) -> float:
 
 @cache
 def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("flyweight.energy", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals |= {
+    found = environment("flyweight.energy")
+    found.globals |= {
         "line": sticker_text.line,
         "wrap": sticker_text.wrap,
         "all": ALL,
@@ -120,7 +115,7 @@ def _template() -> Template:
         "width": WIDTH,
         "height": HEIGHT,
     }
-    return environment.get_template("sticker.svg.j2")
+    return found.get_template("sticker.svg.j2")
 
 
 __all__ = ["HEIGHT", "WIDTH", "sticker_svg"]

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from flyweight.energy.constants import JOULES_A_WH
 from flyweight.energy.ledger import Kind, Used
 from flyweight.energy.sticker_png import svg_png
@@ -15,6 +13,7 @@ from flyweight.energy.sticker_text import clean, shorten
 from flyweight.energy.sticker_words import JOULES, WATT_HOURS, amount
 from flyweight.errors import OptionError
 from flyweight.folder import disk_errors, make_place, write_whole
+from flyweight.templates import environment
 
 KINDS: dict[Kind, str] = {"answer": "answers", "make": "making models", "idle": "waiting"}
 FILLS: dict[Kind, str] = {"answer": "#0b5a54", "make": "#c9822b", "idle": "url(#waiting)"}
@@ -71,23 +70,20 @@ def usage_svg(rows: Sequence[Used], by: str) -> str:
             }
         )
     used = {row.kind for row in rows}
-    environment = Environment(
-        loader=PackageLoader("flyweight.energy", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("usage.svg.j2").render(
-        width=WIDTH,
-        height=TOP + max(1, len(bars)) * ROW + BELOW,
-        left=LEFT,
-        right=RIGHT,
-        top=TOP,
-        row=ROW,
-        bars=bars,
-        by=by,
-        kinds=[(KINDS[kind], FILLS[kind]) for kind in _ORDER if kind in used],
+    return (
+        environment("flyweight.energy")
+        .get_template("usage.svg.j2")
+        .render(
+            width=WIDTH,
+            height=TOP + max(1, len(bars)) * ROW + BELOW,
+            left=LEFT,
+            right=RIGHT,
+            top=TOP,
+            row=ROW,
+            bars=bars,
+            by=by,
+            kinds=[(KINDS[kind], FILLS[kind]) for kind in _ORDER if kind in used],
+        )
     )
 
 

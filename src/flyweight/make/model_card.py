@@ -6,13 +6,12 @@ import json
 import re
 from pathlib import PurePath
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
 from flyweight.card import Card
 from flyweight.make import words
 from flyweight.make.energy_words import sticker_line
 from flyweight.make.report import judged_file, run_commands
 from flyweight.make.rivals import order_rows, rivals_sentence
+from flyweight.templates import environment
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -20,16 +19,11 @@ _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 def model_card(card: Card) -> str:
     """A card as a Hugging Face model card: YAML front matter, then Markdown."""
-    environment = Environment(
-        loader=PackageLoader("flyweight.make", "."),
-        autoescape=select_autoescape(("html",)),  # Markdown: `plain` escapes what others wrote
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"plain": _plain, "yaml": _yaml}
+    # Markdown: `plain` escapes what others wrote
+    found = environment("flyweight.make", escaped=False)
+    found.filters |= {"plain": _plain, "yaml": _yaml}
     rows = order_rows(card.rows)
-    text = environment.get_template("model_card.md.j2").render(
+    text = found.get_template("model_card.md.j2").render(
         card=card,
         rows=rows,
         rivals=rivals_sentence(card),

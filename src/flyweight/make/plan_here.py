@@ -38,17 +38,16 @@ def this_machine() -> Device:
 def _facts(computer: ComputerHere, bandwidth: float, flops: float) -> DeviceFacts:
     """Watts of all its cores at work, of the idle chip and of the rest, by the kind it is of."""
     kind = computer.facts
-    scale = float(kind.scale(computer.cores))
-    idle = kind.idle * scale
+    idle = kind.idle * computer.scale
     return DeviceFacts(
         memory=_memory(),
         bandwidth=bandwidth,
         flops=flops,
         busy=computer.core * float(computer.cores) + idle,
         idle=idle,
-        rest=kind.rest * scale,
+        rest=kind.rest * computer.scale,
         computer=computer.kind,
-        embodied=kind.embodied * scale,
+        embodied=kind.embodied * computer.scale,
         years=kind.years,
         source=(
             f"{processor()}: memory, bandwidth and arithmetic measured; watts of a {computer.kind} "

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from flyweight.card import Answer, Card, QuoteCard, Row
@@ -29,6 +29,7 @@ from flyweight.make.frontier import frontier
 from flyweight.make.rivals import order_rows, passes, rivals_sentences
 from flyweight.make.show_quote import NAMES
 from flyweight.make.stacks import ranges, stacks
+from flyweight.templates import environment
 
 SHOWN = 10  # answers
 WIDE, NARROW = 976, 350  # pixels that a picture is laid out for: a desktop, a phone
@@ -296,18 +297,10 @@ def _kept_together(text: str) -> Markup:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("flyweight.make", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"together": _kept_together, "breakable": _breakable}
+    found = environment("flyweight.make")
+    found.filters |= {"together": _kept_together, "breakable": _breakable}
     for name in ("size", "quantity", "seconds", "rate", "times", "percent", "bar_percent"):
         function = getattr(words, name)
-        environment.filters[name] = lambda value, *rest, say=function: _kept_together(
-            say(value, *rest)
-        )
-    environment.globals |= {"words": words, "passes": passes, "ratio": _ratio, "stages": NAMES}
-    return environment
+        found.filters[name] = lambda value, *rest, say=function: _kept_together(say(value, *rest))
+    found.globals |= {"words": words, "passes": passes, "ratio": _ratio, "stages": NAMES}
+    return found
