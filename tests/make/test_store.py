@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,22 @@ def test_seconds_count_once_by_kind_and_work_only_when_fresh(tmp_path: Path) -> 
             assert store.seconds["distil"] == 6.0
             assert 0 < store.seconds["rank"] < 5
             assert [each for each, _ in store.fresh] == [work] * fresh
+
+
+def test_energy_is_whole_only_where_every_stage_was_metered(tmp_path: Path) -> None:
+    def slow(folder: Path) -> None:
+        time.sleep(0.5)
+        Maker()(folder)
+
+    def made() -> bool:
+        with open_store(tmp_path / "out") as store:
+            store.stage("pack", {"a": 1}, slow)
+            return store.is_metered_whole
+
+    assert made()
+    assert made()  # what the run before was metered at is kept
+    (work_folder(tmp_path / "out") / "energy.json").unlink()
+    assert not made()
 
 
 @pytest.mark.parametrize("harm", ["no seal", "changed", "gone"])
@@ -101,6 +118,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_half(tmp_path: Path) -> None:
 
 HOLD = """
 import sys
+import time
 from pathlib import Path
 from flyweight.make.store import open_store
 with open_store(Path(sys.argv[1])) as store:

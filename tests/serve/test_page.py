@@ -257,13 +257,13 @@ def test_the_keyboard_alone_sends_stops_retries_and_finds(watched: Watched) -> N
 def test_what_came_is_followed_only_from_the_end(watched: Watched) -> None:
     page = watched.opened("babbler")
     place = "document.querySelector('#thread').scrollTop"
-    with slow(page, 2500):
+    page.set_viewport_size({"width": 400, "height": 240})
+    with slow(page, 1000):
         send(page, "hello")
-        page.set_viewport_size({"width": 400, "height": 320})
         until(page, f"{place} > 60")  # it follows
         page.evaluate(f"{place} = 0")
         before = len(page.locator(".prose").inner_text())
-        until(page, f"document.querySelector('.prose').innerText.length > {before + 60}")
+        until(page, f"document.querySelector('.prose').innerText.length > {before + 20}")
         assert page.evaluate(place) == 0
         page.locator("#to-end").click()
         assert page.evaluate(place) > 0

@@ -138,8 +138,11 @@ def _run(plan: Plan, store: Store) -> Card:
     course = course_of(found, chosen, len(plan.sizes.levels))
     as_it_went = seconds_of(works_of(course, plan.sizes, job.effort), plan.machine.rates())
     quote = settle(plan.quote, as_it_went, store.seconds, tokens, store.root)
-    taken = store.energy.meter.boundaries(store.energy.whole).facility
-    quote = as_it_was(quote, taken, plan.options.country)
+    if store.is_metered_whole:
+        taken = store.energy.meter.boundaries(store.energy.whole).facility
+        quote = as_it_was(quote, taken, plan.options.country)
+    else:
+        say("What earlier runs of this job took in energy is not known, and so not the sum.")
     card = hand_over(job, Outcome(found, chosen, rivals, trial, quote))
     _remember_all(plan, store, quote, course)
     return card

@@ -28,6 +28,7 @@ from flyweight.make.rates import Work
 from flyweight.progress import watched
 
 LOCK = "lock"
+METERED = 0.9  # of the seconds: a kill loses some
 ENGINES = ("flyweight", "torch", "transformers", "gguf", "xllamacpp")  # what decides results
 
 
@@ -60,6 +61,14 @@ class Store:
         for kind, seconds in self._taken.values():
             total[kind] = total.get(kind, 0.0) + seconds
         return total
+
+    @property
+    def is_metered_whole(self) -> bool:
+        """Whether the energy of all stages asked for was metered, as far as their seconds tell.
+
+        It was not where they were made before there was a meter, or its file was lost.
+        """
+        return self.energy.whole.on / 1e9 >= METERED * sum(self.seconds.values())
 
     def discard(self) -> None:
         """Remove the whole folder."""
