@@ -132,7 +132,7 @@ def test_what_is_imported_is_declared() -> None:
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *(each for extra in extras.values() for each in extra)]
     declared = {re.split(r"[\[<>=~! ]", each)[0].replace("-", "_").lower() for each in wanted}
-    declared = {{"nvidia_ml_py": "pynvml"}.get(each, each) for each in declared}
+    declared = {{"nvidia_ml_py": "pynvml", "pillow": "PIL"}.get(each, each) for each in declared}
     imported = {
         name.split(".")[0]
         for tree in TREES.values()

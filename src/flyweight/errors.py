@@ -9,6 +9,7 @@ FlyweightError                 the root: one line for a person, exit status 2
 │   └── NoSpace                the disk has not enough room; says how much is needed
 ├── ParityError                an exported file disagrees with the checkpoint it came from
 ├── EngineError                the runtime refused a model or died
+├── ImageError                 a picture is not to be had, broken, too large, or not allowed
 └── MissingExtra               an optional dependency is absent; says what to install
 """
 
@@ -53,6 +54,10 @@ class EngineError(FlyweightError):
     """The runtime refused a model or died."""
 
 
+class ImageError(FlyweightError):
+    """A picture is not to be had, broken, too large, or not allowed."""
+
+
 class MissingExtra(FlyweightError):
     """An optional dependency is absent."""
 
@@ -71,6 +76,7 @@ __all__ = [
     "EngineError",
     "FlyweightError",
     "FolderError",
+    "ImageError",
     "MissingExtra",
     "NoSpace",
     "OptionError",

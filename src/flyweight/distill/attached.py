@@ -1,7 +1,8 @@
 """What an objective brings into a training: a teacher beside it, parameters of its own.
 
 An objective that has an attribute `teacher` is helped by that model in each step; the parameters of
-its module `learned` are trained with the student's.
+its module `learned` are trained with the student's. `tokens_besides` says how many tokens each row
+has that are not in the batch, for the memory that it takes.
 """
 
 from __future__ import annotations

@@ -17,14 +17,17 @@ def at_once(device: str) -> int:
     return AT_ONCE.get(device, AT_ONCE["cpu"])
 
 
-def parts(batch: Batch, most: int) -> Iterator[Batch]:
+def parts(batch: Batch, most: int, besides: int = 0) -> Iterator[Batch]:
     """The batch's rows in groups of at most `most` tokens, a longer row alone.
+
+    `besides`: tokens of each row that are not in the batch (those of its picture).
 
     Each part has the whole batch's `total`, so that losses and gradients add up to those of the
     whole, and with `share` says how much of its rows it holds. (Hidden states are compared in the
     scale of each part's own, which may differ a little from the whole's.)
     """
     rows, length = batch["input_ids"].shape
+    length += besides
     if rows * length <= most:
         yield batch
         return

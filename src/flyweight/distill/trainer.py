@@ -107,8 +107,8 @@ def collate(rows: Sequence[Row]) -> Batch:
     """Rows as one right-padded batch; what the teacher said, where present, laid end to end.
 
     Where rows have a `prompt_length`, the batch has `prompt_lengths` int64 [B]; where they have
-    `position_ids` (packing.py), it has those too, int64 [B, T], which go on over the padding. Of
-    rows with a `label` labels.py tells.
+    `position_ids` (packing.py), it has those too, int64 [B, T], which go on over the padding; where
+    they have the number of a `picture`, those, int64 [B]. Of rows with a `label` labels.py tells.
     """
     length = max(len(row["input_ids"]) for row in rows)
     length += -length % MULTIPLE
@@ -128,6 +128,8 @@ def collate(rows: Sequence[Row]) -> Batch:
         batch["lengths"] = torch.tensor([len(row["input_ids"]) for row in rows])
     if "said" in rows[0]:
         batch["said"] = torch.stack([torch.as_tensor(row["said"]) for row in rows])
+    if "picture" in rows[0]:
+        batch["picture"] = torch.tensor([row["picture"] for row in rows])
     if "prompt_length" in rows[0]:
         batch["prompt_lengths"] = torch.tensor([row["prompt_length"] for row in rows])
     return batch
@@ -259,8 +261,9 @@ class _ObjectiveTrainer(Trainer):
         # every token counts the same, whatever the lengths of the others in its batch
         inputs["total"] = torch.tensor(self.total)
         most = at_once(self.args.device.type)
+        besides = getattr(self.objective, "tokens_besides", 0)
         losses = [super(_ObjectiveTrainer, self).training_step(model, part, *rest)
-                  for part in parts(inputs, most)]  # fmt: skip
+                  for part in parts(inputs, most, besides)]  # fmt: skip
         return torch.stack(losses).sum()
 
     def compute_loss(self, model: nn.Module, inputs: Batch, return_outputs=False, **_: Any):  # type: ignore[override]

@@ -14,7 +14,7 @@ Message = dict[str, Any]
 Record = dict[str, Any]
 
 PROMPTS = ("prompt", "messages", "text")  # text: a synonym of prompt, for plain text
-FIELDS = (*PROMPTS, "answer", "slice", "group", "split")
+FIELDS = (*PROMPTS, "answer", "image", "slice", "group", "split")
 ROLES = ("system", "user", "assistant", "tool")
 
 
@@ -28,6 +28,12 @@ class Item:
     group: str = ""  # items that belong together: they share a split and are resampled together
     line: int = 0  # 1-based place in the file, for messages
     task: str = ""  # the name of its task, where there are several
+    image: str | None = None  # the picture that it asks of: a path from the task's file on
+
+    @property
+    def asked_sha256(self) -> str:
+        """A hex name for what the model is given, its picture by name."""
+        return prompt_sha256(self.messages, self.image)
 
     @property
     def last_text(self) -> str:
@@ -75,9 +81,10 @@ class Task:
         return {"train": self.train, "dev": self.dev, "test": self.test}
 
 
-def prompt_sha256(messages: Sequence[Message]) -> str:
+def prompt_sha256(messages: Sequence[Message], image: str | None = None) -> str:
     """A hex name for what the model is given; the order of a message's keys does not matter."""
-    return _sha256(json.dumps(list(messages), ensure_ascii=False, sort_keys=True))
+    told = [*messages] if image is None else [*messages, image]
+    return _sha256(json.dumps(told, ensure_ascii=False, sort_keys=True))
 
 
 def content_sha256(items: Iterable[Item]) -> str:
@@ -85,7 +92,7 @@ def content_sha256(items: Iterable[Item]) -> str:
 
     Lines moved about, or other slices and groups, do not make an opened test a fresh one.
     """
-    each = (_sha256(json.dumps([prompt_sha256(item.messages), item.answer])) for item in items)
+    each = (_sha256(json.dumps([item.asked_sha256, item.answer])) for item in items)
     return _sha256("\n".join(sorted(each)))
 
 
@@ -100,12 +107,16 @@ def item_from(record: Record, line: int, place: str) -> Item:
     Null counts as absent, and fields that are not in `FIELDS` are ignored.
     """
     messages = _messages(record, place)
+    image = record.get("image")
+    if image is not None and not _text(image, "image", place).strip():
+        fail(place, "image is empty", "Give the picture's path, or leave the field out")
     return Item(
         messages=messages,
         answer=_answer(record.get("answer"), place),
         slices=_slices(record.get("slice"), place),
-        group=_group(record.get("group"), place) or default_group(messages),
+        group=_group(record.get("group"), place) or image or default_group(messages),
         line=line,
+        image=image,
     )
 
 

@@ -42,7 +42,8 @@ def normal(text: str) -> str:
 
 def asked(item: Item) -> str:
     """All that an item's model is given, normalised: what two copies share."""
-    return "\n".join(f"{each['role']}: {normal(str(each['content']))}" for each in item.messages)
+    said = [f"{each['role']}: {normal(str(each['content']))}" for each in item.messages]
+    return "\n".join(said if item.image is None else [*said, f"image: {item.image}"])
 
 
 def telling(item: Item) -> str:
@@ -119,7 +120,12 @@ def check_leakage(
 
 
 def near_copies(train: Sequence[Item], held_out: Sequence[Item]) -> Iterator[Copy]:
-    """The training items that are nearly a held-out item and want the same answer."""
+    """The training items that are nearly a held-out item and want the same answer.
+
+    Of those with a picture the words tell nothing: they are left out.
+    """
+    train = [item for item in train if item.image is None]
+    held_out = [item for item in held_out if item.image is None]
     known = Nearest(map(telling, held_out))
     for item in track(train, "Looking for leaks") if len(train) > LONG else train:
         found = known.find(telling(item))

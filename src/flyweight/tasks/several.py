@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from flyweight.errors import TaskError
-from flyweight.tasks.items import Item, Task, content_sha256, prompt_sha256
+from flyweight.tasks.items import Item, Task, content_sha256
 from flyweight.tasks.split import SPLITS
 
 
@@ -51,10 +51,10 @@ def _mixed(parts: Sequence[Sequence[Item]]) -> tuple[Item, ...]:
 
 
 def _refuse_leak(tasks: Sequence[Task]) -> None:
-    trained = {prompt_sha256(item.messages): (task, item) for task in tasks for item in task.train}
+    trained = {item.asked_sha256: (task, item) for task in tasks for item in task.train}
     for task in tasks:
         for item in task.test:
-            other, same = trained.get(prompt_sha256(item.messages), (task, item))
+            other, same = trained.get(item.asked_sha256, (task, item))
             if other is not task:
                 raise TaskError(
                     f"{task.name}, line {item.line}: this test prompt is a train prompt of "

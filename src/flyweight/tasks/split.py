@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 from flyweight.errors import TaskError
-from flyweight.tasks.items import Item, default_group, prompt_sha256, short
+from flyweight.tasks.items import Item, default_group, short
 
 SPLITS = ("train", "dev", "test")
 SHARES = {"train": (0.0, 0.7), "dev": (0.7, 0.8), "test": (0.8, 1.0)}  # of the hash's range
@@ -93,11 +93,9 @@ def _refuse_empty(parts: Parts, file: str, unit: str) -> None:
 
 
 def _refuse_leak(parts: Parts, file: str, unit: str, shared: str) -> None:
-    trained = {prompt_sha256(item.messages): item.line for item in reversed(parts["train"])}
+    trained = {item.asked_sha256: item.line for item in reversed(parts["train"])}
     leaks = [
-        (trained[key], item.line)
-        for item in parts["test"]
-        if (key := prompt_sha256(item.messages)) in trained
+        (trained[key], item.line) for item in parts["test"] if (key := item.asked_sha256) in trained
     ]
     if leaks:
         train, test = leaks[0]

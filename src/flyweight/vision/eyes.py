@@ -1,0 +1,95 @@
+"""Eyes apart from the language model that they were trained for: what is new of a Mllama folder.
+
+A language model that does not change need not be stored twice: eyes are some megabytes beside it,
+and are put together with it again where they are used. They know it by its hash.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from flyweight.checkpoint import Checkpoint
+from flyweight.errors import TeacherError
+from flyweight.vision.language import (
+    EMBEDDED,
+    EXTRA,
+    NEW_ROWS,
+    eye_tensors,
+    language_sha256,
+    text_tensors,
+)
+
+WEIGHTS = "eyes.safetensors"
+
+
+def save_eyes(model: Any, folder: Path, dtype: torch.dtype) -> None:
+    """Write what is new of a Mllama, in this type, and its config."""
+    tensors = {name: t.detach().to(dtype).contiguous() for name, t in eye_tensors(model)}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    model.config.save_pretrained(folder)
+
+
+def is_eyes(folder: Path) -> bool:
+    """Whether a folder holds eyes alone."""
+    return (folder / WEIGHTS).is_file()
+
+
+def join_eyes(source: Checkpoint, eyes: Path, folder: Path) -> None:
+    """Write the Mllama of a text model and the eyes that were trained for it.
+
+    TeacherError if they were trained for another one.
+    """
+    from transformers import MllamaConfig
+    from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
+
+    from flyweight.vision.language import put_language
+    from flyweight.vision.mllama import Mllama
+    from flyweight.vision.vision_folder import (
+        copy_texts,
+        image_token,
+        read_facts,
+        save_model,
+        stored,
+        write_facts,
+        write_processor,
+    )  # fmt: skip
+
+    text, facts = source.model(), read_facts(eyes)
+    found = language_sha256(text_tensors(text))
+    if facts.get("language_sha256") != found:
+        raise TeacherError(
+            f"{eyes}: these eyes were trained for another language model than {source.name}. Use "
+            "theirs, or train eyes for this one."
+        )
+    config: Any = MllamaConfig.from_pretrained(eyes, local_files_only=True)
+    tokenizer = source.tokenizer()
+    if image_token(tokenizer, source) != config.image_token_index:
+        raise TeacherError(f"{source.name}: its tokenizer is not the one of the eyes in {eyes}.")
+    model = Mllama(config).eval()
+    put_language(model, text)
+    given = load_file(eyes / WEIGHTS)
+    missing = {name for name, _ in eye_tensors(model)} - given.keys()
+    if missing:
+        raise TeacherError(f"{eyes}: {len(missing)} tensors are missing, such as {min(missing)}.")
+    new_rows = given.pop(NEW_ROWS)
+    with torch.no_grad():
+        model.get_parameter(EMBEDDED)[-EXTRA:] = new_rows.float()
+    model.load_state_dict({name: t.float() for name, t in given.items()}, strict=False)
+    save_model(model, folder, stored(source.path))
+    pictures = MllamaImageProcessorPil.from_pretrained(eyes, local_files_only=True)
+    write_processor(tokenizer, pictures, folder)
+    write_facts(folder, source.name, found, copy_texts(source.path, folder), **_more(facts))
+
+
+def _more(facts: dict[str, Any]) -> dict[str, Any]:
+    """What eyes say of themselves besides what every folder says."""
+    usual = ("language_model", "language_sha256", "formats", "engines", "text_files")
+    return json.loads(json.dumps({k: v for k, v in facts.items() if k not in usual}))
+
+
+__all__ = ["WEIGHTS", "is_eyes", "join_eyes", "save_eyes"]

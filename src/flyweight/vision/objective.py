@@ -1,0 +1,91 @@
+"""What a model with eyes is trained towards: the right answers about pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flyweight.distill.chunked import chunked_loss
+from flyweight.distill.head import Head
+from flyweight.distill.judges import Answers
+from flyweight.distill.losses import Batch, wanted_tokens
+from flyweight.vision.language import is_language
+from flyweight.vision.pixels import Shelf
+
+
+class AboutPictures:
+    """Cross-entropy in nats a token on answers about the pictures of a shelf.
+
+    A batch has, besides what losses.py says, `picture` int64 [B]: one for each row, whose documents
+    all ask of it. The rows of the embedding beyond the vocabulary are learned as well, in `learned`
+    while the training goes on.
+    """
+
+    def __init__(self, model: Any, shelf: Shelf) -> None:
+        self.shelf, self.image_id = shelf, model.config.image_token_index
+        self.vocabulary = model.config.text_config.vocab_size
+        embedding = model.get_input_embeddings().weight
+        self.learned: nn.Module | None = None
+        if self.image_id >= self.vocabulary:  # else the image token's row is the language model's
+            self.learned = nn.Embedding.from_pretrained(
+                embedding[self.vocabulary :].detach().clone(), freeze=False
+            )
+        config = model.config.vision_config
+        patches = (config.image_size // config.patch_size) ** 2 + 1
+        self.tokens_besides = config.max_num_tiles * patches
+
+    def __call__(self, model: Any, batch: Batch) -> Tensor:
+        targets, weights = wanted_tokens(batch)
+        hidden = self._hidden(model, batch)[:, :-1][batch["weights"][:, 1:] != 0]
+        head = Head(model.get_output_embeddings().weight)
+        return chunked_loss(hidden, head, weights, Answers(targets))
+
+    def _hidden(self, model: Any, batch: Batch) -> Tensor:
+        """Final hidden states [B, T, D]."""
+        ids, positions = batch["input_ids"], batch["position_ids"]
+        given = self.shelf.inputs(batch["picture"])
+        sees = seeing(ids, positions, self.image_id)  # [B, T]
+        tiles = given["aspect_ratio_mask"]  # [B, 1, tiles]
+        return model.model(
+            inputs_embeds=self._embedded(model, ids),
+            position_ids=positions,
+            cross_attention_mask=sees[:, :, None, None].to(tiles.dtype) * tiles[:, None],
+            use_cache=False,
+            **given,
+        ).last_hidden_state
+
+    def _embedded(self, model: Any, ids: Tensor) -> Tensor:
+        embedded = model.get_input_embeddings()(ids)
+        if self.learned is None:
+            return embedded
+        new = (ids - self.vocabulary).clamp(min=0)
+        return torch.where((ids >= self.vocabulary)[..., None], self.learned(new), embedded)
+
+    def keep_learned(self, model: Any) -> None:
+        """Put the learned rows where the model has them."""
+        if self.learned is not None:
+            with torch.no_grad():
+                rows = model.get_input_embeddings().weight[self.vocabulary :]
+                rows.copy_(self.learned.weight)  # type: ignore[arg-type]
+
+
+def seeing(ids: Tensor, positions: Tensor, image_id: int) -> Tensor:
+    """bool [B, T]: the tokens that see the picture, from its own on to the document's end.
+
+    Documents begin where `positions` [B, T] are 0.
+    """
+    images = (ids == image_id).long().cumsum(1)
+    begins = positions == 0
+    before = torch.where(begins, images - (ids == image_id).long(), 0)  # of earlier documents
+    return images > before.cummax(1).values
+
+
+def only_eyes(model: Any) -> None:
+    """Let the eyes be trained, and nothing of the language model."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not is_language(name, model.config))
+
+
+__all__ = ["AboutPictures", "only_eyes", "seeing"]

@@ -1,0 +1,93 @@
+"""Pictures as a Mllama encoder is given them, and many of them kept on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+WORDS = ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")  # what the encoder is given
+
+
+@dataclass(frozen=True)
+class Tiled:
+    """A picture cut into tiles: uint8 [tiles, 3, S, S], and the number of its arrangement."""
+
+    tiles: np.ndarray
+    arrangement: int  # from 1, of transformers' list
+
+
+class Cutter:
+    """Cuts pictures into a model's tiles, by transformers' image processor with its settings."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+        self.most, self.side = int(processor.max_image_tiles), int(processor.size["height"])
+        mean, std = (
+            torch.tensor(each, dtype=torch.float32).view(1, 1, 1, 3, 1, 1)
+            for each in (processor.image_mean, processor.image_std)
+        )
+        self._mean, self._std, self._scale = mean, std, float(processor.rescale_factor)
+
+    @classmethod
+    def of(cls, folder: Path) -> Cutter:
+        """The cutter of a Mllama folder."""
+        from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
+
+        return cls(MllamaImageProcessorPil.from_pretrained(folder, local_files_only=True))
+
+    def cut(self, image: Image.Image) -> Tiled:
+        """The tiles of one RGB picture."""
+        out = self._processor(image, do_rescale=False, do_normalize=False, return_tensors="np")
+        used = int(out["aspect_ratio_mask"].sum())
+        tiles = out["pixel_values"][0, 0, :used].round().astype(np.uint8)
+        return Tiled(tiles, int(out["aspect_ratio_ids"][0, 0]))
+
+    def inputs(self, tiles: Tensor, arrangements: Tensor, counts: Tensor) -> dict[str, Tensor]:
+        """What the encoder is given of uint8 tiles [B, tiles, 3, S, S], `counts` of them used."""
+        used = torch.arange(self.most, device=tiles.device) < counts[:, None]  # [B, tiles]
+        pixels = (tiles[:, None].float() * self._scale - self._mean) / self._std
+        return {
+            "pixel_values": pixels * used[:, None, :, None, None, None],
+            "aspect_ratio_ids": arrangements[:, None],
+            "aspect_ratio_mask": used[:, None].long(),
+        }
+
+
+class Shelf:
+    """Tiles of many pictures in one file, memory-mapped: a training reads them in any order."""
+
+    def __init__(self, file: Path, cutter: Cutter, counts: np.ndarray, arrangements: np.ndarray):
+        self.cutter = cutter
+        self._counts, self._arrangements = torch.tensor(counts), torch.tensor(arrangements)
+        shape = (len(counts), cutter.most, 3, cutter.side, cutter.side)
+        self._tiles = np.memmap(file, np.uint8, "r", shape=shape)
+
+    @classmethod
+    def fill(cls, file: Path, cutter: Cutter, images: Iterable[Image.Image], count: int) -> Shelf:
+        """Write the tiles of `count` pictures to `file`."""
+        shape = (count, cutter.most, 3, cutter.side, cutter.side)
+        tiles = np.memmap(file, np.uint8, "w+", shape=shape)
+        counts, arrangements = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        for place, image in enumerate(images):
+            found = cutter.cut(image)
+            counts[place], arrangements[place] = len(found.tiles), found.arrangement
+            tiles[place, : len(found.tiles)] = found.tiles
+        tiles.flush()
+        return cls(file, cutter, counts, arrangements)
+
+    def inputs(self, numbers: Tensor) -> dict[str, Tensor]:
+        """What the encoder is given of these pictures, int64 [B]."""
+        device, here = numbers.device, numbers.cpu()
+        tiles = torch.from_numpy(self._tiles[here.numpy()]).to(device)
+        arrangements, counts = self._arrangements[here], self._counts[here]
+        return self.cutter.inputs(tiles, arrangements.to(device), counts.to(device))
+
+
+__all__ = ["WORDS", "Cutter", "Shelf", "Tiled"]

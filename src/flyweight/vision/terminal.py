@@ -1,0 +1,47 @@
+"""A conversation about a picture in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flyweight.runtime.terminal import HELP, Terminal
+from flyweight.vision.engine import VisionEngine
+from flyweight.vision.images import open_image
+from flyweight.vision.prompts import PICTURE
+
+
+class VisionTerminal(Terminal):
+    """A model with eyes that is talked to; each conversation is about one picture, or none."""
+
+    engine: VisionEngine
+    help = HELP.replace(
+        "/help  ", "/image FILE      a new conversation, about this picture\n/help  "
+    )
+
+    def see(self, file: Path | None) -> None:
+        """What is said next is about the picture in a file; ImageError where it holds none."""
+        image = None if file is None else open_image(file)
+        super()._new("")
+        self.engine.see(image)
+        self._shown = image is not None
+
+    _shown = False  # a picture that the next message comes with
+
+    def _commands(self) -> dict[str, Callable[[str], None]]:
+        return super()._commands() | {"/image": lambda file: self.see(Path(file).expanduser())}
+
+    def _new(self, _: str) -> None:
+        super()._new(_)
+        self.engine.see(None)
+        self._shown = False
+
+    def _said(self, text: str) -> dict[str, Any]:
+        if not self._shown:
+            return super()._said(text)
+        self._shown = False
+        return {"role": "user", "content": [PICTURE, {"type": "text", "text": text}]}
+
+
+__all__ = ["VisionTerminal"]

@@ -1,0 +1,84 @@
+"""The verb `train-vision`: teach a model's eyes, with the language model frozen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flyweight.tasks.items import Task
+
+
+def train_vision(
+    model: Path,
+    out: Path,
+    *,
+    data: Path,
+    captions: Path | None = None,
+    steps: int = 1000,
+    align_steps: int = 500,
+    batch_size: int = 32,
+    learning_rate: float = 1e-3,
+    eyes_only: bool = False,
+    seed: int = 0,
+) -> Path:
+    """Train the image encoder and the cross-attention of a model from `add-vision`, nothing else.
+
+    First, where captions are given, pictures are aligned with words, then questions are learned.
+    The language model's hash is the same before and after, so that texts are answered as ever. Can
+    be stopped at any time: the same command goes on where it was. Writes a Mllama folder.
+
+    Args:
+        model: A folder that `flyweight add-vision` made, or an official Mllama checkpoint.
+        out: The folder to write.
+        data: JSONL or Parquet with image (a path from this file on), prompt or messages, and
+            answer; its train items are learned.
+        captions: Likewise, of pictures and what they show: learned first.
+        steps: Training steps.
+        align_steps: Steps on the captions before.
+        batch_size: Pictures in a step, each with all its questions.
+        learning_rate: The highest; it falls linearly to zero.
+        eyes_only: Write what was trained alone, to be put together with the language model again by
+            `flyweight add-vision MODEL OUT --encoder EYES`.
+        seed: Makes the run repeatable on the same machine.
+
+    Raises:
+        FlyweightError: A model without eyes, bad input, or pictures that cannot be opened.
+    """
+    from flyweight.distill.trainer import Schedule
+    from flyweight.distill.verb import check_training
+    from flyweight.errors import OptionError
+    from flyweight.folder import check_place
+    from flyweight.vision.training import Pupil
+
+    check_training(steps, batch_size, learning_rate)
+    if align_steps < 1:
+        raise OptionError(f"--align-steps is {align_steps}: give at least 1.")
+    check_place(out)
+    lessons = [(data, steps, "Teaching what is asked")]
+    if captions is not None:
+        lessons.insert(0, (captions, align_steps, "Aligning pictures and words"))
+    read = [_read(file) for file, _, _ in lessons]
+    pupil = Pupil.of(model, out)
+    for (file, count, title), task in zip(lessons, read, strict=True):
+        schedule = Schedule(count, batch_size, learning_rate, seed=seed)
+        pupil.learn(task, file, schedule, title)
+    pupil.save(out, eyes_only)
+    return Path(out)
+
+
+def _read(file: Path) -> Task:
+    """A task whose train items all have pictures and answers."""
+    from flyweight.tasks.items import refuse_unanswered
+    from flyweight.tasks.read import read_task
+    from flyweight.vision.rows import pictures_of, refuse_shared
+
+    task = read_task(file)
+    refuse_unanswered(task.train, file, "Add one, or remove the item")
+    for split in task.splits.values():
+        pictures_of(split, file)
+    refuse_shared(task.train, (*task.dev, *task.test), file)
+    return task
+
+
+__all__ = ["train_vision"]

@@ -1,0 +1,194 @@
+"""The engine: transformers' answers, one look a picture, nobody's words taken for a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from flyweight.cli import application
+from flyweight.errors import EngineError, OptionError, TeacherError
+from flyweight.runtime.constraint import Constraint
+from flyweight.vision.engine import VisionEngine
+from flyweight.vision.mllama import load
+from flyweight.vision.prompts import with_picture
+from flyweight.vision.vision_folder import open_vision
+
+Draw = Callable[..., Image.Image]
+
+
+@pytest.fixture(scope="module")
+def engine(seeing: Path) -> Iterator[VisionEngine]:
+    with VisionEngine(seeing, context=256) as engine:
+        yield engine
+
+
+def asked(engine: VisionEngine, text: str = "what is it") -> list[int]:
+    return engine.form.prompt(with_picture([{"role": "user", "content": text}]))
+
+
+@torch.no_grad()
+def transformers_answer(folder: Path, image: Image.Image, prompt: list[int], count: int) -> Any:
+    """The greedy answer of transformers' `generate` on the corrected model."""
+    opened, model = open_vision(folder), load(folder)
+    tiled = opened.cutter.cut(image)
+    tiles = torch.zeros(1, opened.cutter.most, *tiled.tiles.shape[1:], dtype=torch.uint8)
+    tiles[0, : len(tiled.tiles)] = torch.from_numpy(tiled.tiles)
+    inputs = opened.cutter.inputs(
+        tiles, torch.tensor([tiled.arrangement]), torch.tensor([len(tiled.tiles)])
+    )
+    ids = torch.tensor([prompt])
+    sees = (ids == opened.form.image_id).long().cumsum(1)
+    mask = sees[:, :, None, None] * inputs["aspect_ratio_mask"][:, None]
+    out = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        cross_attention_mask=mask,
+        max_new_tokens=count,
+        do_sample=False,
+        **inputs,
+    )
+    return out[0, len(prompt) :].tolist()
+
+
+@pytest.mark.parametrize("size", [(90, 70), (60, 60), (40, 200), (300, 40)])
+def test_answers_are_transformers_for_pictures_of_any_shape(
+    size: tuple[int, int], seeing: Path, engine: VisionEngine, draw: Draw
+) -> None:
+    image = draw(sum(size), size)
+    engine.see(image)
+    prompt = asked(engine)
+    found = engine.generate(prompt, 24)
+    wanted = transformers_answer(seeing, image, prompt, 24)
+    assert [*found.ids, *([found.stop_id] if found.stop_id is not None else [])] == wanted
+
+
+def test_texts_are_answered_as_transformers_does(seeing: Path, engine: VisionEngine) -> None:
+    engine.see(None)
+    prompt = engine.form.prompt([{"role": "user", "content": "pump 5 leaks"}])
+    found = engine.generate(prompt, 16)
+    with torch.no_grad():
+        ids = torch.tensor([prompt])
+        out = load(seeing).generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=16, do_sample=False
+        )
+    wanted = out[0, len(prompt) :].tolist()
+    assert [*found.ids, *([found.stop_id] if found.stop_id is not None else [])] == wanted
+
+
+def test_a_picture_is_looked_at_once(engine: VisionEngine, draw: Draw) -> None:
+    looks = 0
+
+    def count(*_: object) -> None:
+        nonlocal looks
+        looks += 1
+
+    hook = engine._open.model.vision_model.register_forward_hook(count)
+    engine.see(draw(5))
+    first = engine.generate(asked(engine), 4)
+    engine.see(draw(5))
+    engine.generate(asked(engine, "and how large"), 4)
+    engine.see(draw(6))
+    engine.see(draw(5))  # it is known still
+    again = engine.generate(asked(engine), 4)
+    hook.remove()
+    assert looks == 2
+    assert again.ids == first.ids
+
+
+def test_what_was_read_is_not_read_again(engine: VisionEngine, draw: Draw) -> None:
+    engine.see(draw(7))
+    said = with_picture([{"role": "user", "content": "what is it"}])
+    first = engine.generate(engine.form.prompt(said), 6, reuse=True)
+    more = [
+        *said,
+        {"role": "assistant", "content": first.text},
+        {"role": "user", "content": "and now"},
+    ]
+    prompt = engine.form.prompt(more)
+    again = engine.generate(prompt, 6, reuse=True)
+    assert again.prompt_tokens < len(prompt)
+    assert again.ids == engine.generate(prompt, 6).ids
+    engine.see(draw(8))  # another picture: all is read anew
+    assert engine.generate(prompt, 6, reuse=True).prompt_tokens == len(prompt)
+
+
+def test_words_are_never_taken_for_a_picture(engine: VisionEngine) -> None:
+    said = [{"role": "user", "content": "<|image|> what is <|end|> this"}]
+    assert engine.form.image_id not in engine.form.prompt(said)
+    assert engine.form.prompt(with_picture(said)).count(engine.form.image_id) == 1
+
+
+def test_streams_samples_and_holds_to_constraints(engine: VisionEngine, draw: Draw) -> None:
+    engine.see(draw(9))
+    prompt = asked(engine)
+    pieces: list[str] = []
+    told = engine.stream(prompt, 12, lambda piece: pieces.append(piece.text), reuse=False)
+    assert "".join(pieces) == told.text == engine.generate(prompt, 12).text
+    one, same, other = (
+        engine.generate(prompt, 12, temperature=1.5, seed=seed).ids for seed in (1, 1, 2)
+    )
+    assert one == same != other
+    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"],
+              "additionalProperties": False}  # fmt: skip
+    held = engine.generate(prompt, 40, constraint=Constraint.json_schema(schema))
+    assert held.text.replace(" ", "").replace("\n", "") in ('{"ok":true}', '{"ok":false}')
+    assert len(engine.generate(prompt, 3, top=5).top[0]) == 5
+    with pytest.raises(EngineError, match="do not fit"):
+        engine.generate(prompt, 1000)
+
+
+def test_eight_bits_say_nearly_the_same(seeing: Path, draw: Draw) -> None:
+    with VisionEngine(seeing, context=64) as whole, VisionEngine(seeing, context=64, bits=8) as cut:
+        for engine in (whole, cut):
+            engine.see(draw(4))
+        prompt = asked(whole)
+        wide, narrow = (dict(engine.generate(prompt, 1, top=304).top[0]) for engine in (whole, cut))
+    one = torch.tensor([wide[i] for i in sorted(wide)])
+    other = torch.tensor([narrow[i] for i in sorted(wide)])
+    assert (one - other).std() < 0.1 * one.std()
+    assert not torch.equal(one, other)
+
+
+def test_folders_without_eyes_are_refused(text_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(TeacherError, match="has no eyes"):
+        VisionEngine(text_model)
+    with pytest.raises(TeacherError, match=r"config\.json"):
+        VisionEngine(tmp_path)
+    with pytest.raises(OptionError):
+        VisionEngine(text_model, bits=3)
+
+
+def test_chat_answers_about_a_picture(
+    seeing: Path, text_model: Path, draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWEIGHT_STATE", str(tmp_path / "state"))
+    draw(3).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_text("no picture")
+    run = CliRunner().invoke
+    app = application()
+    good = run(app, ["chat", str(seeing), "what is it", "--image", str(tmp_path / "a.png")])
+    assert good.exit_code == 0, good.output
+    with VisionEngine(seeing) as engine:
+        engine.see(draw(3))
+        wanted = engine.generate(asked(engine), 200).text
+    assert wanted[:20] in good.stdout
+    typed = run(
+        app,
+        ["chat", str(seeing)],
+        input=f"/image {tmp_path / 'a.png'}\nwhat is it\n/image {tmp_path / 'b.png'}\n\n",
+    )
+    assert wanted[:20] in typed.stdout
+    assert "b.png" in typed.stdout  # said in words; the conversation goes on
+    for wrong in (
+        [str(seeing), "--image", str(tmp_path / "b.png")],
+        [str(seeing), "--image", str(tmp_path / "gone.png")],
+        [str(text_model), "hi", "--image", str(tmp_path / "a.png")],
+        [],
+    ):
+        assert run(app, ["chat", *wrong]).exit_code == 2

@@ -1,0 +1,165 @@
+"""Teaching eyes: they learn, the language model does not change, a kill costs nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from flyweight.errors import OptionError, TaskError, TeacherError
+from flyweight.folder import sha256_of
+from flyweight.vision.add import add_vision
+from flyweight.vision.language import language_sha256, language_tensors, text_tensors
+from flyweight.vision.mllama import load
+from flyweight.vision.objective import seeing
+from flyweight.vision.train import train_vision
+from flyweight.vision.vision_folder import read_facts
+
+QUICK = {"steps": 60, "batch_size": 6, "learning_rate": 3e-3}
+
+
+@pytest.fixture(scope="module")
+def taught(blind: Path, lessons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eyes that were taught colours."""
+    out = tmp_path_factory.mktemp("taught") / "model"
+    return train_vision(blind, out, data=lessons, captions=lessons, align_steps=10, **QUICK)
+
+
+def test_the_language_model_is_the_very_one_and_the_eyes_are_not(
+    taught: Path, blind: Path, text_model: Path
+) -> None:
+    text = AutoModelForCausalLM.from_pretrained(text_model, dtype="float32").eval()
+    model, before = load(taught), load(blind)
+    wanted = language_sha256(text_tensors(text))
+    assert language_sha256(language_tensors(model)) == wanted
+    assert read_facts(taught)["language_sha256"] == wanted
+    ids = torch.randint(10, 290, (2, 9))
+    with torch.no_grad():
+        assert torch.equal(model(input_ids=ids).logits, text(input_ids=ids).logits)
+    own = dict(model.named_parameters())
+    gates = [name for name in own if name.endswith("_gate")]
+    assert len(gates) == 4
+    assert all(float(own[name].detach().abs()) > 0 for name in gates)
+    patches = "model.vision_model.patch_embedding.weight"
+    assert not torch.equal(own[patches], dict(before.named_parameters())[patches])
+    assert not taught.with_name("model.work").exists()
+
+
+def test_what_was_taught_is_seen(taught: Path, lessons: Path) -> None:
+    from PIL import Image
+
+    from flyweight.vision.engine import VisionEngine
+    from flyweight.vision.prompts import with_picture
+
+    right = 0
+    items = [json.loads(line) for line in lessons.read_text().splitlines()]
+    held = [item for item in items if item["split"] != "train"]
+    with VisionEngine(taught, context=64) as engine:
+        for item in held:
+            engine.see(Image.open(lessons.parent / item["image"]).convert("RGB"))
+            asked = with_picture([{"role": "user", "content": item["prompt"]}])
+            right += engine.generate(engine.form.prompt(asked), 8).text == item["answer"]
+    assert right > len(held) * 2 / 3  # a third by chance
+
+
+def test_a_killed_training_goes_on_to_the_same_eyes(
+    blind: Path, lessons: Path, tmp_path: Path
+) -> None:
+    whole = train_vision(blind, tmp_path / "whole", data=lessons, **QUICK)
+    code = (
+        "from pathlib import Path; import flyweight.distill.trainer as t; t.SAVE_EVERY = 0.2; "
+        "from flyweight.vision.train import train_vision; "
+        f"train_vision(Path({str(blind)!r}), Path({str(tmp_path / 'killed')!r}), "
+        f"data=Path({str(lessons)!r}), **{QUICK!r})"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], env=os.environ)
+    work = tmp_path / "killed.work"
+    until = time.monotonic() + 120
+    while not list(work.glob("*/checkpoint-*/complete.json")) and time.monotonic() < until:
+        assert child.poll() is None, "it ended before it could be killed"
+        time.sleep(0.02)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert not (tmp_path / "killed").exists()
+    killed = train_vision(blind, tmp_path / "killed", data=lessons, **QUICK)
+    assert sha256_of(killed / "model.safetensors") == sha256_of(whole / "model.safetensors")
+    assert not work.exists()
+
+
+def test_eyes_alone_are_put_together_again(
+    blind: Path, lessons: Path, text_model: Path, tmp_path: Path
+) -> None:
+    quick = QUICK | {"steps": 4}
+    whole = train_vision(blind, tmp_path / "whole", data=lessons, **quick)
+    eyes = train_vision(blind, tmp_path / "eyes", data=lessons, eyes_only=True, **quick)
+    assert not (eyes / "model.safetensors").exists()
+    size = (eyes / "eyes.safetensors").stat().st_size
+    assert size < (whole / "model.safetensors").stat().st_size
+    joined = add_vision(str(text_model), tmp_path / "joined", encoder=str(eyes))
+    one, other = load(whole).state_dict(), load(joined).state_dict()
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+    changed = tmp_path / "changed"
+    shutil.copytree(text_model, changed)
+    model = AutoModelForCausalLM.from_pretrained(text_model)
+    with torch.no_grad():
+        model.model.norm.weight[0] += 1
+    model.save_pretrained(changed)
+    with pytest.raises(TeacherError, match="another language model"):
+        add_vision(str(changed), tmp_path / "wrong", encoder=str(eyes))
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_documents_of_a_row_see_the_picture_from_their_own_token_on() -> None:
+    ids = torch.tensor([[5, 7, 6, 6, 5, 5, 7, 6], [5, 5, 5, 7, 6, 5, 5, 5]])
+    positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3], [0, 1, 2, 3, 4, 0, 1, 2]])
+    found = seeing(ids, positions, 7).long().tolist()
+    assert found == [[0, 1, 1, 1, 0, 0, 1, 1], [0, 0, 0, 1, 1, 0, 0, 0]]
+
+
+def lines(file: Path, *records: dict[str, object]) -> Path:
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return file
+
+
+def test_bad_lessons_are_named_and_nothing_is_written(
+    blind: Path, text_model: Path, lessons: Path, tmp_path: Path
+) -> None:
+    for number in range(4):
+        shutil.copy(lessons.parent / f"{number}.png", tmp_path / f"{number}.png")
+    shutil.copy(tmp_path / "0.png", tmp_path / "copy.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "0.png").read_bytes()[:60])
+    good = [
+        {"image": f"{n}.png", "prompt": "what", "answer": "red", "split": split}
+        for n, split in enumerate(("train", "dev", "test"))
+    ]
+    bad = {
+        "line 4: no image": {"prompt": "what", "answer": "red", "split": "train"},
+        "line 4: no answer": {"image": "3.png", "prompt": "what", "split": "train"},
+        "broken.png": {"image": "broken.png", "prompt": "a", "answer": "b", "split": "train"},
+        "gone.png": {"image": "gone.png", "prompt": "a", "answer": "b", "split": "train"},
+        "is the training picture": {
+            "image": "copy.png", "prompt": "a", "answer": "b", "split": "test",
+        },
+    }  # fmt: skip
+    for told, record in bad.items():
+        data = lines(tmp_path / "images.jsonl", *good, record)
+        with pytest.raises(TaskError, match=told):
+            train_vision(blind, tmp_path / "out", data=data, **QUICK)
+        assert not (tmp_path / "out").exists()
+    data = lines(tmp_path / "images.jsonl", *good)
+    with pytest.raises(TeacherError, match="has no eyes"):
+        train_vision(text_model, tmp_path / "out", data=data, **QUICK)
+    with pytest.raises(OptionError):
+        train_vision(blind, tmp_path / "out", data=data, steps=0)
+    assert not (tmp_path / "out").exists()
