@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from flyweight.make.usage_verb import usage
     from flyweight.make.verb import make
     from flyweight.make.written import write_data
-    from flyweight.runtime.chat import chat
     from flyweight.runtime.engines_verb import engines
+    from flyweight.serve.chat_verb import chat
     from flyweight.serve.verb import key, serve
+    from flyweight.vision.add import add_vision
+    from flyweight.vision.train import train_vision
 
     __version__: str
 
@@ -41,9 +43,11 @@ VERBS = {
     "distill": "flyweight.distill.verb",
     "write_data": "flyweight.make.written",
     "advise": "flyweight.distill.advise",
+    "add_vision": "flyweight.vision.add",
+    "train_vision": "flyweight.vision.train",
     "pack": "flyweight.make.pack_verb",
     "eval": "flyweight.make.evaluate",
-    "chat": "flyweight.runtime.chat",
+    "chat": "flyweight.serve.chat_verb",
     "serve": "flyweight.serve.verb",
     "key": "flyweight.serve.verb",
     "sticker": "flyweight.make.sticker_verb",
@@ -87,6 +91,7 @@ __all__ = [
     "VERBS",
     "FlyweightError",
     "__version__",
+    "add_vision",
     "advise",
     "chat",
     "compare",
@@ -103,6 +108,7 @@ __all__ = [
     "serve",
     "status",
     "sticker",
+    "train_vision",
     "usage",
     "write_data",
 ]

@@ -43,6 +43,8 @@ class Terminal:
     under `name` in the `ledger`, if there is one.
     """
 
+    help = HELP
+
     def __init__(
         self,
         engine: Engine,
@@ -81,10 +83,32 @@ class Terminal:
             except FlyweightError as error:
                 self.console.print(f"[dim]{_escaped(str(error))}[/dim]")
 
+    def take_once(self, prompt: str) -> None:
+        """Answer this and nothing else, whatever it begins with."""
+        self.messages.append(self._said(prompt))
+        self._answer()
+
     def take(self, said: str) -> None:
         """A line that was typed: a command, or something that is said."""
         name, _, rest = said.partition(" ")
-        commands: dict[str, Callable[[str], None]] = {
+        commands = self._commands()
+        if name in commands:
+            commands[name](rest.strip())
+            return
+        if name.startswith("/") and name[1:].isalpha():
+            raise OptionError(f"{name} is no command; /help lists them.")
+        self._tries = 0
+        self.messages.append(self._said(said))
+        try:
+            self._answer()
+        except FlyweightError:  # what could not be answered is not said
+            if self.messages[-1]["role"] == "user":
+                self.messages.pop()
+            raise
+
+    def _commands(self) -> dict[str, Callable[[str], None]]:
+        """What each command does with the words that follow it."""
+        return {
             "/retry": self._retry,
             "/new": self._new,
             "/alone": self._set_alone,
@@ -92,21 +116,12 @@ class Terminal:
             "/schema": self._set_schema,
             "/tools": self._set_tools,
             "/save": self._save,
-            "/help": lambda _: self.console.print(HELP, markup=False),
+            "/help": lambda _: self.console.print(self.help, markup=False),
         }
-        if name in commands:
-            commands[name](rest.strip())
-            return
-        if name.startswith("/") and name[1:].isalpha():
-            raise OptionError(f"{name} is no command; /help lists them.")
-        self._tries = 0
-        self.messages.append({"role": "user", "content": said})
-        try:
-            self._answer()
-        except FlyweightError:  # what could not be answered is not said
-            if self.messages[-1]["role"] == "user":
-                self.messages.pop()
-            raise
+
+    def _said(self, text: str) -> dict[str, Any]:
+        """What a person said, as a message."""
+        return {"role": "user", "content": text}
 
     def _answer(self) -> None:
         """Answer what was said, and go on while tools are called and their results given."""

@@ -1,52 +1,145 @@
-"""The verb `chat`: talk to a model in the terminal."""
+"""The verb `chat`: talk to a model in the terminal, about a picture too."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from flyweight.energy.ledger import Ledger
+    from flyweight.runtime.terminal import Terminal
 
 LONGEST = 2048  # tokens of an answer
 
 
-def chat(model: Path, *, bits: int | None = None, system: str | None = None) -> None:
+def chat(
+    model: str | None = None,
+    prompt: str | None = None,
+    *,
+    image: Path | None = None,
+    bits: int | None = None,
+    system: str | None = None,
+) -> None:
     """Talk to a model, without internet; `/help` lists commands, an empty line or Ctrl-D ends it.
 
+    With a prompt it is answered and that is all. With --image and no model, the small model with
+    eyes that comes with Flyweight answers.
+
     Args:
-        model: A packed model folder, or a GGUF file.
-        bits: 16, 8, 5 or 4; what its card names, or the smallest file, if not given.
+        model: A packed model folder, a GGUF file, or a folder with eyes; what is no path there is
+            taken for the prompt, where the model may be left out.
+        prompt: What to answer, once.
+        image: A picture that the conversation is about, for models with eyes.
+        bits: 16, 8, 5 or 4 of a packed folder, 32 or 8 of one with eyes; what its card names, or
+            the smallest file, or 32, if not given.
         system: A system message; the one that its card says it was judged with, if not given.
 
     Raises:
-        FlyweightError: A folder without GGUF files, or a file that the engine refuses.
+        FlyweightError: A folder without files to run, one that the engine refuses, or no picture.
     """
-    from contextlib import ExitStack
-
     from rich.console import Console
 
     from flyweight.energy.ledger import Ledger
-    from flyweight.errors import FolderError
+    from flyweight.errors import FolderError, OptionError
+
+    if image is not None and prompt is None and model is not None and not Path(model).exists():
+        model, prompt = None, model
+    if model is None and image is None:
+        raise OptionError("no model: give a model folder, or --image to ask of a picture.")
+    console = Console(highlight=False, emoji=False)
+    with ExitStack() as opened:
+        ledger = None
+        try:
+            ledger = opened.enter_context(Ledger())
+        except FolderError as error:
+            console.print(f"What answers take is not kept: {error}", style="dim", markup=False)
+        place = Path(model) if model is not None else _shipped()
+        if has_eyes(place):
+            terminal = _seeing(place, image, bits, system, console, ledger, opened)
+        elif image is not None:
+            raise OptionError(
+                f"--image: {place} has no eyes. Give it some (flyweight add-vision, train-vision), "
+                "or leave the model out to ask the small one that comes along."
+            )
+        else:
+            terminal = _reading(place, bits, system, console, ledger, opened)
+        if prompt is None:
+            terminal.run()
+        else:
+            terminal.take_once(prompt)
+
+
+def has_eyes(place: Path) -> bool:
+    """Whether a path is a Mllama folder."""
+    from flyweight.errors import TeacherError
+    from flyweight.vision.vision_folder import model_type
+
+    try:
+        return place.is_dir() and model_type(place) == "mllama"
+    except TeacherError:
+        return False
+
+
+def _shipped() -> Path:
+    from flyweight.vision.shipped import shipped
+
+    return shipped()
+
+
+def _seeing(
+    place: Path,
+    image: Path | None,
+    bits: int | None,
+    system: str | None,
+    console: Console,
+    ledger: Ledger | None,
+    opened: ExitStack,
+) -> Terminal:
+    """A terminal for a model with eyes."""
+    from flyweight.vision.engine import VisionEngine
+    from flyweight.vision.terminal import VisionTerminal
+
+    engine: Any = opened.enter_context(VisionEngine(place, bits=bits or 32))
+    name = place.absolute().name
+    terminal = VisionTerminal(
+        engine, engine.form, console, LONGEST, system, name=name, ledger=ledger
+    )
+    told = "/help lists commands" if image else "/image FILE shows it a picture"
+    console.print(f"[dim]{name}, which sees; {engine.context:,} tokens; {told}[/dim]")
+    if image is not None:
+        terminal.see(image)
+    return terminal
+
+
+def _reading(
+    place: Path,
+    bits: int | None,
+    system: str | None,
+    console: Console,
+    ledger: Ledger | None,
+    opened: ExitStack,
+) -> Terminal:
+    """A terminal for a packed model."""
     from flyweight.runtime.chat_format import ChatFormat
     from flyweight.runtime.open_model import open_model
     from flyweight.runtime.terminal import Terminal
 
-    engine, found = open_model(model, bits=bits, needs=("stream", "reuse", "constrain"))
-    console = Console(highlight=False, emoji=False)
-    with engine:
-        form = ChatFormat.of(engine, found.gguf, found.folder)
-        verdict = found.card.verdict if found.card else None
-        width = f", {found.bits} bits" if found.bits else ""
-        told = f"{found.gguf.stat().st_size / 1e6:,.1f} MB{width}, {engine.context:,} tokens"
-        told += f"; {verdict.word} at a bar of {verdict.bar:.0%}" if verdict else ""
-        console.print(f"[dim]{told}; /help lists commands[/dim]")
-        if system is None and found.card:
-            system = found.card.task.system
-        alone = found.card is not None and found.card.task.one_turn
-        name = (found.folder or found.gguf.with_suffix("")).absolute().name
-        with ExitStack() as opened:
-            ledger = None
-            try:
-                ledger = opened.enter_context(Ledger())
-            except FolderError as error:
-                console.print(f"What answers take is not kept: {error}", style="dim", markup=False)
-            Terminal(
-                engine, form, console, LONGEST, system, alone=alone, name=name, ledger=ledger
-            ).run()
+    engine, found = open_model(place, bits=bits, needs=("stream", "reuse", "constrain"))
+    opened.enter_context(engine)
+    form = ChatFormat.of(engine, found.gguf, found.folder)
+    verdict = found.card.verdict if found.card else None
+    width = f", {found.bits} bits" if found.bits else ""
+    told = f"{found.gguf.stat().st_size / 1e6:,.1f} MB{width}, {engine.context:,} tokens"
+    told += f"; {verdict.word} at a bar of {verdict.bar:.0%}" if verdict else ""
+    console.print(f"[dim]{told}; /help lists commands[/dim]")
+    if system is None and found.card:
+        system = found.card.task.system
+    alone = found.card is not None and found.card.task.one_turn
+    name = (found.folder or found.gguf.with_suffix("")).absolute().name
+    return Terminal(engine, form, console, LONGEST, system, alone=alone, name=name, ledger=ledger)
+
+
+__all__ = ["chat"]

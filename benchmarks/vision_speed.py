@@ -1,0 +1,188 @@
+"""How fast does a model with eyes look and answer, beside plain transformers on the same folder?
+
+    .venv/bin/python benchmarks/vision_speed.py [FOLDER]
+
+Without a folder, the model with eyes that comes along. Encoder, prompt and tokens a second in fp32
+and with 8 bits, the two sides in turn; the answers compared; peak memory, each in its own process.
+What plain transformers gets wrong (docs/concepts/vision.md) is mended in a second column, so that
+answers can be compared at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import quantile_test
+
+from flyweight.demo.pictures import draw
+from flyweight.vision.engine import VisionEngine
+from flyweight.vision.mllama import Mllama
+from flyweight.vision.prompts import with_picture
+from flyweight.vision.shipped import shipped
+
+QUESTION = [{"role": "user", "content": "what does the picture show"}]
+PARTS = ("encoder ms", "prompt ms", "tokens/s", "second question ms")
+console = Console(highlight=False, width=120)
+
+
+class Plain:
+    """Plain transformers: its processor, its model and its `generate`."""
+
+    def __init__(self, folder: Path, kind: Any = None) -> None:
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        self.processor = AutoProcessor.from_pretrained(folder)
+        loader = kind or AutoModelForImageTextToText
+        self.model = loader.from_pretrained(folder, dtype="float32").eval()
+
+    @torch.inference_mode()
+    def run(self, image: Any, tokens: int) -> tuple[dict[str, float], list[int]]:
+        """Milliseconds and tokens a second, and the greedy answer."""
+        said = with_picture(QUESTION)
+        text = self.processor.apply_chat_template(said, add_generation_prompt=True)
+        start = time.perf_counter()
+        batch = self.processor(images=[image], text=[text], return_tensors="pt")
+        eyes = self.model.model.vision_model
+        names = ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")
+        eyes(**{name: batch[name] for name in names})
+        looked = time.perf_counter()
+        clock = Clock()
+        out = self.model.generate(
+            **batch, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False,
+            logits_processor=[clock],
+        )  # fmt: skip
+        first, last = clock.times[0], clock.times[-1]
+        encoder = looked - start
+        found = {
+            "encoder ms": encoder * 1e3,
+            "prompt ms": (first - looked - encoder) * 1e3,  # it looks once more
+            "tokens/s": (tokens - 1) / (last - first),
+            "second question ms": (first - looked) * 1e3,
+        }
+        return found, out[0, batch["input_ids"].shape[1] :].tolist()
+
+
+class Clock:
+    """When each step's logits were there; a processor of logits that changes nothing."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def __call__(self, ids: Any, scores: Any) -> Any:
+        self.times.append(time.perf_counter())
+        return scores
+
+
+class Ours:
+    """The engine, made to write on as `min_new_tokens` makes transformers."""
+
+    def __init__(self, folder: Path, bits: int) -> None:
+        self.engine = VisionEngine(folder, bits=bits)
+        self.ends = self.engine._ends
+        self.engine._ends = frozenset()
+
+    def run(self, image: Any, tokens: int) -> tuple[dict[str, float], list[int]]:
+        """As Plain's."""
+        engine = self.engine
+        engine._looked.clear()
+        engine._seen = None
+        start = time.perf_counter()
+        engine.see(image)
+        looked = time.perf_counter()
+        prompt = engine.form.prompt(with_picture(QUESTION))
+        found = engine.generate(prompt, tokens)
+        engine.see(image)
+        again = time.perf_counter()
+        second = engine.generate(prompt, 1)
+        return {
+            "encoder ms": (looked - start) * 1e3,
+            "prompt ms": found.prompt_seconds * 1e3,
+            "tokens/s": (tokens - 1) / found.seconds,
+            "second question ms": (time.perf_counter() - again) * 1e3 * (second.written > 0),
+        }, found.ids
+
+
+def middle(values: list[float]) -> str:
+    """A median with its 95 % interval."""
+    found = quantile_test(values, p=0.5).confidence_interval(0.95)
+    return f"{statistics.median(values):,.1f} ({found.low:,.1f} to {found.high:,.1f})"
+
+
+def memory(kind: str, folder: Path) -> float:
+    """Peak MB of a process that loads one side and answers once."""
+    code = f"import vision_speed as v; print(v.alone({kind!r}, {str(folder)!r}))"
+    run = [sys.executable, "-c", code]
+    here = str(Path(__file__).parent)
+    done = subprocess.run(run, capture_output=True, text=True, check=True, cwd=here)
+    return float(done.stdout.split()[-1])
+
+
+SIDES: dict[str, Callable[[Path], Plain | Ours]] = {
+    "transformers": Plain,
+    "transformers, corrected": lambda folder: Plain(folder, Mllama),
+    "Flyweight": lambda folder: Ours(folder, 32),
+    "Flyweight, 8 bits": lambda folder: Ours(folder, 8),
+}
+
+
+def alone(kind: str, folder: str) -> float:
+    """Peak MB of this process after one answer."""
+    SIDES[kind](Path(folder)).run(draw(random.Random(0)).image, 16)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--rounds", type=int, default=41)
+    parser.add_argument("--tokens", type=int, default=64)
+    given = parser.parse_args()
+    folder = given.folder or shipped()
+    sides = {name: build(folder) for name, build in SIDES.items()}
+    pictures = [draw(random.Random(f"speed/{n}")).image for n in range(given.rounds)]
+    found: dict[str, dict[str, list[float]]] = {n: {p: [] for p in PARTS} for n in sides}
+    answers: dict[str, list[list[int]]] = {name: [] for name in sides}
+    for number, picture in enumerate([pictures[0], *pictures]):  # the first is warm-up
+        order = list(sides) if number % 2 else list(sides)[::-1]
+        for name in order:
+            told, answer = sides[name].run(picture, given.tokens)
+            if number:
+                answers[name].append(answer)
+                for part in PARTS:
+                    found[name][part].append(told[part])
+    table = Table(title=f"{folder.name}, {given.tokens} tokens, n = {given.rounds}, medians (95 %)")
+    table.add_column("")
+    for name in sides:
+        table.add_column(name)
+    for part in PARTS:
+        table.add_row(part, *(middle(found[name][part]) for name in sides))
+    table.add_row("peak MB", *(f"{memory(name, folder):,.0f}" for name in sides))
+    wanted = answers["transformers, corrected"]
+    same = [sum(a == b for a, b in zip(answers[n], wanted, strict=True)) for n in sides]
+    table.add_row("answers as corrected", *(f"{count} of {given.rounds}" for count in same))
+    console.print(table)
+    ratios = [
+        ours / theirs
+        for ours, theirs in zip(
+            found["Flyweight"]["tokens/s"], found["transformers"]["tokens/s"], strict=True
+        )
+    ]
+    console.print(f"Flyweight's tokens/s over transformers': {middle(ratios)} (aim 2)")
+    console.print(json.dumps({"torch": torch.__version__, "threads": torch.get_num_threads()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""Make the demo's eyes: `python -m flyweight.demo.teach_eyes OUT`, under an hour on two cores.
+
+The demo's teacher is given a small encoder, and three things are learned, all from pictures drawn
+by code. First where things are in a picture, by the encoder alone, from what the drawing code
+knows; then what a picture shows, in words; then what is asked about it. The language model stays
+as it is. What is written are the eyes alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from flyweight.demo.pictures import SIZE, Question, draw
+from flyweight.demo.pictures.labels import ASKED, PARTS, POINTS, Labels, labels
+from flyweight.distill.losses import Batch
+from flyweight.distill.trainer import Row, Schedule, train
+from flyweight.folder import new_folder
+from flyweight.progress import track
+from flyweight.tasks.items import Item
+from flyweight.vision.add import add_vision
+from flyweight.vision.language import language_sha256, language_tensors
+from flyweight.vision.objective import AboutPictures, only_eyes
+from flyweight.vision.pixels import Shelf
+from flyweight.vision.rows import rows_of
+from flyweight.vision.vision_folder import Opened, open_vision, save_vision
+
+TEACHER = Path(__file__).parent / "teacher"
+SEED = 11
+PICTURES = 40_000
+BATCH = 64
+NEAR = 0.012  # of a scale: how far a part may be from the needle and still be half right
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A stage: its schedule, and whether only captions are learned."""
+
+    title: str
+    schedule: Schedule
+    captions: bool = False
+
+
+PLACES = Schedule(1900, BATCH, 1e-3, seed=SEED, weight_decay=0.05)
+LESSONS = (
+    Lesson("Aligning pictures and words", Schedule(250, BATCH, 1e-3, seed=SEED + 1), captions=True),
+    Lesson("Teaching what is asked", Schedule(1100, BATCH, 1e-3, seed=SEED + 2)),
+)
+
+
+class Places:
+    """Cross-entropy of every label at its patch; the needle's points as patches and offsets.
+
+    `learned` reads the encoder's states, whose width is `width`.
+    """
+
+    def __init__(self, shelf: Shelf, told: Sequence[Labels], width: int, grid: int) -> None:
+        self.shelf, self.told, self.grid = shelf, told, grid
+        self.tokens_besides = 1 + grid * grid
+        heads = {name: nn.Linear(width, count) for name, count in ASKED.items()}
+        heads["heat"], heads["offset"] = nn.Linear(width, len(POINTS)), nn.Linear(width, 8)
+        self.learned = nn.ModuleDict({"norm": nn.LayerNorm(width), **heads})
+
+    def __call__(self, model: Any, batch: Batch) -> Tensor:
+        given = self.shelf.inputs(batch["picture"])
+        light = 0.8 + 0.4 * torch.rand(len(batch["picture"]), 1, 1, 1, 1, 1)
+        given["pixel_values"] = given["pixel_values"] * light
+        states = model.model.vision_model(**given).last_hidden_state[:, 0, 0]  # [B, tokens, D]
+        states = self.learned["norm"](states.float())
+        told = [self.told[i] for i in batch["picture"].tolist()]
+        return self._labels(states, told) + self._points(states, told)
+
+    def _labels(self, states: Tensor, told: Sequence[Labels]) -> Tensor:
+        loss = states.new_zeros(())
+        for name in ASKED:
+            asked = [
+                (row, token, answer, each.fraction)
+                for row, each in enumerate(told)
+                for token, kind, answer in each.told
+                if kind == name
+            ]
+            if not asked:
+                continue
+            rows, tokens, answers, fractions = map(list, zip(*asked, strict=True))
+            logits = self.learned[name](states[rows, tokens])
+            if name == "part":
+                loss = loss + 2 * F.cross_entropy(logits, _near(torch.tensor(fractions)))
+            else:
+                loss = loss + F.cross_entropy(logits, torch.tensor(answers))
+        return loss
+
+    def _points(self, states: Tensor, told: Sequence[Labels]) -> Tensor:
+        rows = [row for row, each in enumerate(told) if each.points is not None]
+        if not rows:
+            return states.new_zeros(())
+        at = torch.tensor([told[row].points for row in rows]) * self.grid  # [G, points, x and y]
+        cells = at.floor().clamp(0, self.grid - 1)
+        patches = (cells[..., 1] * self.grid + cells[..., 0]).long()  # [G, points]
+        seen = states[rows, 1:]  # [G, patches, D]
+        heat = self.learned["heat"](seen).transpose(1, 2)  # [G, points, patches]
+        offsets = self.learned["offset"](seen).unflatten(-1, (len(POINTS), 2))
+        here = torch.arange(len(rows))[:, None], patches, torch.arange(len(POINTS))
+        missed = (offsets[here] - (at - cells - 0.5)).abs().mean()
+        return 2 * F.cross_entropy(heat.flatten(0, 1), patches.flatten()) + missed
+
+
+def _near(fractions: Tensor) -> Tensor:
+    """Shares [N, PARTS] of the parts of a scale: most for the nearest to the needle."""
+    middles = (torch.arange(PARTS) + 0.5) / PARTS
+    return (-((middles - fractions[:, None]) ** 2) / (2 * NEAR**2)).softmax(-1)
+
+
+Drawn = tuple[bytes, tuple[Question, ...], Labels]
+
+
+def draw_one(number: int) -> Drawn:
+    """A picture's pixels, its questions and labels, from its number alone."""
+    picture = draw(random.Random(f"{SEED}/pictures/{number}"))
+    return picture.image.tobytes(), picture.questions, labels(picture.facts, SIZE // 16)
+
+
+def draw_all(count: int) -> Iterator[Drawn]:
+    """So many pictures, in order, drawn by as many processes as torch has threads."""
+    with ProcessPoolExecutor(torch.get_num_threads()) as pool:
+        yield from track(pool.map(draw_one, range(count), chunksize=100), "Drawing pictures")
+
+
+def items_of(questions: Sequence[tuple[Question, ...]], captions: bool) -> list[Item]:
+    """The questions as items of their pictures."""
+    return [
+        Item(({"role": "user", "content": each.prompt},), each.answer, image=str(number))
+        for number, asked in enumerate(questions)
+        for each in asked
+        if each.kind == "caption" or not captions
+    ]
+
+
+def teach(
+    out: Path,
+    pictures: int = PICTURES,
+    places: Schedule = PLACES,
+    lessons: Sequence[Lesson] = LESSONS,
+) -> None:
+    """Teach the eyes from their seed, stage by stage, and save them alone to `out`.
+
+    Stages are kept in `out.work`; a run that was ended goes on from there.
+    """
+    torch.set_num_threads(2)
+    work = out.with_name(f"{out.name}.work")
+    blind = add_vision(str(TEACHER), work / "blind", encoder="tiny", tiles=1, seed=SEED)
+    opened = open_vision(blind)
+    before = language_sha256(language_tensors(opened.model))
+    questions: list[tuple[Question, ...]] = []
+    told: list[Labels] = []
+
+    def images() -> Iterator[Image.Image]:
+        for pixels, asked, known in draw_all(pictures):
+            questions.append(asked)
+            told.append(known)
+            yield Image.frombytes("RGB", (SIZE, SIZE), pixels)
+
+    shelf = Shelf.fill(work / "pictures.u8", opened.cutter, images(), pictures)
+    teach_places(opened, shelf, told, places, work / "places")
+    for number, lesson in enumerate(lessons):
+        items = items_of(questions, lesson.captions)
+        teach_words(opened, shelf, items, lesson, work / f"lesson-{number}")
+    if language_sha256(language_tensors(opened.model)) != before:
+        raise RuntimeError("the language model changed")
+    with new_folder(out) as folder:
+        save_vision(opened, folder, before, eyes_only=True)
+
+
+def teach_places(
+    opened: Opened, shelf: Shelf, told: Sequence[Labels], schedule: Schedule, keep: Path
+) -> None:
+    """Teach the encoder where things are."""
+    config = opened.model.config.vision_config
+    opened.model.requires_grad_(False)
+    opened.model.model.vision_model.requires_grad_(True)
+    rows: list[Row] = [
+        {"input_ids": np.zeros(1, np.int32), "weights": np.ones(1, np.float32), "picture": number}
+        for number in range(len(told))
+    ]
+    grid = config.image_size // config.patch_size
+    objective = Places(shelf, told, config.vision_output_dim, grid)
+    train(opened.model, rows, objective, schedule, "Teaching where things are", keep=keep)
+
+
+def teach_words(
+    opened: Opened, shelf: Shelf, items: Sequence[Item], lesson: Lesson, keep: Path
+) -> None:
+    """Teach encoder and adapter to answer."""
+    names = list(dict.fromkeys(str(item.image) for item in items))
+    rows = rows_of(
+        items, names, opened.form, opened.tokenizer, opened.context, Path("drawn pictures")
+    )
+    for row, name in zip(rows, names, strict=True):
+        row["picture"] = int(name)
+    objective = AboutPictures(opened.model, shelf)
+    only_eyes(opened.model)
+    train(opened.model, rows, objective, lesson.schedule, lesson.title, keep=keep)
+    opened.model.requires_grad_(False)
+    objective.keep_learned(opened.model)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("out", type=Path)
+    teach(parser.parse_args().out)
