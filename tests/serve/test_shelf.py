@@ -14,8 +14,9 @@ from flyweight.errors import EngineError, OptionError
 from flyweight.folder import GGUF_NAMES
 from flyweight.runtime.gguf import write_gguf
 from flyweight.serve.faults import Fault
+from flyweight.serve.loaded import Settings
 from flyweight.serve.run import Address, names_of, run
-from flyweight.serve.shelf import Settings, Shelf
+from flyweight.serve.shelf import Shelf
 
 SMALL = Settings(context=256, streams=1)
 

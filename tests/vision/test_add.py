@@ -38,11 +38,7 @@ def given(folder: Path, images: list[Image.Image | None], ids: torch.Tensor) -> 
     """A batch as the model is given it; rows without a picture see none."""
     opened = open_vision(folder)
     cut = [opened.cutter.cut(image or Image.new("RGB", (8, 8))) for image in images]
-    tiles = torch.zeros(len(cut), opened.cutter.most, *cut[0].tiles.shape[1:], dtype=torch.uint8)
-    for row, each in enumerate(cut):
-        tiles[row, : len(each.tiles)] = torch.from_numpy(each.tiles)
-    counts = torch.tensor([len(each.tiles) for each in cut])
-    inputs = opened.cutter.inputs(tiles, torch.tensor([e.arrangement for e in cut]), counts)
+    inputs = opened.cutter.given(cut)
     positions = torch.arange(ids.shape[1]).expand(len(ids), -1)
     seen = sees(ids, positions, opened.form.image_id)
     mask = seen[:, :, None, None].long() * inputs["aspect_ratio_mask"][:, None]

@@ -36,12 +36,7 @@ def asked(engine: VisionEngine, text: str = "what is it") -> list[int]:
 def transformers_answer(folder: Path, image: Image.Image, prompt: list[int], count: int) -> Any:
     """The greedy answer of transformers' `generate` on the corrected model."""
     opened, model = open_vision(folder), load(folder)
-    tiled = opened.cutter.cut(image)
-    tiles = torch.zeros(1, opened.cutter.most, *tiled.tiles.shape[1:], dtype=torch.uint8)
-    tiles[0, : len(tiled.tiles)] = torch.from_numpy(tiled.tiles)
-    inputs = opened.cutter.inputs(
-        tiles, torch.tensor([tiled.arrangement]), torch.tensor([len(tiled.tiles)])
-    )
+    inputs = opened.cutter.given([opened.cutter.cut(image)])
     ids = torch.tensor([prompt])
     sees = (ids == opened.form.image_id).long().cumsum(1)
     mask = sees[:, :, None, None] * inputs["aspect_ratio_mask"][:, None]
@@ -56,7 +51,7 @@ def transformers_answer(folder: Path, image: Image.Image, prompt: list[int], cou
     return out[0, len(prompt) :].tolist()
 
 
-@pytest.mark.parametrize("size", [(90, 70), (60, 60), (40, 200), (300, 40)])
+@pytest.mark.parametrize("size", [(90, 70), (60, 60), (40, 200), (300, 40), (40, 160), (128, 90)])
 def test_answers_are_transformers_for_pictures_of_any_shape(
     size: tuple[int, int], seeing: Path, engine: VisionEngine, draw: Draw
 ) -> None:

@@ -13,13 +13,14 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from flyweight.errors import FlyweightError
 from flyweight.runtime.constraint import Constraint
 from flyweight.runtime.engine import Piece, Streamed
 from flyweight.serve.faults import Fault
+from flyweight.serve.loaded import Loaded
 from flyweight.serve.metering import Metering
-from flyweight.serve.shelf import Loaded
 from flyweight.sticker_card import Boundaries
 
 GATHERED = 0.015  # seconds: 60 times a second is as smooth as a screen
@@ -37,6 +38,7 @@ class Job:
     top_p: float = 1.0
     seed: int = 0
     constraint: Constraint | None = None
+    image: Any = None  # the picture that it is about, if there is one
 
 
 class _Gone(Exception):
@@ -105,6 +107,7 @@ class Answer:
 
     def _stream(self) -> Streamed:
         job = self.job
+        self.loaded.show(job.image)
         return self.loaded.engine.stream(
             job.prompt,
             job.max_tokens,

@@ -12,9 +12,9 @@ from flyweight.runtime.engine import Told
 from flyweight.runtime.token_bytes import token_bytes
 from flyweight.runtime.tool_calls import Call
 from flyweight.serve.answering import Answer, collected, merged
+from flyweight.serve.loaded import Loaded
 from flyweight.serve.metering import joules_told
 from flyweight.serve.prepare import Prepared
-from flyweight.serve.shelf import Loaded
 from flyweight.serve.wire import ChatRequest
 
 DONE = b"data: [DONE]\n\n"

@@ -44,6 +44,7 @@ def chat(
 
     from flyweight.energy.ledger import Ledger
     from flyweight.errors import FolderError, OptionError
+    from flyweight.vision.vision_folder import has_eyes
 
     if image is not None and prompt is None and model is not None and not Path(model).exists():
         model, prompt = None, model
@@ -70,17 +71,6 @@ def chat(
             terminal.run()
         else:
             terminal.take_once(prompt)
-
-
-def has_eyes(place: Path) -> bool:
-    """Whether a path is a Mllama folder."""
-    from flyweight.errors import TeacherError
-    from flyweight.vision.vision_folder import model_type
-
-    try:
-        return place.is_dir() and model_type(place) == "mllama"
-    except TeacherError:
-        return False
 
 
 def _shipped() -> Path:

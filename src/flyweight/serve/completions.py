@@ -14,8 +14,8 @@ from flyweight.runtime.engine import Told
 from flyweight.serve.answering import Answer, collected, merged
 from flyweight.serve.chat import DONE, event, head, token_of, usage_of
 from flyweight.serve.faults import Fault
+from flyweight.serve.loaded import Loaded
 from flyweight.serve.prepare import texts_of
-from flyweight.serve.shelf import Loaded
 from flyweight.serve.wire import CompletionRequest, EmbeddingRequest
 
 

@@ -12,7 +12,7 @@ from flyweight.runtime.constraint import Constraint
 from flyweight.runtime.tool_calls import Call, Tools
 from flyweight.serve.answering import Job
 from flyweight.serve.faults import Fault
-from flyweight.serve.shelf import Loaded
+from flyweight.serve.loaded import Loaded
 from flyweight.serve.wire import (
     AllowedChoice,
     AnyJson,
@@ -44,6 +44,7 @@ def prepare_chat(request: ChatRequest, loaded: Loaded) -> Prepared:
     """What a chat request asks of an engine. Fault 400 for what the model cannot take."""
     messages = [message.plain() for message in request.messages]
     loaded.check_length("".join(map(str, messages)))
+    image = _image(request, loaded)
     try:
         tools, forced = _tools(request, loaded)
         schema = _schema(request)
@@ -69,8 +70,24 @@ def prepare_chat(request: ChatRequest, loaded: Loaded) -> Prepared:
         temperature=request.temperature or 0.0,
         top_p=request.top_p or 1.0,
         constraint=constraint,
+        image=image,
     )
     return Prepared(_seeded(job, request.n or 1, request.seed), tools, forced)
+
+
+def _image(request: ChatRequest, loaded: Loaded) -> Any:
+    """The picture of a conversation, None where it has none. Fault 400 for one that cannot be."""
+    found = [url for message in request.messages for url in message.images]
+    if not found:
+        return None
+    if len(found) > 1:
+        raise Fault(
+            400,
+            f"The conversation has {len(found)} pictures, and it can be about one: send the one "
+            "that is asked about.",
+            param="messages",
+        )
+    return loaded.image(found[0])
 
 
 def _tools(request: ChatRequest, loaded: Loaded) -> tuple[Tools | None, bool]:

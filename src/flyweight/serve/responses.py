@@ -11,9 +11,9 @@ from typing import Any
 from flyweight.runtime.tool_calls import Call
 from flyweight.serve.answering import Answer, collected, merged
 from flyweight.serve.chat import Splitter, usage_of
+from flyweight.serve.loaded import Loaded
 from flyweight.serve.prepare import Prepared
 from flyweight.serve.responses_wire import ResponsesRequest
-from flyweight.serve.shelf import Loaded
 
 
 async def whole_response(

@@ -31,7 +31,17 @@ class InputText(Part):
     logprobs: list[Any] | None = None
 
 
+class InputImage(Part):
+    """A picture in what a user says; see ImageUrl."""
+
+    type: Literal["input_image"]
+    image_url: Annotated[str, Field(min_length=1)]
+    detail: Literal["auto", "low", "high"] | None = None
+    file_id: None = None
+
+
 Texts = Annotated[list[InputText], Field(max_length=MOST_PARTS, fail_fast=True)]
+Pieces = Annotated[list[InputText | InputImage], Field(max_length=MOST_PARTS, fail_fast=True)]
 
 
 class InputMessage(Part):
@@ -39,7 +49,7 @@ class InputMessage(Part):
 
     type: Literal["message"] = "message"
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | Texts
+    content: str | Pieces
     id: str | None = None
     status: str | None = None
     phase: str | None = None
@@ -159,7 +169,9 @@ class ResponsesRequest(Sampled):
 def _add(messages: list[dict[str, Any]], item: InputMessage | InputCall | InputResult) -> None:
     """An item as a message; calls that follow each other are of one turn."""
     if isinstance(item, InputMessage):
-        messages.append({"role": item.role, "content": _text(item.content)})
+        if item.role != "user" and any(isinstance(part, InputImage) for part in item.content):
+            raise Fault(400, f"A message of role {item.role} has no pictures.", param="input")
+        messages.append({"role": item.role, "content": _content(item.content)})
     elif isinstance(item, InputResult):
         told = {"role": "tool", "tool_call_id": item.call_id, "content": _text(item.output)}
         messages.append(told)
@@ -183,6 +195,21 @@ def _one_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     )
     joined = "\n\n".join(each["content"] for each in messages[:count])
     return [{"role": "system", "content": joined}, *messages[count:]]
+
+
+def _content(content: str | list[InputText | InputImage]) -> str | list[dict[str, Any]]:
+    """Content as a chat request has it: one text, or parts where there are pictures."""
+    if isinstance(content, str):
+        return content
+    texts = [part for part in content if isinstance(part, InputText)]
+    if len(texts) == len(content):
+        return _text(texts)
+    return [
+        {"type": "text", "text": part.text}
+        if isinstance(part, InputText)
+        else {"type": "image_url", "image_url": {"url": part.image_url, "detail": part.detail}}
+        for part in content
+    ]
 
 
 def _text(content: str | list[InputText]) -> str:

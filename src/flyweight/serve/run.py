@@ -22,8 +22,8 @@ from flyweight.runtime.llama_server import keep_signals
 from flyweight.serve.app import make_app
 from flyweight.serve.connection import PatientProtocol
 from flyweight.serve.keys import Keys, key_file, read_keys
+from flyweight.serve.loaded import Settings
 from flyweight.serve.service import Service
-from flyweight.serve.shelf import Settings
 
 DRAIN_SECONDS = 30  # that answers have to end in, when the service is told to
 

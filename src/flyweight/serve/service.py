@@ -21,16 +21,16 @@ from flyweight.serve.answering import Answer, begun
 from flyweight.serve.chat import event, usage_of
 from flyweight.serve.faults import Fault
 from flyweight.serve.keys import Keys
+from flyweight.serve.loaded import Loaded, Settings
 from flyweight.serve.metering import Metering
 from flyweight.serve.metrics import Metrics
 from flyweight.serve.prepare import Prepared
-from flyweight.serve.shelf import Book, Loaded, Settings, Shelf
+from flyweight.serve.shelf import Book, Shelf
 from flyweight.sticker_card import Boundaries
 
 T = TypeVar("T")
 Whole = Callable[[Loaded, Prepared, Sequence[Answer]], Awaitable[dict[str, Any]]]
 Events = Callable[[Loaded, Prepared, Sequence[Answer]], AsyncGenerator[bytes]]
-ALWAYS = ("completions", "embeddings")  # what every model can
 EXAMPLES = 3  # prompts that the page offers
 SWEEP_SECONDS = 5.0
 PATIENCE = 60.0  # seconds that a client may be behind the end of its answer
@@ -194,7 +194,7 @@ class Service:
             "parameters": None,
             "context": book.context,
             "loaded": book.loaded is not None,
-            "can": [*(["chat", "tools", "json_schema"] if book.chats else []), *ALWAYS],
+            "can": _can(book),
             "teacher": None,
             "bytes_ratio": None,
             "verdict": None,
@@ -225,6 +225,12 @@ class Service:
             "owned_by": "flyweight",
             "flyweight": told,
         }
+
+
+def _can(book: Book) -> list[str]:
+    """What a model can be asked for."""
+    chats = ["chat", "tools", "json_schema"] if book.chats else []
+    return [*chats, "completions", "images" if book.sees else "embeddings"]
 
 
 class EventStream(Response):

@@ -7,108 +7,25 @@ loaded (runtime/memory.py).
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from flyweight.errors import FlyweightError, OptionError
 from flyweight.folder import STICKER_PICTURES
-from flyweight.runtime.chat_format import ChatFormat, encoder
-from flyweight.runtime.engine import Engine
 from flyweight.runtime.gguf_header import read_header
-from flyweight.runtime.gguf_tokens import around
 from flyweight.runtime.llama_server import keep_signals
 from flyweight.runtime.memory import Sizes, available_memory, sizes_of
 from flyweight.runtime.open_model import USUAL_CONTEXT, Found, find_model, open_model
-from flyweight.runtime.tool_calls import CallForm, call_form
+from flyweight.serve.eyes import find_eyes, open_eyes
 from flyweight.serve.faults import Fault
-from flyweight.serve.line import Line
+from flyweight.serve.loaded import Loaded, Settings
+from flyweight.vision.vision_folder import has_eyes
 
 EMBEDDER = 1.3  # of what one stream takes: its batch is the whole context
-_SLACK = 2  # times: normalising may shorten a text
 KEPT_FREE = 0.1  # of the memory that is free at the start, for everything else
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How models are opened. `context` None: what each was made for, USUAL_CONTEXT at most."""
-
-    context: int | None = None
-    streams: int = 4
-    places: int = 64  # in the line of each model
-    threads: int | None = None
-    bits: int | None = None
-    kv_bits: int = 16
-    cache_bytes: int = 0
-    memory: int | None = None  # bytes of all models; None: what is free, less KEPT_FREE
-    idle: float = 900.0  # seconds after which a model is put away
-    patience: float = 20.0  # seconds that a model waits for the place of those in use
-
-
-class Loaded:
-    """A model in its engine, with its line and the threads that its streams are waited for in."""
-
-    def __init__(self, name: str, engine: Engine, found: Found, settings: Settings) -> None:
-        self.name, self.engine, self.found = name, engine, found
-        self.bytes = found.gguf.stat().st_size
-        self._encode = encoder(engine, found.gguf, found.folder)
-        streams = engine.streams if "concurrent" in engine.can else 1
-        self.line = Line(streams, settings.places)
-        self.threads = ThreadPoolExecutor(streams, thread_name_prefix=f"answers-{name}")
-        self._embedding = threading.Lock()
-
-    def embed(self, ids: Sequence[int]) -> np.ndarray:
-        """float32 [hidden], of length 1; one text at a time."""
-        with self._embedding:
-            return self.engine.embed(ids)
-
-    @cached_property
-    def keys(self) -> dict[str, Any]:
-        """What the header of its file says."""
-        return read_header(self.found.gguf).keys
-
-    def check_length(self, text: str) -> None:
-        """Fault 400 for a text that no tokens of the context could hold, before it is split."""
-        if len(text.encode()) > _SLACK * self.engine.context * self._longest:
-            raise Fault(
-                400,
-                f"The prompt has {len(text):,} characters, more than the {self.engine.context:,} "
-                "tokens of the context can hold: it does not fit. Shorten it.",
-                code="context_length_exceeded",
-            )
-
-    @cached_property
-    def _longest(self) -> int:
-        """Bytes of the longest token."""
-        return max(len(token.encode()) for token in self.keys["tokenizer.ggml.tokens"])
-
-    def tokens(self, text: str) -> list[int]:
-        """The ids of a plain text, with what the tokenizer puts around it."""
-        self.check_length(text)
-        return [*around(self.keys, "bos"), *self._encode(text), *around(self.keys, "eos")]
-
-    @cached_property
-    def form(self) -> ChatFormat:
-        """OptionError where there is no chat template, or none that can be compiled."""
-        return ChatFormat.of(self.engine, self.found.gguf, self.found.folder)
-
-    @cached_property
-    def calls(self) -> CallForm:
-        """How its template writes calls of tools."""
-        return call_form(self.form)
-
-    def close(self) -> None:
-        """Free it; nobody uses it any more."""
-        self.threads.shutdown(wait=True)
-        self.engine.close()
 
 
 @dataclass
@@ -125,6 +42,7 @@ class Book:
     loaded: Loaded | None = None
     loading: asyncio.Task[None] | None = None
     embeds: bool = False
+    sees: bool = False  # it takes pictures
     users: int = 0  # requests that use it or wait for it
     used: float = 0.0
 
@@ -154,25 +72,36 @@ class Shelf:
         self._room, self._freed = asyncio.Lock(), asyncio.Event()
 
     def _book(self, name: str, path: Path) -> Book:
+        book = self._seeing(name, path) if has_eyes(path) else self._reading(name, path)
+        if self.budget is not None and self._needs(book) > self.budget:
+            fits = book.sizes.longest(self.budget, self.settings.streams, self.settings.kv_bits)
+            hint = f"a smaller --context ({fits:,} would fit), " if fits else ""
+            raise OptionError(
+                f"{path} needs {self._needs(book) / 1e9:.2f} GB for {self.settings.streams} x "
+                f"{book.context:,} tokens, and the budget is {self.budget / 1e9:.2f} GB. Give "
+                f"{hint}fewer --streams, or more --memory."
+            )
+        return book
+
+    def _reading(self, name: str, path: Path) -> Book:
         found = find_model(path, self.settings.bits if path.is_dir() else None)
         sizes = sizes_of(found.gguf)
+        template = read_header(found.gguf).keys.get("tokenizer.chat_template")
+        since = int(found.gguf.stat().st_mtime)
+        return Book(name, path, found, sizes, self._context(path, sizes), bool(template), since)
+
+    def _seeing(self, name: str, path: Path) -> Book:
+        found, sizes = find_eyes(path, self.settings.bits)
+        since = int(found.gguf.stat().st_mtime)
+        return Book(name, path, found, sizes, self._context(path, sizes), True, since, sees=True)
+
+    def _context(self, path: Path, sizes: Sizes) -> int:
         context = self.settings.context or min(sizes.context, USUAL_CONTEXT)
         if context > sizes.context:
             raise OptionError(
                 f"--context is {context:,}: {path} was made for {sizes.context:,} tokens."
             )
-        template = read_header(found.gguf).keys.get("tokenizer.chat_template")
-        since = int(found.gguf.stat().st_mtime)
-        book = Book(name, path, found, sizes, context, bool(template), since)
-        if self.budget is not None and self._needs(book) > self.budget:
-            fits = sizes.longest(self.budget, self.settings.streams, self.settings.kv_bits)
-            hint = f"a smaller --context ({fits:,} would fit), " if fits else ""
-            raise OptionError(
-                f"{path} needs {self._needs(book) / 1e9:.2f} GB for {self.settings.streams} x "
-                f"{context:,} tokens, and the budget is {self.budget / 1e9:.2f} GB. Give "
-                f"{hint}fewer --streams, or more --memory."
-            )
-        return book
+        return context
 
     def _needs(self, book: Book) -> int:
         settings = self.settings
@@ -185,6 +114,8 @@ class Shelf:
 
     async def reserve_embedder(self, loaded: Loaded) -> None:
         """Make room for what gives vectors, before it is opened. Fault 503 where there is none."""
+        if "embed" not in loaded.engine.can:
+            raise Fault(400, f"The model {loaded.name} gives no vectors.", param="model")
         book = self.books[loaded.name]
         if not book.embeds:
             async with self._room:
@@ -239,6 +170,8 @@ class Shelf:
 
     def _open(self, book: Book) -> Loaded:
         settings = self.settings
+        if book.sees:
+            return open_eyes(book.name, book.found, book.context, settings)
         engine, found = open_model(
             book.path,
             bits=book.found.bits,
@@ -303,4 +236,4 @@ def _listed(books: Mapping[str, Book]) -> str:
     return ", ".join(books)
 
 
-__all__ = ["Book", "Loaded", "Settings", "Shelf"]
+__all__ = ["Book", "Shelf"]

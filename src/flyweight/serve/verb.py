@@ -22,6 +22,8 @@ def serve(
     idle: float = 900.0,
     kv_bits: int = 16,
     threads: int | None = None,
+    image_host: Sequence[str] = (),
+    image_folder: Path | None = None,
     budget: str | None = None,
 ) -> None:
     """Serve models over HTTP as OpenAI does, with a page for people; Ctrl-C ends it.
@@ -30,7 +32,8 @@ def serve(
     `flyweight key` makes. Models are loaded when they are asked for. Nothing goes out.
 
     Args:
-        models: Packed model folders or GGUF files; each goes by the name of its folder or file.
+        models: Packed model folders, GGUF files, or folders with eyes; each goes by the name of its
+            folder or file.
         host: Where to listen: 127.0.0.1 is this machine alone, 0.0.0.0 its network, with keys.
         port: Where to listen; 0 takes a free one.
         bits: Of the folders' files: 16, 8, 5 or 4; what each card names if not given.
@@ -43,6 +46,9 @@ def serve(
         idle: Seconds after which a model that nobody asks is put away.
         kv_bits: 16, or 8 for half the memory of a context.
         threads: Of each model; chosen by its size if not given.
+        image_host: A host that requests may have pictures taken from, by http or https; never one
+            of a private network. Repeat for more; otherwise pictures come within requests.
+        image_folder: A folder on this machine whose pictures requests may name by their paths.
         budget: The energy that answers may take, such as 1kWh/day: from 80 % on it is said, beyond
             it requests are refused until the next hour, day, week or month.
 
@@ -51,8 +57,8 @@ def serve(
             beyond this machine without keys.
     """
     from flyweight.energy.budget import Budget
+    from flyweight.serve.loaded import Settings
     from flyweight.serve.run import Address, run
-    from flyweight.serve.shelf import Settings
 
     settings = Settings(
         context=context,
@@ -63,6 +69,8 @@ def serve(
         kv_bits=kv_bits,
         memory=None if memory is None else round(memory * GIGABYTE),
         idle=idle,
+        image_hosts=tuple(image_host),
+        image_folder=image_folder,
     )
     several = [models] if isinstance(models, Path) else list(models)
     held_to = None if budget is None else Budget.read(budget)

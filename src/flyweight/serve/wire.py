@@ -166,9 +166,22 @@ class TextPart(Part):
     text: str
 
 
-Content = (
-    str | Annotated[list[TextPart], Field(min_length=1, max_length=MOST_PARTS, fail_fast=True)]
-)
+class ImageUrl(Part):
+    """Where a picture is: in a data: URL, or where the service lets it be taken from."""
+
+    url: Annotated[str, Field(min_length=1)]
+    detail: Literal["auto", "low", "high"] | None = Field(None, description="Changes nothing.")
+
+
+class ImagePart(Part):
+    """A picture in what a user says."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+Piece = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+Content = str | Annotated[list[Piece], Field(min_length=1, max_length=MOST_PARTS, fail_fast=True)]
 
 
 class CalledFunction(Part):
@@ -208,12 +221,28 @@ class Message(Part):
             raise ValueError(f"a message of role {self.role} needs content")
         if self.role == "tool" and not self.tool_call_id:
             raise ValueError("a message of role tool needs tool_call_id")
+        if self.role != "user" and self.images:
+            raise ValueError(f"a message of role {self.role} has no pictures")
         return self
 
+    @property
+    def images(self) -> list[str]:
+        """Where its pictures are."""
+        parts = self.content if isinstance(self.content, list) else []
+        return [part.image_url.url for part in parts if isinstance(part, ImagePart)]
+
     def plain(self) -> dict[str, Any]:
-        """As chat templates take it: one text, and the names that they know."""
-        content = self.content
-        if isinstance(content, list):
+        """As chat templates take it: one text, or parts where there are pictures, and names."""
+        content: Any = self.content
+        if self.images:
+            content = [
+                {"type": "text", "text": part.text}
+                if isinstance(part, TextPart)
+                else {"type": "image"}
+                for part in self.content or ()
+                if not isinstance(part, str)
+            ]
+        elif isinstance(content, list):
             content = "".join(part.text for part in content)
         role = "system" if self.role == "developer" else self.role
         found: dict[str, Any] = {"role": role, "content": content or ""}

@@ -75,13 +75,9 @@ class VisionEngine(TorchEngine):
             return self._looked[key]
         started = time.perf_counter()
         tiled = self._cutter.cut(image)
-        given = self._cutter.inputs(
-            torch.from_numpy(tiled.tiles)[None],
-            torch.tensor([tiled.arrangement]),
-            torch.tensor([len(tiled.tiles)]),
-        )
         with self._running() as model:
-            seen = self._decoder.look(encoded(model, given, len(tiled.tiles)))
+            states = encoded(model, self._cutter.given([tiled]), len(tiled.tiles))
+            seen = self._decoder.look(states)
         self.encoder_seconds = time.perf_counter() - started
         self._looked[key] = seen
         while len(self._looked) > KEPT:

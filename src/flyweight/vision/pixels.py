@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,15 @@ class Cutter:
         used = int(out["aspect_ratio_mask"].sum())
         tiles = out["pixel_values"][0, 0, :used].round().astype(np.uint8)
         return Tiled(tiles, int(out["aspect_ratio_ids"][0, 0]))
+
+    def given(self, pictures: Sequence[Tiled]) -> dict[str, Tensor]:
+        """What the encoder is given of these pictures."""
+        tiles = torch.zeros(len(pictures), self.most, 3, self.side, self.side, dtype=torch.uint8)
+        for row, picture in enumerate(pictures):
+            tiles[row, : len(picture.tiles)] = torch.from_numpy(picture.tiles)
+        arrangements = torch.tensor([picture.arrangement for picture in pictures])
+        counts = torch.tensor([len(picture.tiles) for picture in pictures])
+        return self.inputs(tiles, arrangements, counts)
 
     def inputs(self, tiles: Tensor, arrangements: Tensor, counts: Tensor) -> dict[str, Tensor]:
         """What the encoder is given of uint8 tiles [B, tiles, 3, S, S], `counts` of them used."""

@@ -124,6 +124,33 @@ def open_vision(folder: Path) -> Opened:
     return Opened(folder, model, tokenizer, form, cutter)
 
 
+def has_eyes(place: Path) -> bool:
+    """Whether a path is a Mllama folder."""
+    try:
+        return place.is_dir() and model_type(place) == "mllama"
+    except TeacherError:
+        return False
+
+
+def config_of(folder: Path) -> Any:
+    """The config of a Mllama folder; TeacherError for one that cannot be read."""
+    from transformers import MllamaConfig
+
+    try:
+        return MllamaConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers raises many kinds for an odd config
+        reason = " ".join(str(error).split())[:200]
+        raise TeacherError(f"{folder}: its config.json cannot be used ({reason}).") from error
+
+
+def weights_of(folder: Path) -> list[Path]:
+    """The files of a folder's weights; TeacherError where there are none."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise TeacherError(f"{folder}: no *.safetensors in the folder. Add the weights.")
+    return files
+
+
 def model_type(folder: Path) -> str:
     try:
         told = json.loads((folder / "config.json").read_text(encoding="utf-8"))

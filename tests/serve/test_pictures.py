@@ -1,0 +1,175 @@
+"""Requests with a picture: answered as the engine does, or refused in words."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from PIL import Image
+from running import serving
+
+from flyweight.vision.engine import VisionEngine
+from flyweight.vision.prompts import with_picture
+from seeing import make_blind, make_seeing, picture
+
+QUESTION = "what is it"
+
+
+@pytest.fixture(scope="module")
+def eyes(make_llama: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model with eyes."""
+    place = tmp_path_factory.mktemp("eyes")
+    text = make_llama(place / "text", num_hidden_layers=8)
+    return make_seeing(make_blind(text, place / "blind"), place / "eyes")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures that requests may name, and one outside."""
+    place = tmp_path_factory.mktemp("pictures")
+    (place / "open").mkdir()
+    picture(1).save(place / "open" / "a.png")
+    picture(1).save(place / "secret.png")
+    return place
+
+
+@pytest.fixture(scope="module")
+def service(eyes: Path, demo_model: Path, folder: Path) -> Iterator[str]:
+    """A service with eyes and without."""
+    options = ["--image-folder", str(folder / "open"), "--image-host", "127.0.0.1"]
+    with serving(eyes, demo_model, options=[*options, "--context", "512"]) as (address, _):
+        yield address
+
+
+@pytest.fixture(scope="module")
+def client(service: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{service}/v1", api_key="none", max_retries=0)
+
+
+def data_url(image: Image.Image, kind: str = "PNG") -> str:
+    held = io.BytesIO()
+    image.save(held, kind)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(held.getvalue()).decode()}"
+
+
+def said(*urls: str, text: str = QUESTION) -> list[Any]:
+    """One message with pictures before its words."""
+    parts: list[Any] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
+
+
+def wanted(eyes: Path, image: Image.Image | None, text: str = QUESTION) -> str:
+    """The engine's own answer of 24 tokens."""
+    with VisionEngine(eyes, context=512) as engine:
+        engine.see(image)
+        asked: list[Any] = [{"role": "user", "content": text}]
+        prompt = engine.form.prompt(with_picture(asked) if image else asked)
+        return engine.stream(prompt, 24, lambda _: None).text  # whole characters alone
+
+
+def test_a_picture_is_answered_about_as_the_engine_does(
+    client: openai.OpenAI, eyes: Path, folder: Path
+) -> None:
+    for image in (picture(1), picture(2, (40, 160))):
+        found = client.chat.completions.create(
+            model="eyes", messages=said(data_url(image)), max_tokens=24
+        )
+        assert found.choices[0].message.content == wanted(eyes, image)
+    pieces = client.chat.completions.create(
+        model="eyes", messages=said(data_url(picture(2))), max_tokens=24, stream=True
+    )
+    told = "".join(piece.choices[0].delta.content or "" for piece in pieces if piece.choices)
+    assert told == wanted(eyes, picture(2))
+    named = client.chat.completions.create(
+        model="eyes", messages=said(str(folder / "open" / "a.png")), max_tokens=24
+    )
+    assert named.choices[0].message.content == wanted(eyes, picture(1))
+    plain = client.chat.completions.create(
+        model="eyes", messages=[{"role": "user", "content": QUESTION}], max_tokens=24
+    )
+    assert plain.choices[0].message.content == wanted(eyes, None)
+
+
+def test_the_responses_api_takes_pictures_too(client: openai.OpenAI, eyes: Path) -> None:
+    parts: Any = [
+        {"type": "input_image", "image_url": data_url(picture(3))},
+        {"type": "input_text", "text": QUESTION},
+    ]
+    found = client.responses.create(
+        model="eyes", input=[{"role": "user", "content": parts}], max_output_tokens=24
+    )
+    assert found.output_text == wanted(eyes, picture(3))
+
+
+def test_models_say_whether_they_see(client: openai.OpenAI) -> None:
+    can = {each.id: (each.model_extra or {})["flyweight"]["can"] for each in client.models.list()}
+    assert "images" in can["eyes"]
+    assert "embeddings" not in can["eyes"]
+    assert "images" not in can["demo"]
+
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "no picture": ([f"data:image/png;base64,{base64.b64encode(b'nothing').decode()}"], "picture"),
+    "cut short": ([data_url(picture(1))[:200]], "picture"),
+    "two": ([data_url(picture(1)), data_url(picture(2))], "2 pictures"),
+    "a host that is not named": (["http://example.com/a.png"], "example.com"),
+    "a private address": (["http://127.0.0.1/a.png"], "127.0.0.1"),
+    "the metadata of a cloud": (["http://169.254.169.254/latest"], "169.254"),
+    "another scheme": (["ftp://example.com/a.png"], "data:image/png"),
+    "a file's URL": (["file:///etc/passwd"], "data:image/png"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_no_picture_is_refused_in_words(case: str, client: openai.OpenAI) -> None:
+    urls, told = REFUSED[case]
+    with pytest.raises(openai.BadRequestError) as error:
+        client.chat.completions.create(model="eyes", messages=said(*urls), max_tokens=4)
+    assert told in str(error.value)
+
+
+def test_files_are_read_from_the_named_folder_alone(client: openai.OpenAI, folder: Path) -> None:
+    link = folder / "open" / "link.png"
+    if not link.exists():
+        link.symlink_to(folder / "secret.png")
+    for path in (folder / "secret.png", folder / "open" / ".." / "secret.png", link, "/etc/passwd"):
+        with pytest.raises(openai.BadRequestError):
+            client.chat.completions.create(model="eyes", messages=said(str(path)), max_tokens=4)
+
+
+def test_a_bomb_is_refused_before_it_is_decoded(client: openai.OpenAI) -> None:
+    held = io.BytesIO()
+    Image.new("1", (50_000, 50_000)).save(held, "PNG")
+    url = f"data:image/png;base64,{base64.b64encode(held.getvalue()).decode()}"
+    with pytest.raises(openai.BadRequestError, match="50,000"):
+        client.chat.completions.create(model="eyes", messages=said(url), max_tokens=4)
+
+
+def test_a_model_without_eyes_says_so(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="no eyes"):
+        client.chat.completions.create(
+            model="demo", messages=said(data_url(picture(1))), max_tokens=4
+        )
+    with pytest.raises(openai.BadRequestError, match="vectors"):
+        client.embeddings.create(model="eyes", input="a text")
+    only_users: Any = [said(data_url(picture(1)))[0] | {"role": "assistant"}, *said()]
+    with pytest.raises(openai.BadRequestError, match="no pictures"):
+        client.chat.completions.create(model="eyes", messages=only_users, max_tokens=4)
+
+
+def test_no_file_is_read_where_no_folder_is_named(eyes: Path, folder: Path) -> None:
+    with serving(eyes) as (address, _):
+        client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
+        for url in (str(folder / "open" / "a.png"), "http://example.com/a.png"):
+            with pytest.raises(openai.BadRequestError):
+                client.chat.completions.create(messages=said(url), model="eyes", max_tokens=4)
+        found = client.chat.completions.create(
+            model="eyes", messages=said(data_url(picture(1), "JPEG")), max_tokens=4
+        )
+        assert found.usage
+        assert found.usage.completion_tokens
