@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/vision_sees.py [FOLDER] [--count 1000]
 
-Pictures of a seed that no training had. A gauge is right within 2 % of its full scale, all else when
+Pictures of a seed that no training had. A gauge is right within 2 % of its full scale, all else if
 the answer is exact. The baselines: the same model asked without a picture, and the commonest answer
 to each kind of question.
 """

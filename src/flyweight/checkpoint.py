@@ -185,14 +185,10 @@ def save_checkpoint(model: Any, tokenizer: Any, folder: Path) -> None:
 def open_checkpoint(name: str | Path) -> Checkpoint:
     """The checkpoint in a folder, or of a hub name (downloaded, pinned to its commit).
 
-    From here on transformers' own bars and reports are silent: ours stand in their place.
     Raises TeacherError when it is missing, unreadable or pickled, UnsupportedFamily when its
     architecture is not known.
     """
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    silence_transformers()
     path = Path(name)
     commit = None
     if not path.exists():
@@ -207,6 +203,14 @@ def open_checkpoint(name: str | Path) -> Checkpoint:
     config = _read_config(path, str(name))
     _check_weights(path, str(name))
     return Checkpoint(str(name), path, commit, config, family_of(config))
+
+
+def silence_transformers() -> None:
+    """From here on transformers' own bars and reports are silent: ours stand in their place."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def _looks_like_hub_name(name: str) -> bool:

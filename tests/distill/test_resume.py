@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import zoo
 from flyweight.distill import trainer
 from flyweight.distill.losses import cross_entropy
 from flyweight.distill.resume import Trained, newest_checkpoint
@@ -65,6 +66,21 @@ def test_stopping_and_going_on_changes_no_bit(
     assert ended.losses == whole.losses
     assert ended.readings == whole.readings
     assert [step for step, _ in whole.readings] == [3, 6, 12]
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen3_moe", "gemma3"])
+def test_families_whose_files_have_other_names_go_on_too(
+    name: str, rows: list[Row], tmp_path: Path
+) -> None:
+    """transformers' Trainer saves experts apart and loads none of them, without a word."""
+    straight, again = zoo.build(name), zoo.build(name, seed=9)
+    run(straight, rows)
+    run(zoo.build(name), rows, keep=tmp_path, until=5)
+    run(again, rows, keep=tmp_path)
+    assert same_bits(straight, again)
+    other = zoo.build(name, seed=5)
+    run(other, rows, keep=tmp_path)  # it is done: its weights are the checkpoint's
+    assert same_bits(straight, other)
 
 
 def test_a_reading_is_of_the_model_at_its_step(

@@ -10,10 +10,12 @@ from typing import Any
 
 import openai
 import pytest
+from browser import ARGUMENTS, CHROMIUM
 from PIL import Image
 from running import serving
 
 from flyweight.vision.engine import VisionEngine
+from flyweight.vision.images import open_image
 from flyweight.vision.prompts import with_picture
 from seeing import make_blind, make_seeing, picture
 
@@ -173,3 +175,46 @@ def test_no_file_is_read_where_no_folder_is_named(eyes: Path, folder: Path) -> N
         )
         assert found.usage
         assert found.usage.completion_tokens
+
+
+def test_the_page_takes_a_picture_and_keeps_it_with_the_conversation(
+    service: str, eyes: Path, folder: Path, tmp_path: Path
+) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs `pip install playwright`")
+    if not Path(CHROMIUM).exists():
+        pytest.skip("needs Debian's chromium: apt-get install chromium")
+    (tmp_path / "none.png").write_text("no picture")
+    errors: list[str] = []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        page = browser.new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(f"{service}/")
+        page.locator("#model").click()
+        page.locator(".choose", has_text="demo").click()
+        sync_api.expect(page.locator("#attach")).to_be_hidden()  # it has no eyes
+        page.locator("#model").click()
+        page.locator(".choose", has_text="eyes").click()
+        sync_api.expect(page.locator("#attach")).to_be_visible()
+        page.locator("#picture-file").set_input_files(tmp_path / "none.png")
+        sync_api.expect(page.locator(".toast")).to_contain_text("no picture")
+        page.locator("#picture-file").set_input_files(folder / "open" / "a.png")
+        sync_api.expect(page.locator("#picture img")).to_be_visible()
+        with page.expect_request("**/v1/chat/completions") as asked:
+            page.locator("#draft").fill(QUESTION)
+            page.locator("#draft").press("Enter")
+        sync_api.expect(page.locator("#stop")).to_be_hidden(timeout=30_000)
+        parts = asked.value.post_data_json["messages"][-1]["content"]
+        sent = base64.b64decode(parts[0]["image_url"]["url"].partition(",")[2])
+        with VisionEngine(eyes, context=512) as engine:
+            engine.see(open_image(sent))
+            prompt = engine.form.prompt(with_picture([{"role": "user", "content": QUESTION}]))
+            wanted = engine.stream(prompt, 400, lambda _: None).text
+        shown = page.locator(".answer .prose").last.inner_text()
+        assert "".join(shown.split())[:12] == "".join(wanted.split())[:12]
+        sync_api.expect(page.locator("#picture")).to_be_hidden()
+        sync_api.expect(page.locator("#attach")).to_be_hidden()  # one picture a conversation
+        page.reload()
+        sync_api.expect(page.locator(".person img.seen")).to_be_visible()
+        browser.close()
+    assert errors == []

@@ -16,8 +16,12 @@ from seeing import make_blind, make_seeing, picture
 
 @pytest.fixture(scope="session")
 def text_model(make_llama: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Llama of eight layers, so that two cross-attention layers find a place."""
-    return make_llama(tmp_path_factory.mktemp("text") / "llama", num_hidden_layers=8)
+    """A tiny Llama of eight layers, so that two cross-attention layers find a place.
+
+    Its embedding has no row to spare: the picture's token has a new one, which is learned.
+    """
+    folder = tmp_path_factory.mktemp("text") / "llama"
+    return make_llama(folder, num_hidden_layers=8, vocab_size=300)
 
 
 @pytest.fixture(scope="session")

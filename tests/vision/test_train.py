@@ -25,13 +25,14 @@ from flyweight.vision.train import train_vision
 from flyweight.vision.vision_folder import read_facts
 
 QUICK = {"steps": 60, "batch_size": 6, "learning_rate": 3e-3}
+CAPTIONS = QUICK | {"align_steps": 10}
 
 
 @pytest.fixture(scope="module")
 def taught(blind: Path, lessons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eyes that were taught colours."""
     out = tmp_path_factory.mktemp("taught") / "model"
-    return train_vision(blind, out, data=lessons, captions=lessons, align_steps=10, **QUICK)
+    return train_vision(blind, out, data=lessons, captions=lessons, **CAPTIONS)
 
 
 def test_the_language_model_is_the_very_one_and_the_eyes_are_not(
@@ -49,6 +50,10 @@ def test_the_language_model_is_the_very_one_and_the_eyes_are_not(
     gates = [name for name in own if name.endswith("_gate")]
     assert len(gates) == 4
     assert all(float(own[name].detach().abs()) > 0 for name in gates)
+    new = "model.language_model.embed_tokens.weight"
+    image = model.config.image_token_index
+    assert image == 300
+    assert not torch.equal(own[new][image], dict(before.named_parameters())[new][image])
     patches = "model.vision_model.patch_embedding.weight"
     assert not torch.equal(own[patches], dict(before.named_parameters())[patches])
     assert not taught.with_name("model.work").exists()
@@ -74,23 +79,24 @@ def test_what_was_taught_is_seen(taught: Path, lessons: Path) -> None:
 def test_a_killed_training_goes_on_to_the_same_eyes(
     blind: Path, lessons: Path, tmp_path: Path
 ) -> None:
-    whole = train_vision(blind, tmp_path / "whole", data=lessons, **QUICK)
+    whole = train_vision(blind, tmp_path / "whole", data=lessons, captions=lessons, **CAPTIONS)
     code = (
-        "from pathlib import Path; import flyweight.distill.trainer as t; t.SAVE_EVERY = 0.2; "
+        "from importlib import import_module; from pathlib import Path; "
+        "import_module('flyweight.distill.trainer').SAVE_EVERY = 0.2; "
         "from flyweight.vision.train import train_vision; "
         f"train_vision(Path({str(blind)!r}), Path({str(tmp_path / 'killed')!r}), "
-        f"data=Path({str(lessons)!r}), **{QUICK!r})"
+        f"data=Path({str(lessons)!r}), captions=Path({str(lessons)!r}), **{CAPTIONS!r})"
     )
     child = subprocess.Popen([sys.executable, "-c", code], env=os.environ)
     work = tmp_path / "killed.work"
     until = time.monotonic() + 120
-    while not list(work.glob("*/checkpoint-*/complete.json")) and time.monotonic() < until:
+    while len(list(work.glob("*/checkpoint-*/complete.json"))) < 2 and time.monotonic() < until:
         assert child.poll() is None, "it ended before it could be killed"
         time.sleep(0.02)
     child.send_signal(signal.SIGKILL)
     child.wait()
     assert not (tmp_path / "killed").exists()
-    killed = train_vision(blind, tmp_path / "killed", data=lessons, **QUICK)
+    killed = train_vision(blind, tmp_path / "killed", data=lessons, captions=lessons, **CAPTIONS)
     assert sha256_of(killed / "model.safetensors") == sha256_of(whole / "model.safetensors")
     assert not work.exists()
 

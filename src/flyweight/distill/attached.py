@@ -34,17 +34,30 @@ def attached(
     exactly nothing. `dtype` is what products are taken in. Afterwards both are on the CPU, in eval
     mode.
     """
-    learned, teacher = getattr(objective, "learned", None), getattr(objective, "teacher", None)
+    teacher = getattr(objective, "teacher", None)
     with ExitStack() as stack:
         stack.enter_context(_as_it_was(model, plain_attention))
         if teacher is not None:
             stack.enter_context(multiplied_in(dtype, teacher))
             stack.enter_context(_as_it_was(teacher.eval(), plain_attention))
             teacher.to(device)
-        if learned is not None:
-            model.add_module(LEARNED, learned)
-            stack.callback(lambda: (model.to("cpu"), delattr(model, LEARNED)))
+        stack.enter_context(with_learned(model, objective))
         yield
+
+
+@contextmanager
+def with_learned(model: Any, objective: Any) -> Iterator[None]:
+    """While inside, what an objective learns is the model's; afterwards both are on the CPU."""
+    learned = getattr(objective, "learned", None)
+    if learned is None:
+        yield
+        return
+    model.add_module(LEARNED, learned)
+    try:
+        yield
+    finally:
+        model.to("cpu")
+        delattr(model, LEARNED)
 
 
 @contextmanager
@@ -81,4 +94,4 @@ def multiplied_in(dtype: torch.dtype, model: Any) -> Iterator[None]:
             layer._parameters.update(kept)
 
 
-__all__ = ["LEARNED", "attached", "multiplied_in"]
+__all__ = ["LEARNED", "attached", "multiplied_in", "with_learned"]

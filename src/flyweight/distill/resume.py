@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flyweight.folder import read_seal
+from flyweight.errors import FolderError
+from flyweight.folder import WEIGHTS, read_seal
 
 Reading = dict[str, float]
 READ = "read_"  # what a reading's names begin with in the Trainer's log
@@ -67,11 +68,24 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
     return None
 
 
+def save_weights(model: Any, folder: Path) -> None:
+    """Write a model's weights into a checkpoint, by their names in memory."""
+    from safetensors.torch import save_model
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(model, str(folder / WEIGHTS))
+
+
 def load_weights(model: Any, checkpoint: Path) -> None:
-    """Put a checkpoint's weights into `model` in place."""
+    """Put a checkpoint's weights into `model` in place; FolderError where some are missing."""
     from safetensors.torch import load_model
 
-    load_model(model, checkpoint / "model.safetensors", strict=False)
+    missing, _ = load_model(model, checkpoint / WEIGHTS, strict=False)
+    if missing:
+        raise FolderError(
+            f"{checkpoint}: {len(missing)} weights are missing, such as {min(missing)} (an older "
+            "version wrote it). Remove it, and the training begins anew."
+        )
     model.tie_weights()
 
 

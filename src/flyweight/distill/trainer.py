@@ -16,7 +16,7 @@ import transformers
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from flyweight.distill.attached import attached
+from flyweight.distill.attached import attached, with_learned
 from flyweight.distill.losses import MULTIPLE, Batch, Objective
 from flyweight.distill.parts import at_once, parts
 from flyweight.distill.resume import (
@@ -28,6 +28,7 @@ from flyweight.distill.resume import (
     losses_of,
     newest_checkpoint,
     readings_of,
+    save_weights,
 )
 from flyweight.folder import disk_errors, seal
 from flyweight.progress import Bar, bar
@@ -180,7 +181,8 @@ def train(
     last = schedule.last if until is None else min(until, schedule.last)
     done = newest_checkpoint(keep) if keep else None
     if done is not None and done.step >= last:
-        load_weights(model, done.path)
+        with with_learned(model, objective):
+            load_weights(model, done.path)
         model.eval()
         return done.trained().until(last)
     with tempfile.TemporaryDirectory() as scratch:
@@ -265,6 +267,18 @@ class _ObjectiveTrainer(Trainer):
         losses = [super(_ObjectiveTrainer, self).training_step(model, part, *rest)
                   for part in parts(inputs, most, besides)]  # fmt: skip
         return torch.stack(losses).sum()
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """A checkpoint's weights, by their names in memory, by which they are loaded again.
+
+        Of some families (mixtures, Mllama) transformers' own has other names and shapes, which its
+        Trainer then passes over without a word.
+        """
+        save_weights(self.model, Path(output_dir or self.args.output_dir or "."))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """As `_save` has written it."""
+        load_weights(self.model, Path(resume_from_checkpoint))
 
     def compute_loss(self, model: nn.Module, inputs: Batch, return_outputs=False, **_: Any):  # type: ignore[override]
         with fast_math(inputs["input_ids"]):

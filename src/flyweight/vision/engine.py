@@ -57,18 +57,26 @@ class VisionEngine(TorchEngine):
         self._ends = ends_of(opened)
         self._grammars: Any = None
         self._looked: OrderedDict[bytes, Seen] = OrderedDict()
+        self._image: Image.Image | None = None
         self._seen: Seen | None = None
         self._read: list[int] = []  # what the decoder holds keys and values of
         self.encoder_seconds = 0.0  # that the last new picture took
 
     def see(self, image: Image.Image | None) -> None:
-        """What is asked from now on is about this RGB picture, or none; a known one is free."""
+        """What is asked from now on is about this RGB picture, or about none.
+
+        It is looked at with the first question; one that was asked about before costs nothing.
+        """
+        self._image = image
+
+    def _look(self) -> None:
+        """Have in mind what is asked about."""
         before = self._seen
-        self._seen = None if image is None else self._look(image)
+        self._seen = None if self._image is None else self._seen_of(self._image)
         if self._seen is not before:
             self._read = []
 
-    def _look(self, image: Image.Image) -> Seen:
+    def _seen_of(self, image: Image.Image) -> Seen:
         key = f"{image.size}".encode() + image.tobytes()
         if key in self._looked:
             self._looked.move_to_end(key)
@@ -99,6 +107,7 @@ class VisionEngine(TorchEngine):
     ) -> tuple[list[Generation], Any]:
         """One prompt, greedily or drawn, until it ends."""
         [prompt] = prompts
+        self._look()
         start = self._shared(prompt) if reuse else 0
         ends = self._ends | set(wish.stop_ids)
         clock, given = Clock(), torch.tensor([[*prompt]])

@@ -6,7 +6,6 @@ and are put together with it again where they are used. They know it by its hash
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +82,7 @@ def join_eyes(source: Checkpoint, eyes: Path, folder: Path) -> None:
     save_model(model, folder, stored(source.path))
     pictures = MllamaImageProcessorPil.from_pretrained(eyes, local_files_only=True)
     write_processor(tokenizer, pictures, folder)
-    write_facts(folder, source.name, found, copy_texts(source.path, folder), **_more(facts))
-
-
-def _more(facts: dict[str, Any]) -> dict[str, Any]:
-    """What eyes say of themselves besides what every folder says."""
-    usual = ("language_model", "language_sha256", "formats", "engines", "text_files")
-    return json.loads(json.dumps({k: v for k, v in facts.items() if k not in usual}))
+    write_facts(folder, source.name, found, copy_texts(source.path, folder))
 
 
 __all__ = ["WEIGHTS", "is_eyes", "join_eyes", "save_eyes"]

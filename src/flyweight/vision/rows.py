@@ -48,14 +48,25 @@ def shelve(place: Path, cutter: Cutter, names: Sequence[str], file: Path) -> She
 
 def refuse_shared(train: Sequence[Item], held_out: Sequence[Item], file: Path) -> None:
     """TaskError where a held-out picture is also trained on, under whatever name."""
-    trained = {sha256_of(file.parent / name): name for name in pictures_of(train, file)}
+    known = {name: _sha256(name, file) for name in pictures_of([*train, *held_out], file)}
+    trained = {known[str(item.image)]: item.image for item in train}
     for item in held_out:
-        same = trained.get(sha256_of(file.parent / str(item.image)))
+        same = trained.get(known[str(item.image)])
         if same is not None:
             raise TaskError(
                 f"{file.name}, line {item.line}: {item.image} is the training picture {same} (a "
                 "leak). Remove one of the two, or give both the same group."
             )
+
+
+def _sha256(name: str, file: Path) -> str:
+    try:
+        return sha256_of(file.parent / name)
+    except OSError as error:
+        raise TaskError(
+            f"{file.name}: the picture {name} cannot be read ({error.strerror}). Correct its path, "
+            "which begins where the file is."
+        ) from error
 
 
 def rows_of(items: Sequence[Item], names: Sequence[str], form: VisionFormat, tokenizer: Any,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flyweight.checkpoint import Checkpoint
+from flyweight.checkpoint import Checkpoint, silence_transformers
 from flyweight.errors import TeacherError
 from flyweight.folder import GGUF_NAMES, MODEL_CARD, sha256_of
 from flyweight.vision.eyes import save_eyes
@@ -107,6 +107,7 @@ def open_vision(folder: Path) -> Opened:
 
     from flyweight.vision.mllama import load
 
+    silence_transformers()
     folder = Path(folder)
     kind = model_type(folder)
     if kind != "mllama":
@@ -172,7 +173,7 @@ def save_vision(opened: Opened, folder: Path, language: str, eyes_only: bool = F
         save_model(opened.model, folder, stored(opened.folder))
         opened.tokenizer.save_pretrained(folder)
         kept = copy_texts(opened.folder, folder)
-    write_facts(folder, name, language, kept)
+    write_facts(folder, name, language, kept, eyes_only)
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -248,10 +249,12 @@ def copy_texts(source: Path, folder: Path) -> dict[str, str]:
     return kept
 
 
-def write_facts(folder: Path, name: str, sha256: str, kept: dict[str, str], **more: Any) -> None:
+def write_facts(
+    folder: Path, name: str, sha256: str, kept: dict[str, str], eyes_only: bool = False
+) -> None:
     """Write what the folder is made of and what runs it, for programs and for people.
 
-    `kept` are the hashes of the text model's files by name; `more` is told to programs besides.
+    `name` and `sha256` are the language model's, `kept` the hashes of its files by name.
     """
     facts = {
         "language_model": name,
@@ -263,11 +266,25 @@ def write_facts(folder: Path, name: str, sha256: str, kept: dict[str, str], **mo
             *(["llama.cpp (the GGUF files, texts alone)"] if kept else []),
         ],
         "text_files": kept,
-        **more,
     }
     (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    if not (folder / MODEL_CARD).exists():
-        (folder / MODEL_CARD).write_text(_model_card(facts), encoding="utf-8")
+    told = _eyes_card(facts) if eyes_only else _model_card(facts)
+    (folder / MODEL_CARD).write_text(told, encoding="utf-8")
+
+
+def _eyes_card(facts: dict[str, Any]) -> str:
+    """What a person reads in a folder of eyes alone."""
+    return f"""# Eyes for {Path(facts["language_model"]).name}
+
+An image encoder and gated cross-attention layers, without the language model that they were
+trained for: `{facts["language_model"]}`, whose weights have the SHA-256
+`{facts["language_sha256"]}` (named tensors at 32 bits). Put together, they are a Mllama, the
+architecture of Llama 3.2 Vision:
+
+```
+flyweight add-vision LANGUAGE_MODEL OUT --encoder .
+```
+"""
 
 
 def _model_card(facts: dict[str, Any]) -> str:

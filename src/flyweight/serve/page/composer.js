@@ -1,6 +1,7 @@
 // Where the person writes: the draft, sending, stopping, and what stands in the way.
 import { byId, h, icon } from "./dom.js";
 import { cannotChat } from "./models.js";
+import { heldPicture, hold, wrongPicture } from "./picture.js";
 import { session } from "./session.js";
 import { modes, wrongSettings } from "./settings.js";
 import { recall, remember, store } from "./store.js";
@@ -39,7 +40,7 @@ function hindrance() {
   if (openCalls().length) return ["The model waits for your decision above."];
   const wrong = wrongSettings();
   if (wrong) return [wrong, "Open the settings", () => session.emit("show-settings")];
-  return null;
+  return wrongPicture();
 }
 
 /** What is left of the context, once it runs low. */
@@ -99,7 +100,10 @@ function submit(event) {
   const content = area.value.trim();
   if (!content || turn.running || hindrance()) return;
   const name = draftName();
-  session.conversation.messages.push({ role: "user", content, at: Date.now() });
+  const message = { role: "user", content, at: Date.now() };
+  if (heldPicture()) message.image = heldPicture();
+  session.conversation.messages.push(message);
+  hold(null);
   area.value = "";
   remember(name, null);
   fit();

@@ -11,7 +11,9 @@ import { count, energy, plural, span, speed } from "./words.js";
 
 /** The person's message; it can be copied, and edited and sent again. */
 export function personView(message, { onresend }) {
-  const text = h("div", { class: "text", dir: "auto" }, message.content);
+  const words = h("div", { class: "text", dir: "auto" }, message.content);
+  const seen = message.image ? h("img", { class: "seen", src: message.image, alt: "The picture that was sent" }) : null;
+  const text = seen ? h("div", { class: "with-picture" }, seen, words) : words;
   const copying = button("Copy your message", "copy", () => copy(message.content, copying), { hidden: true });
   const editing = button("Edit and send again", "pencil", () => edit(), { hidden: true });
   const tools = h("div", { class: "tools" }, copying, editing);

@@ -2,6 +2,8 @@
 // each other's; in memory only, saying so, where the browser keeps nothing.
 const PREFIX = "flyweight.conversation.";
 const ROLES = new Set(["user", "assistant", "tool"]);
+const PICTURE = /^data:image\/(png|jpeg|webp|gif|bmp);base64,[\w+/=]+$/;
+const LARGEST = 4e6; // characters of a picture
 const DECISIONS = new Set(["approved", "declined"]);
 
 export const DEFAULTS = Object.freeze({
@@ -73,6 +75,7 @@ function cleanCalls(raw) {
 function cleanMessage(raw, elsewhere) {
   if (!ROLES.has(raw?.role)) return null;
   const message = { role: raw.role, content: text(raw.content), at: number(raw.at) ?? Date.now() };
+  if (raw.role === "user" && PICTURE.test(raw.image) && raw.image.length < LARGEST) message.image = raw.image;
   if (raw.role === "tool") {
     message.tool_call_id = text(raw.tool_call_id, 200);
     message.decision = DECISIONS.has(raw.decision) ? raw.decision : "approved";

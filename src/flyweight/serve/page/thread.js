@@ -77,7 +77,8 @@ const actions = {
     const { conversation } = session;
     const before = [...conversation.messages];
     conversation.messages.splice(conversation.messages.indexOf(message));
-    conversation.messages.push({ role: "user", content, at: Date.now() });
+    const { image } = message;
+    conversation.messages.push({ role: "user", content, at: Date.now(), ...(image ? { image } : {}) });
     offerUndo("The message was replaced, and what followed it.", conversation, before);
     toDraft();
     ask();

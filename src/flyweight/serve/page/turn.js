@@ -18,8 +18,9 @@ export const turn = { running: null, waiting: null };
 /** Messages as the API wants them: failed answers and the page's own notes left out. */
 function wire(messages) {
   const sent = [];
-  for (const { role, content, calls, tool_call_id } of messages) {
+  for (const { role, content, calls, tool_call_id, image } of messages) {
     if (role === "tool") sent.push({ role, content, tool_call_id });
+    else if (image) sent.push({ role, content: [{ type: "image_url", image_url: { url: image } }, { type: "text", text: content }] });
     else if (role === "user") sent.push({ role, content });
     else if (calls.length) sent.push({ role, content: content || null, tool_calls: calls });
     else if (content) sent.push({ role, content });
