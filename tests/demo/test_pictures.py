@@ -203,4 +203,4 @@ def test_what_is_written_is_a_task_with_its_images(tmp_path: Path) -> None:
     for line in lines:
         with Image.open(tmp_path / line["image"]) as image:
             assert image.size == (SIZE, SIZE)
-    assert read_task(path)
+    assert read_task(path, pictures=True)

@@ -40,7 +40,7 @@ def given(folder: Path, images: list[Image.Image | None], ids: torch.Tensor) -> 
     cut = [opened.cutter.cut(image or Image.new("RGB", (8, 8))) for image in images]
     inputs = opened.cutter.given(cut)
     positions = torch.arange(ids.shape[1]).expand(len(ids), -1)
-    seen = sees(ids, positions, opened.form.image_id)
+    seen = sees(ids, positions, opened.image_id)
     mask = seen[:, :, None, None].long() * inputs["aspect_ratio_mask"][:, None]
     return {"input_ids": ids, "cross_attention_mask": mask, **inputs}
 
@@ -49,7 +49,7 @@ def tokens(folder: Path, pictures: list[bool], place: int = 4) -> torch.Tensor:
     """Random ids [B, 12], a picture's token at `place` of the rows that have one."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(10, 290, (len(pictures), 12), generator=generator)
-    image = open_vision(folder).form.image_id
+    image = open_vision(folder).image_id
     for row, has in enumerate(pictures):
         if has:
             ids[row, place] = image

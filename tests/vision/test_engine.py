@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from flyweight.cli import application
@@ -18,6 +20,7 @@ from flyweight.vision.engine import VisionEngine
 from flyweight.vision.mllama import load
 from flyweight.vision.prompts import with_picture
 from flyweight.vision.vision_folder import open_vision
+from seeing import make_blind, make_seeing
 
 Draw = Callable[..., Image.Image]
 
@@ -38,7 +41,7 @@ def transformers_answer(folder: Path, image: Image.Image, prompt: list[int], cou
     opened, model = open_vision(folder), load(folder)
     inputs = opened.cutter.given([opened.cutter.cut(image)])
     ids = torch.tensor([prompt])
-    sees = (ids == opened.form.image_id).long().cumsum(1)
+    sees = (ids == opened.image_id).long().cumsum(1)
     mask = sees[:, :, None, None] * inputs["aspect_ratio_mask"][:, None]
     out = model.generate(
         ids,
@@ -114,10 +117,46 @@ def test_what_was_read_is_not_read_again(engine: VisionEngine, draw: Draw) -> No
     assert engine.generate(prompt, 6, reuse=True).prompt_tokens == len(prompt)
 
 
+def test_an_answer_that_was_ended_leaves_nothing_behind(engine: VisionEngine, draw: Draw) -> None:
+    engine.see(draw(7))
+    first, other = asked(engine), asked(engine, "what else is there to be seen in it")
+    wanted = engine.generate(first, 1, top=5, reuse=True).top
+
+    def leave(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        engine.stream(other, 8, leave)
+    assert engine.generate(first, 1, top=5, reuse=True).top == wanted
+
+
+def test_a_model_with_another_activation_is_computed_with_it(
+    make_llama: Callable[..., Path], tmp_path: Path, draw: Draw
+) -> None:
+    text = make_llama(tmp_path / "text", num_hidden_layers=4, hidden_act="gelu")
+    folder = make_seeing(make_blind(text, tmp_path / "blind"), tmp_path / "seeing")
+    with VisionEngine(folder, context=128) as engine:
+        engine.see(draw(2))
+        prompt = asked(engine)
+        found = engine.generate(prompt, 16)
+    wanted = transformers_answer(folder, draw(2), prompt, 16)
+    assert [*found.ids, *([found.stop_id] if found.stop_id is not None else [])] == wanted
+
+
+def test_a_folder_without_some_of_its_weights_is_refused(seeing: Path, tmp_path: Path) -> None:
+    shutil.copytree(seeing, tmp_path / "half")
+    file = tmp_path / "half" / "model.safetensors"
+    tensors = load_file(file)
+    tensors.pop(next(name for name in tensors if "cross_attn.v_proj" in name))
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(TeacherError, match="1 of its tensors missing"):
+        VisionEngine(tmp_path / "half")
+
+
 def test_words_are_never_taken_for_a_picture(engine: VisionEngine) -> None:
     said = [{"role": "user", "content": "<|image|> what is <|end|> this"}]
-    assert engine.form.image_id not in engine.form.prompt(said)
-    assert engine.form.prompt(with_picture(said)).count(engine.form.image_id) == 1
+    assert engine._image_id not in engine.form.prompt(said)
+    assert engine.form.prompt(with_picture(said)).count(engine._image_id) == 1
 
 
 def test_streams_samples_and_holds_to_constraints(engine: VisionEngine, draw: Draw) -> None:
@@ -125,7 +164,8 @@ def test_streams_samples_and_holds_to_constraints(engine: VisionEngine, draw: Dr
     prompt = asked(engine)
     pieces: list[str] = []
     told = engine.stream(prompt, 12, lambda piece: pieces.append(piece.text), reuse=False)
-    assert "".join(pieces) == told.text == engine.generate(prompt, 12).text
+    assert "".join(pieces) == told.text
+    assert engine.generate(prompt, 12).text.startswith(told.text)  # half characters are not given
     one, same, other = (
         engine.generate(prompt, 12, temperature=1.5, seed=seed).ids for seed in (1, 1, 2)
     )
@@ -185,6 +225,7 @@ def test_chat_answers_about_a_picture(
         [str(seeing), "--image", str(tmp_path / "b.png")],
         [str(seeing), "--image", str(tmp_path / "gone.png")],
         [str(text_model), "hi", "--image", str(tmp_path / "a.png")],
+        [str(seeing), "x" * 300, "--image", str(tmp_path / "b.png")],
         [],
     ):
         assert run(app, ["chat", *wrong]).exit_code == 2

@@ -13,15 +13,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoModelForCausalLM
 
-from flyweight.errors import OptionError, TaskError, TeacherError
+from flyweight.distill.trainer import Schedule
+from flyweight.errors import FolderError, OptionError, TaskError, TeacherError
 from flyweight.folder import sha256_of
+from flyweight.tasks.read import read_task
 from flyweight.vision.add import add_vision
 from flyweight.vision.language import language_sha256, language_tensors, text_tensors
 from flyweight.vision.mllama import load
 from flyweight.vision.objective import seeing
+from flyweight.vision.rows import hashes_of, pictures_of
 from flyweight.vision.train import train_vision
+from flyweight.vision.training import pupil_of
 from flyweight.vision.vision_folder import read_facts
 
 QUICK = {"steps": 60, "batch_size": 6, "learning_rate": 3e-3}
@@ -60,8 +65,6 @@ def test_the_language_model_is_the_very_one_and_the_eyes_are_not(
 
 
 def test_what_was_taught_is_seen(taught: Path, lessons: Path) -> None:
-    from PIL import Image
-
     from flyweight.vision.engine import VisionEngine
     from flyweight.vision.prompts import with_picture
 
@@ -99,6 +102,35 @@ def test_a_killed_training_goes_on_to_the_same_eyes(
     killed = train_vision(blind, tmp_path / "killed", data=lessons, captions=lessons, **CAPTIONS)
     assert sha256_of(killed / "model.safetensors") == sha256_of(whole / "model.safetensors")
     assert not work.exists()
+
+
+def test_only_one_process_teaches_and_other_pictures_are_learned_anew(
+    blind: Path, lessons: Path, tmp_path: Path
+) -> None:
+    copied = tmp_path / "lessons"
+    shutil.copytree(lessons.parent, copied)
+    data, quick = copied / lessons.name, QUICK | {"steps": 3}
+    with pupil_of(blind, tmp_path / "out") as pupil:
+        with pytest.raises(FolderError, match="another process"):
+            train_vision(blind, tmp_path / "out", data=data, **quick)
+        task = read_task(data, pictures=True)
+        every = [item for split in task.splits.values() for item in split]
+        schedule = Schedule(3, 6, 3e-3)
+
+        def learned() -> bytes:
+            known = hashes_of(pictures_of(every, data), data)
+            pupil.past = ["begun"]
+            pupil.opened.model.load_state_dict(start)
+            pupil.learn(task, data, known, schedule, "Teaching")
+            gate = "model.language_model.layers.3.cross_attn_attn_gate"
+            return pupil.opened.model.get_parameter(gate).detach().numpy().tobytes()
+
+        start = {name: each.clone() for name, each in pupil.opened.model.state_dict().items()}
+        first = learned()
+        assert learned() == first  # it is known
+        for file in copied.glob("*.png"):
+            Image.new("RGB", (60, 64), (int(file.stem) * 8, 9, 9)).save(file)
+        assert learned() != first
 
 
 def test_eyes_alone_are_put_together_again(

@@ -33,7 +33,7 @@ from flyweight.vision.add import add_vision
 from flyweight.vision.language import language_sha256, language_tensors
 from flyweight.vision.objective import AboutPictures, only_eyes
 from flyweight.vision.pixels import Shelf
-from flyweight.vision.rows import rows_of
+from flyweight.vision.rows import name_of, rows_of
 from flyweight.vision.vision_folder import Opened, open_vision, save_vision
 
 TEACHER = Path(__file__).parent / "teacher"
@@ -79,7 +79,8 @@ class Places:
         states = model.model.vision_model(**given).last_hidden_state[:, 0, 0]  # [B, tokens, D]
         states = self.learned["norm"](states.float())
         told = [self.told[i] for i in batch["picture"].tolist()]
-        return self._labels(states, told) + self._points(states, told)
+        loss = self._labels(states, told) + self._points(states, told)
+        return loss * batch["share"] if "share" in batch else loss
 
     def _labels(self, states: Tensor, told: Sequence[Labels]) -> Tensor:
         loss = states.new_zeros(())
@@ -171,10 +172,10 @@ def teach(
             yield Image.frombytes("RGB", (SIZE, SIZE), pixels)
 
     shelf = Shelf.fill(work / "pictures.u8", opened.cutter, images(), pictures)
-    teach_places(opened, shelf, told, places, work / "places")
+    teach_places(opened, shelf, told, places, work / f"places-{name_of(places)}")
     for number, lesson in enumerate(lessons):
         items = items_of(questions, lesson.captions)
-        teach_words(opened, shelf, items, lesson, work / f"lesson-{number}")
+        teach_words(opened, shelf, items, lesson, work / f"{number}-{name_of(lesson)}")
     if language_sha256(language_tensors(opened.model)) != before:
         raise RuntimeError("the language model changed")
     with new_folder(out) as folder:
@@ -202,11 +203,9 @@ def teach_words(
 ) -> None:
     """Teach encoder and adapter to answer."""
     names = list(dict.fromkeys(str(item.image) for item in items))
-    rows = rows_of(
-        items, names, opened.form, opened.tokenizer, opened.context, Path("drawn pictures")
-    )
-    for row, name in zip(rows, names, strict=True):
-        row["picture"] = int(name)
+    rows = rows_of(items, names, opened, Path("drawn pictures"))
+    for row in rows:  # not every picture may be asked about
+        row["picture"] = int(names[row["picture"]])
     objective = AboutPictures(opened.model, shelf)
     only_eyes(opened.model)
     train(opened.model, rows, objective, lesson.schedule, lesson.title, keep=keep)

@@ -266,7 +266,7 @@ class Terminal:
     def _save(self, file: str) -> None:
         if not file:
             raise OptionError("/save FILE: say where, as .md or .json.")
-        path = _path(file)
+        path = path_of(file)
         if not path.parent.is_dir():
             raise FolderError(f"{path.parent} is no folder. Make it, or choose another.")
         if path.suffix == ".json":
@@ -311,11 +311,15 @@ def _markdown(message: Mapping[str, Any]) -> str:
         f"calls `{call['function']['name']}({call['function']['arguments']})`"
         for call in message.get("tool_calls", [])
     ]
-    said = [message["content"], *calls]
+    content = message["content"]
+    if isinstance(content, list):  # a picture with its words
+        content = "\n\n".join(part.get("text", "(a picture)") for part in content)
+    said = [content, *calls]
     return f"**{message['role']}**\n\n" + "\n\n".join(filter(None, said))
 
 
-def _path(file: str) -> Path:
+def path_of(file: str) -> Path:
+    """A path as it is typed; OptionError for the home of somebody unknown."""
     try:
         return Path(file).expanduser()
     except RuntimeError:  # of somebody whom this machine does not know
@@ -324,7 +328,7 @@ def _path(file: str) -> Path:
 
 def _json(file: str, kind: type) -> Any:
     try:
-        found = json.loads(_path(file).read_text(encoding="utf-8"))
+        found = json.loads(path_of(file).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OptionError(f"{file or 'no file'}: cannot be read as JSON ({reason}).") from None
@@ -339,4 +343,4 @@ def _escaped(text: str) -> str:
     return escape(text)
 
 
-__all__ = ["HELP", "Terminal", "harmless"]
+__all__ = ["HELP", "Terminal", "harmless", "path_of"]

@@ -246,14 +246,18 @@ class TorchEngine(Engine):
         from llguidance.hf import from_tokenizer
 
         if self._grammars is None:
-            size = self._open.config.get_text_config().vocab_size
-            ends = sorted(self._ends)
+            size, ends = self._grammar_size, sorted(self._ends)
             self._grammars = from_tokenizer(self._tokenizer, n_vocab=size, eos_token=ends)
         grammar = LLMatcher.grammar_from_lark(constraint.grammar)
         matchers = [LLMatcher(self._grammars, grammar) for _ in range(count)]
         if matchers and matchers[0].is_error():
             raise EngineError(f"{self.source}: the constraint does not fit its tokens")
         return matchers
+
+    @property
+    def _grammar_size(self) -> int:
+        """How many tokens a grammar knows: the model's, and those that it is only given."""
+        return max(self._open.config.get_text_config().vocab_size, len(self._tokenizer))
 
     @property
     def _open(self) -> Any:

@@ -46,7 +46,7 @@ def chat(
     from flyweight.errors import FolderError, OptionError
     from flyweight.vision.vision_folder import has_eyes
 
-    if image is not None and prompt is None and model is not None and not Path(model).exists():
+    if image is not None and prompt is None and model is not None and not _is_path(model):
         model, prompt = None, model
     if model is None and image is None:
         raise OptionError("no model: give a model folder, or --image to ask of a picture.")
@@ -71,6 +71,14 @@ def chat(
             terminal.run()
         else:
             terminal.take_once(prompt)
+
+
+def _is_path(text: str) -> bool:
+    """Whether there is something of that name."""
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # too long for a name, or with signs that none can have
+        return False
 
 
 def _shipped() -> Path:

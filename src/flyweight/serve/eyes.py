@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from flyweight.errors import FlyweightError
+from safetensors import SafetensorError, safe_open
+
+from flyweight.errors import EngineError, FlyweightError, TeacherError
 from flyweight.folder import sha256_of
 from flyweight.runtime.chat_format import ChatFormat
 from flyweight.runtime.memory import Sizes
@@ -15,11 +19,12 @@ from flyweight.runtime.open_model import Found
 from flyweight.runtime.tokenizer_gguf import tokenizer_metadata
 from flyweight.serve.faults import Fault
 from flyweight.serve.loaded import Loaded, Settings
-from flyweight.vision.engine import WEIGHTS, VisionEngine
+from flyweight.vision.engine import KEPT, WEIGHTS, VisionEngine
 from flyweight.vision.images import image_from
 from flyweight.vision.language import EXTRA
 from flyweight.vision.vision_folder import config_of, weights_of
 
+NORMAL, CONTROL = 1, 3  # ggml's numbers of types of tokens
 WHOLE = 32  # bits, where none are asked for that the engine has
 FLOAT = 4  # bytes of a weight in memory
 
@@ -36,8 +41,11 @@ class LoadedEyes(Loaded):
     @cached_property
     def keys(self) -> dict[str, Any]:
         """What a GGUF file would say of its tokenizer."""
-        config = config_of(self.engine.source)
-        return tokenizer_metadata(self.engine.source, config.text_config.vocab_size + EXTRA)
+        size = config_of(self.engine.source).text_config.vocab_size + EXTRA
+        try:
+            return tokenizer_metadata(self.engine.source, size)
+        except EngineError:  # a kind that llama.cpp does not know
+            return plain_keys(self.engine.tokenizer)
 
     @cached_property
     def form(self) -> ChatFormat:
@@ -52,12 +60,13 @@ class LoadedEyes(Loaded):
         """The picture that a request names. Fault 400 for one that is refused or cannot be read."""
         settings = self._settings
         try:
-            return image_from(
+            image = image_from(
                 url,
                 files=settings.image_folder is not None,
                 hosts=settings.image_hosts,
                 base=settings.image_folder,
             )
+            return self.engine.cutter.cut(image)  # what waits in the line is small
         except FlyweightError as error:
             raise Fault(400, f"{error}", code="invalid_image", param="messages") from error
 
@@ -66,13 +75,31 @@ class LoadedEyes(Loaded):
         self.engine.see(image)
 
 
+def plain_keys(tokenizer: Any) -> dict[str, Any]:
+    """What a GGUF file would say of any tokenizer's tokens: their texts, and which are special."""
+    size = len(tokenizer)
+    special = set(tokenizer.all_special_ids)
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": [
+            str(each) for each in tokenizer.convert_ids_to_tokens(range(size))
+        ],
+        "tokenizer.ggml.token_type": [CONTROL if i in special else NORMAL for i in range(size)],
+        "tokenizer.ggml.add_bos_token": tokenizer.bos_token_id is not None,
+        "tokenizer.ggml.bos_token_id": tokenizer.bos_token_id,
+    }
+
+
 def find_eyes(path: Path, bits: int | None) -> tuple[Found, Sizes]:
     """The weights of a Mllama folder, with the bits that they are held in, and its sizes."""
     files = weights_of(path)
-    text = config_of(path).text_config
+    config = config_of(path)
+    text = config.text_config
     width = text.hidden_size // text.num_attention_heads
     own = text.num_hidden_layers - len(text.cross_attention_layers)
-    stored = sum(file.stat().st_size for file in files)
+    kept = 2 * len(text.cross_attention_layers) * text.num_key_value_heads * width
+    eyes = config.vision_config
+    patches = eyes.max_num_tiles * ((eyes.image_size // eyes.patch_size) ** 2 + 1)
     sizes = Sizes(
         context=text.max_position_embeddings,
         hidden=text.hidden_size,
@@ -80,11 +107,31 @@ def find_eyes(path: Path, bits: int | None) -> tuple[Found, Sizes]:
         vocabulary=text.vocab_size,
         kv_width=2 * own * text.num_key_value_heads * width,
         key_length=width,
-        bytes=FLOAT // 2 * stored,
+        bytes=FLOAT * (sum(map(_numbers, files)) + KEPT * kept * patches),
         repacked_bytes=0,
     )
     held = bits if bits in WEIGHTS else WHOLE
     return Found(files[0], sha256_of(files[0]), path, held), sizes
+
+
+def _numbers(file: Path) -> int:
+    """How many numbers a file of weights holds."""
+    try:
+        with safe_open(file, framework="np") as tensors:
+            return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise TeacherError(f"{file} cannot be read ({error}). Get it again.") from error
+
+
+def chats(path: Path) -> bool:
+    """Whether a folder has a chat template."""
+    if (path / "chat_template.jinja").exists():
+        return True
+    try:
+        told = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
+        return bool(told.get("chat_template"))
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def open_eyes(name: str, found: Found, context: int, settings: Settings) -> LoadedEyes:
@@ -96,4 +143,4 @@ def open_eyes(name: str, found: Found, context: int, settings: Settings) -> Load
     return LoadedEyes(name, engine, found, settings)
 
 
-__all__ = ["LoadedEyes", "find_eyes", "open_eyes"]
+__all__ = ["LoadedEyes", "chats", "find_eyes", "open_eyes"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import re
 import signal
 import socket
 from collections.abc import Iterator, Sequence
@@ -150,6 +151,11 @@ def _check(models: Sequence[Path], settings: Settings, seconds: float) -> None:
         raise OptionError("--streams is at least 1, --queue at least 0.")
     if not seconds > 0 or not settings.idle > 0:
         raise OptionError("--deadline and --idle are seconds, more than 0.")
+    if settings.image_folder is not None and not settings.image_folder.is_dir():
+        raise OptionError(f"--image-folder {settings.image_folder}: there is no such folder.")
+    for host in settings.image_hosts:
+        if not re.fullmatch(r"[A-Za-z0-9.-]+(:\d{1,5})?|\[[0-9A-Fa-f:]+\](:\d{1,5})?", host):
+            raise OptionError(f"--image-host is {host!r}: give a name, such as example.com.")
     if settings.memory is not None and settings.memory <= 0:
         raise OptionError("--memory is in GB, more than 0.")
 

@@ -19,7 +19,7 @@ from flyweight.runtime.gguf_header import read_header
 from flyweight.runtime.llama_server import keep_signals
 from flyweight.runtime.memory import Sizes, available_memory, sizes_of
 from flyweight.runtime.open_model import USUAL_CONTEXT, Found, find_model, open_model
-from flyweight.serve.eyes import find_eyes, open_eyes
+from flyweight.serve.eyes import chats, find_eyes, open_eyes
 from flyweight.serve.faults import Fault
 from flyweight.serve.loaded import Loaded, Settings
 from flyweight.vision.vision_folder import has_eyes
@@ -93,7 +93,8 @@ class Shelf:
     def _seeing(self, name: str, path: Path) -> Book:
         found, sizes = find_eyes(path, self.settings.bits)
         since = int(found.gguf.stat().st_mtime)
-        return Book(name, path, found, sizes, self._context(path, sizes), True, since, sees=True)
+        context = self._context(path, sizes)
+        return Book(name, path, found, sizes, context, chats(path), since, sees=True)
 
     def _context(self, path: Path, sizes: Sizes) -> int:
         context = self.settings.context or min(sizes.context, USUAL_CONTEXT)

@@ -80,11 +80,6 @@ def encode_items(
     """
     examples = []
     for item in items:
-        if item.image is not None:
-            raise TaskError(
-                f"{name}, line {item.line}: asks of a picture, and the model has no eyes. Give it "
-                "some (flyweight add-vision, train-vision), or leave the field image out."
-            )
         if plain and item.answer is None:
             example = encode_text(tokenizer, item.messages[-1]["content"])
         else:

@@ -32,11 +32,12 @@ SYNONYMS = {"validation": "dev", "val": "dev"}
 LARGE = 20e6  # bytes; below it, reading takes less than a second
 
 
-def read_task(path: Path | str) -> Task:
+def read_task(path: Path | str, *, pictures: bool = False) -> Task:
     """The task in a JSONL (UTF-8) or Parquet file; raises TaskError naming the file and the line.
 
     Fields: `prompt` or `messages` or `text`; `answer` (anything but text becomes compact JSON);
-    `slice`, `group` and `split` if wanted. Null counts as absent, other fields are ignored.
+    `slice`, `group` and `split` if wanted; `image` where `pictures` are asked of, which else is
+    refused. Null counts as absent, other fields are ignored.
     """
     path = Path(path)
     _refuse_unreadable(path)
@@ -46,6 +47,13 @@ def read_task(path: Path | str) -> Task:
     with closing(records):  # an error must not leave a progress bar running
         for line, record in records:
             place = f"{path.name}, {unit} {line}"
+            if not pictures and record.get("image") is not None:
+                fail(
+                    place,
+                    "asks of a picture, which only models with eyes can be taught and asked (see "
+                    "train-vision, chat --image)",
+                    "Leave the field image out",
+                )
             items.append(item_from(record, line, place))
             splits.append(_split(record.get("split"), place))
     if not items:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 FIRST = 256  # tokens for which there is room at first; it doubles
 Product = Callable[[Tensor], Tensor]
@@ -48,11 +48,12 @@ class MLP:
     norm: Tensor
     gate_up: Product
     down: Product
+    act: Product
     epsilon: float
 
     def __call__(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up(_normed(x, self.norm, self.epsilon)).chunk(2, -1)
-        return x + self.down(F.silu(gate) * up)
+        return x + self.down(self.act(gate) * up)
 
 
 class SelfLayer:
@@ -91,7 +92,9 @@ class CrossLayer:
     """A cross-attention layer; its gates are factors of its last products."""
 
     def __init__(self, layer: Any, sizes: Sizes, product: Callable[[Tensor], Product]) -> None:
-        self.layer, self.sizes = layer.cross_attn, sizes
+        own = layer.cross_attn
+        self.sizes, self.key_norm = sizes, own.k_norm
+        self.key_value = own.k_proj, own.v_proj
         self.norm = layer.input_layernorm.weight.detach()
         self.query_norm = layer.cross_attn.q_norm.weight.detach()
         self.queries = product(layer.cross_attn.q_proj.weight.detach())
@@ -105,9 +108,9 @@ class CrossLayer:
         sizes = self.sizes
         keys, values = (
             part(states).view(len(states), sizes.groups, sizes.width).transpose(0, 1)[None]
-            for part in (self.layer.k_proj, self.layer.v_proj)
+            for part in self.key_value
         )
-        return self.layer.k_norm(keys), values.contiguous()
+        return self.key_norm(keys), values.contiguous()
 
     def __call__(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """x [T, D], all of which see the picture."""
@@ -135,6 +138,7 @@ class Decoder:
         for place in range(len(language.layers)):
             kind = CrossLayer if place in crossing else SelfLayer
             self.layers.append(kind(language.layers[place], sizes, product))
+            language.layers[place] = nn.Identity()  # never all of it twice
         self.embedding = language.embed_tokens.weight.detach()
         self.norm, self.epsilon = language.norm.weight.detach(), sizes.epsilon
         self.head = product(model.lm_head.weight.detach())
@@ -193,6 +197,7 @@ def _mlp(layer: Any, epsilon: float, factor: float, product: Callable[[Tensor], 
         layer.post_attention_layernorm.weight.detach(),
         product(torch.cat([own.gate_proj.weight, own.up_proj.weight]).detach()),
         product(own.down_proj.weight.detach() * factor),
+        own.act_fn,
         epsilon,
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 from torch.ao.nn.quantized.dynamic import Linear
@@ -15,7 +17,9 @@ def eight_bits(weight: Tensor) -> Product:
     layer = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     layer.weight = torch.nn.Parameter(weight, requires_grad=False)
     layer.qconfig = per_channel_dynamic_qconfig  # type: ignore[assignment]
-    return Linear.from_float(layer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch means to move it to another package
+        return Linear.from_float(layer)
 
 
 __all__ = ["eight_bits"]

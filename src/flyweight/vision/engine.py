@@ -9,17 +9,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from flyweight.errors import OptionError
-from flyweight.runtime.engine import Capability, Generation, Wish, check_sizes
+from flyweight.runtime.chat_format import ChatFormat
+from flyweight.runtime.engine import Capability, Generation, Score, Wish, check_sizes
 from flyweight.runtime.threads import cores
 from flyweight.runtime.torch_engine import TorchEngine
 from flyweight.runtime.torch_steps import Clock, Grammar
 from flyweight.vision.decoder import Decoder, Product, Seen, plain
 from flyweight.vision.eight_bits import eight_bits
+from flyweight.vision.pixels import Tiled
 from flyweight.vision.vision_folder import Opened, open_vision
 
 KEPT = 8  # pictures that were looked at and may be asked about again
@@ -48,43 +52,52 @@ class VisionEngine(TorchEngine):
         self._begin(opened, min(context, opened.context), threads or cores())
         with torch.inference_mode():
             self._decoder = Decoder(opened.model, WEIGHTS[bits])
-        opened.model.model.language_model.layers = torch.nn.ModuleList()  # the decoder has them
 
     def _begin(self, opened: Opened, context: int, threads: int) -> None:
-        self.source, self.form, self._cutter = opened.folder, opened.form, opened.cutter
+        self.source, self._opened, self.cutter = opened.folder, opened, opened.cutter
+        self._image_id = int(opened.model.config.image_token_index)
         self.context, self.streams, self.threads = context, 1, threads
         self._tokenizer, self._model = opened.tokenizer, opened.model
         self._ends = ends_of(opened)
         self._grammars: Any = None
-        self._looked: OrderedDict[bytes, Seen] = OrderedDict()
-        self._image: Image.Image | None = None
+        self._looked: OrderedDict[str, Seen] = OrderedDict()
+        self._picture: Tiled | None = None
         self._seen: Seen | None = None
         self._read: list[int] = []  # what the decoder holds keys and values of
         self.encoder_seconds = 0.0  # that the last new picture took
 
-    def see(self, image: Image.Image | None) -> None:
-        """What is asked from now on is about this RGB picture, or about none.
+    @property
+    def form(self) -> ChatFormat:
+        """How its tokenizer writes conversations; OptionError without a chat template."""
+        return self._opened.form
+
+    @property
+    def tokenizer(self) -> Any:
+        """transformers' tokenizer."""
+        return self._tokenizer
+
+    def see(self, picture: Image.Image | Tiled | None) -> None:
+        """What is asked from now on is about this picture (RGB, or cut already), or about none.
 
         It is looked at with the first question; one that was asked about before costs nothing.
         """
-        self._image = image
+        self._picture = self.cutter.cut(picture) if isinstance(picture, Image.Image) else picture
 
     def _look(self) -> None:
         """Have in mind what is asked about."""
         before = self._seen
-        self._seen = None if self._image is None else self._seen_of(self._image)
+        self._seen = None if self._picture is None else self._seen_of(self._picture)
         if self._seen is not before:
             self._read = []
 
-    def _seen_of(self, image: Image.Image) -> Seen:
-        key = f"{image.size}".encode() + image.tobytes()
+    def _seen_of(self, tiled: Tiled) -> Seen:
+        key = tiled.sha256()
         if key in self._looked:
             self._looked.move_to_end(key)
             return self._looked[key]
         started = time.perf_counter()
-        tiled = self._cutter.cut(image)
         with self._running() as model:
-            states = encoded(model, self._cutter.given([tiled]), len(tiled.tiles))
+            states = encoded(model, self.cutter.given([tiled]), len(tiled.tiles))
             seen = self._decoder.look(states)
         self.encoder_seconds = time.perf_counter() - started
         self._looked[key] = seen
@@ -109,6 +122,7 @@ class VisionEngine(TorchEngine):
         [prompt] = prompts
         self._look()
         start = self._shared(prompt) if reuse else 0
+        self._read = []  # it is written over from here on
         ends = self._ends | set(wish.stop_ids)
         clock, given = Clock(), torch.tensor([[*prompt]])
         grammar = None
@@ -122,7 +136,7 @@ class VisionEngine(TorchEngine):
         with self._running():
             logits = self._step(prompt[start:], start, prompt)
             while True:
-                scores = logits[None] if grammar is None else grammar(given, logits[None])
+                scores = logits[None] if grammar is None else self._held(grammar, given, logits)
                 clock(given, scores)
                 if wish.top:
                     kept.append(logits[None])
@@ -140,9 +154,28 @@ class VisionEngine(TorchEngine):
         answer = self._generation(0, written, wish, clock, len(prompt) - start, out)
         return [answer], out
 
+    def _held(self, grammar: Grammar, given: Tensor, logits: Tensor) -> Tensor:
+        """Scores [1, V] of what a grammar allows; it knows tokens that the model cannot write."""
+        more = self._grammar_size - len(logits)
+        wide = F.pad(logits[None], (0, more), value=-torch.inf)
+        return grammar(given, wide)[:, : len(logits)]
+
+    def embed(self, ids: Sequence[int]) -> np.ndarray:
+        """EngineError: it gives no vectors."""
+        raise self._unable("embed")
+
+    def score_many(
+        self,
+        pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+        *,
+        on_done: Callable[[], object] = lambda: None,
+    ) -> list[Score]:
+        """EngineError: it scores no given answers."""
+        raise self._unable("score")
+
     def _step(self, ids: Sequence[int], start: int, prompt: Sequence[int]) -> Tensor:
         """Logits [V] after `ids`, which stand at `start`; from its token on the picture is seen."""
-        image = self.form.image_id
+        image = self._image_id
         place = prompt.index(image) if image in prompt else self.context
         return self._decoder.read(ids, start, self._seen, place)
 
@@ -181,7 +214,7 @@ def _chosen(scores: Tensor, wish: Wish, dice: torch.Generator) -> int:
     """The likeliest token of [V], or one drawn as the wish says."""
     if wish.temperature == 0:
         return int(scores.argmax())
-    shares = (scores.double() / wish.temperature).softmax(-1)
+    shares = ((scores - scores.max()).double() / wish.temperature).softmax(-1)
     if wish.top_p < 1:
         ordered, places = shares.sort(descending=True)
         beyond = ordered.cumsum(0) - ordered >= wish.top_p

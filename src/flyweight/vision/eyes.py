@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from flyweight.checkpoint import Checkpoint
@@ -65,13 +66,19 @@ def join_eyes(source: Checkpoint, eyes: Path, folder: Path) -> None:
             f"{eyes}: these eyes were trained for another language model than {source.name}. Use "
             "theirs, or train eyes for this one."
         )
-    config: Any = MllamaConfig.from_pretrained(eyes, local_files_only=True)
+    try:
+        config: Any = MllamaConfig.from_pretrained(eyes, local_files_only=True)
+        pictures = MllamaImageProcessorPil.from_pretrained(eyes, local_files_only=True)
+    except Exception as error:  # transformers raises many kinds for an odd config
+        reason = " ".join(str(error).split())[:200]
+        raise TeacherError(f"{eyes}: cannot be read ({reason}). Train the eyes again.") from error
     tokenizer = source.tokenizer()
     if image_token(tokenizer, source) != config.image_token_index:
         raise TeacherError(f"{source.name}: its tokenizer is not the one of the eyes in {eyes}.")
     model = Mllama(config).eval()
     put_language(model, text)
-    given = load_file(eyes / WEIGHTS)
+    model.generation_config = text.generation_config
+    given = _read(eyes)
     missing = {name for name, _ in eye_tensors(model)} - given.keys()
     if missing:
         raise TeacherError(f"{eyes}: {len(missing)} tensors are missing, such as {min(missing)}.")
@@ -80,9 +87,15 @@ def join_eyes(source: Checkpoint, eyes: Path, folder: Path) -> None:
         model.get_parameter(EMBEDDED)[-EXTRA:] = new_rows.float()
     model.load_state_dict({name: t.float() for name, t in given.items()}, strict=False)
     save_model(model, folder, stored(source.path))
-    pictures = MllamaImageProcessorPil.from_pretrained(eyes, local_files_only=True)
     write_processor(tokenizer, pictures, folder)
     write_facts(folder, source.name, found, copy_texts(source.path, folder))
+
+
+def _read(eyes: Path) -> dict[str, Any]:
+    try:
+        return load_file(eyes / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise TeacherError(f"{eyes / WEIGHTS} cannot be read ({error}). Get it again.") from error
 
 
 __all__ = ["WEIGHTS", "is_eyes", "join_eyes", "save_eyes"]

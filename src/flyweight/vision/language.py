@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -27,22 +27,28 @@ NEW_ROWS = "new_rows"
 
 def check_language(config: Any, name: str) -> None:
     """UnsupportedFamily unless Mllama's layers can compute this text model, bit for bit."""
+    if config.model_type not in ("llama", "mistral"):
+        _refuse(name, f"it is a {config.model_type}")
     heads, width = config.num_attention_heads, config.hidden_size
+    rope = config.rope_parameters.get("rope_type", "default")
     wrong = {
-        f"it is a {config.model_type}": config.model_type not in ("llama", "mistral"),
-        "its projections have biases": bool(
-            getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False)
-        ),
-        "its heads are not as wide as hidden / heads": (config.head_dim or width // heads) * heads
+        "its projections have biases": getattr(config, "attention_bias", False)
+        or getattr(config, "mlp_bias", False),
+        "its heads are not as wide as hidden / heads": heads * (config.head_dim or width // heads)
         != width,
         "its attention slides": getattr(config, "sliding_window", None) is not None,
+        f"its RoPE scaling is {rope}": rope in ("dynamic", "longrope"),
     }
     for reason, holds in wrong.items():
         if holds:
-            raise UnsupportedFamily(
-                f"{name}: cannot be given eyes in the Mllama format ({reason}). Use a Llama model, "
-                "such as Llama 3.2 1B or 3B."
-            )
+            _refuse(name, reason)
+
+
+def _refuse(name: str, reason: str) -> NoReturn:
+    raise UnsupportedFamily(
+        f"{name}: cannot be given eyes in the Mllama format ({reason}). Use a Llama model, such as "
+        "Llama 3.2 1B or 3B."
+    )
 
 
 def text_config(config: Any, count: int) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from flyweight.errors import TeacherError
-from flyweight.vision.sizes import arrangements
+from flyweight.vision.sizes import arrangements, check_tiles
 
 HALF = [0.5, 0.5, 0.5]  # ViT's and SigLIP's normalisation
 Tensors = Mapping[str, Tensor]
@@ -80,6 +81,7 @@ def read_encoder(name: str, tiles: int) -> Learned:
     """What the encoder in a folder, or of a hub name, has learned; TeacherError for other kinds."""
     import transformers
 
+    check_tiles(tiles)
     try:
         folder = _folder(name)
         whole = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
@@ -100,6 +102,9 @@ def read_encoder(name: str, tiles: int) -> Learned:
             f"{name}: is no image encoder that can be read ({reason}). Give a size (tiny, small, "
             "base, meta), or the folder of a ViT, CLIP or SigLIP model."
         ) from error
+    sides = (model.config.image_size, model.config.patch_size)
+    if not all(isinstance(side, int) for side in sides):
+        raise TeacherError(f"{name}: its pictures or patches are no squares. Use another encoder.")
     config = _config(model.config, tiles)
     mean, std = _normalisation(folder)
     return Learned(config, _weights(model.state_dict(), names, config), mean, std)
@@ -163,7 +168,7 @@ def _weights(given: Tensors, names: Names, config: Any) -> dict[str, Tensor]:
         weights["layernorm_pre.weight"] = torch.full((width,), spread)
     for layer in range(config.num_hidden_layers):
         block = names.block.format(layer=layer)
-        weights |= _block(lambda name, block=block: given[block + name], names, layer)
+        weights |= _block(partial(_tensor, given, block, config), names, layer)
     for layer in range(config.num_global_layers):
         for gate in ("gate_attn", "gate_ffn"):
             weights[f"global_transformer.layers.{layer}.{gate}"] = torch.zeros(1)
@@ -185,6 +190,14 @@ def _spread(patches: Tensor, positions: Tensor) -> float:
     noise = (noise - noise.mean()) / noise.std()
     tokens = torch.nn.functional.conv2d(noise, patches, stride=patches.shape[-1])
     return float((tokens.flatten(2).transpose(1, 2) + positions).std(-1).mean())
+
+
+def _tensor(given: Tensors, block: str, config: Any, name: str) -> Tensor:
+    """A block's tensor; a bias that it does not have is 0."""
+    if name.endswith("bias") and block + name not in given:
+        wide = name.startswith("mlp.fc1")
+        return torch.zeros(config.intermediate_size if wide else config.hidden_size)
+    return given[block + name]
 
 
 def _norm(given: Tensors, name: str, place: str) -> dict[str, Tensor]:

@@ -21,6 +21,8 @@ from transformers.models.mllama.modeling_mllama import (
     MllamaVisionEncoder,
 )
 
+from flyweight.errors import TeacherError
+
 
 class Mllama(MllamaForConditionalGeneration):
     """transformers' model, corrected; where no image is given it is the language model alone."""
@@ -78,8 +80,21 @@ class _CrossAttention(MllamaCrossAttentionDecoderLayer):
 
 
 def load(folder: Path, *, dtype: str = "float32") -> Mllama:
-    """The corrected model of a Mllama folder, in eval mode."""
-    model = Mllama.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
+    """The corrected model of a Mllama folder, in eval mode; TeacherError if weights are missing."""
+    loaded: Any = Mllama.from_pretrained(
+        folder,
+        dtype=dtype,
+        use_safetensors=True,
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    model, report = loaded
+    missing = report["missing_keys"]
+    if missing:  # transformers draws them at random
+        raise TeacherError(
+            f"{folder}: {len(missing)} of its tensors missing, such as {min(missing)}. Download or "
+            "save the model again."
+        )
     return model.eval()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from flyweight.folder import check_space
+
 WORDS = ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")  # what the encoder is given
 
 
@@ -21,6 +24,12 @@ class Tiled:
 
     tiles: np.ndarray
     arrangement: int  # from 1, of transformers' list
+
+    def sha256(self) -> str:
+        """A hex name for it."""
+        digest = hashlib.sha256(f"{self.tiles.shape} {self.arrangement} ".encode())
+        digest.update(self.tiles.tobytes())
+        return digest.hexdigest()
 
 
 class Cutter:
@@ -80,15 +89,20 @@ class Shelf:
 
     @classmethod
     def fill(cls, file: Path, cutter: Cutter, images: Iterable[Image.Image], count: int) -> Shelf:
-        """Write the tiles of `count` pictures to `file`."""
-        shape = (count, cutter.most, 3, cutter.side, cutter.side)
-        tiles = np.memmap(file, np.uint8, "w+", shape=shape)
+        """Write the tiles of `count` pictures to `file`, whole or not at all. NoSpace before."""
+        each = cutter.most * 3 * cutter.side**2
+        check_space(file, count * each)
         counts, arrangements = np.zeros(count, np.int64), np.zeros(count, np.int64)
-        for place, image in enumerate(images):
-            found = cutter.cut(image)
-            counts[place], arrangements[place] = len(found.tiles), found.arrangement
-            tiles[place, : len(found.tiles)] = found.tiles
-        tiles.flush()
+        scratch = file.with_name(f".{file.name}")
+        try:
+            with scratch.open("wb") as out:
+                for place, image in enumerate(images):
+                    found = cutter.cut(image)
+                    counts[place], arrangements[place] = len(found.tiles), found.arrangement
+                    out.write(found.tiles.tobytes().ljust(each, b"\0"))
+            scratch.replace(file)
+        finally:
+            scratch.unlink(missing_ok=True)
         return cls(file, cutter, counts, arrangements)
 
     def inputs(self, numbers: Tensor) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ write is never taken for a mark of the template, nor for a picture.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,43 +44,32 @@ def with_picture(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return told
 
 
-class VisionFormat(ChatFormat):
-    """How a folder's tokenizer writes conversations; `image_id` stands for a picture."""
+def format_of(tokenizer: Any, name: str) -> ChatFormat:
+    """How a folder's tokenizer writes conversations. OptionError where it has no chat template.
 
-    def __init__(self, tokenizer: Any, image_id: int) -> None:
-        self.image_id, self._tokenizer = image_id, tokenizer
-        self._place = secrets.token_hex(16)  # nobody can write it by chance
-        added = tokenizer.added_tokens_decoder.values()
-        super().__init__(
-            tokenizer.chat_template,
-            self._encode,
-            {name: str(token) for name, token in tokenizer.special_tokens_map.items()
-             if not isinstance(token, list)},
-            [token.content for token in added if token.special],
-            [token.content for token in added if not token.special],
-        )  # fmt: skip
-
-    def prompt(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]] | None = None,
-    ) -> list[int]:
-        """The ids of a conversation, the assistant's turn begun; a picture is one of them."""
-        flat = [{**each, "content": self._flat(each["content"])} for each in messages]
-        return super().prompt(flat, tools)
-
-    def _flat(self, content: Any) -> Any:
-        """Content as one string: a picture is a text that nobody else knows."""
-        if content is None or isinstance(content, str):
-            return content
-        return "".join(self._place if part == PICTURE else part["text"] for part in content)
-
-    def _encode(self, text: str) -> list[int]:
-        ids: list[int] = []
-        for number, piece in enumerate(text.split(self._place)):
-            ids += [self.image_id] if number else []
-            ids += self._tokenizer(piece, add_special_tokens=False)["input_ids"]
-        return ids
+    A picture is written by the template, from content in parts; its mark in what people write is
+    split like every other.
+    """
+    template = template_of(tokenizer)
+    if not template:
+        raise OptionError(
+            f"{name} has no chat template: it cannot be asked of pictures, only go on with a text"
+        )
+    added = tokenizer.added_tokens_decoder.values()
+    return ChatFormat(
+        template,
+        lambda text: tokenizer(text, add_special_tokens=False)["input_ids"],
+        {name: str(token) for name, token in tokenizer.special_tokens_map.items()
+         if not isinstance(token, list)},
+        [token.content for token in added if token.special],
+        [token.content for token in added if not token.special],
+    )  # fmt: skip
 
 
-__all__ = ["FLATTEN", "PICTURE", "VisionFormat", "with_picture"]
+def template_of(tokenizer: Any) -> str | None:
+    """A tokenizer's chat template, the usual one of several."""
+    found = tokenizer.chat_template
+    return found.get("default") if isinstance(found, Mapping) else found
+
+
+__all__ = ["FLATTEN", "PICTURE", "format_of", "template_of", "with_picture"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ from flyweight.errors import FlyweightError, TaskError
 from flyweight.folder import sha256_of
 from flyweight.progress import track
 from flyweight.tasks.encode import answer_ids
-from flyweight.tasks.items import Item
+from flyweight.tasks.items import Item, short
 from flyweight.vision.images import open_image
 from flyweight.vision.pixels import Cutter, Shelf
-from flyweight.vision.prompts import VisionFormat, with_picture
+from flyweight.vision.prompts import with_picture
+from flyweight.vision.vision_folder import Opened
+
+LONGEST = 512  # tokens of a row with several questions
 
 
 def pictures_of(items: Sequence[Item], file: Path) -> list[str]:
@@ -46,12 +50,21 @@ def shelve(place: Path, cutter: Cutter, names: Sequence[str], file: Path) -> She
     return Shelf.fill(place, cutter, opened(names, file, "Reading pictures"), len(names))
 
 
-def refuse_shared(train: Sequence[Item], held_out: Sequence[Item], file: Path) -> None:
-    """TaskError where a held-out picture is also trained on, under whatever name."""
-    known = {name: _sha256(name, file) for name in pictures_of([*train, *held_out], file)}
-    trained = {known[str(item.image)]: item.image for item in train}
+def hashes_of(names: Iterable[str], file: Path) -> dict[str, str]:
+    """The hash of each picture's file, by its name."""
+    return {name: _sha256(name, file) for name in names}
+
+
+def refuse_shared(
+    train: Mapping[str, str], held_out: Sequence[Item], file: Path, known: Mapping[str, str]
+) -> None:
+    """TaskError where a held-out picture of `file` is also trained on, under whatever name.
+
+    `train` are names by the hashes of pictures that are trained on, `known` hashes by the names of
+    the file's own.
+    """
     for item in held_out:
-        same = trained.get(known[str(item.image)])
+        same = train.get(known[str(item.image)])
         if same is not None:
             raise TaskError(
                 f"{file.name}, line {item.line}: {item.image} is the training picture {same} (a "
@@ -62,40 +75,67 @@ def refuse_shared(train: Sequence[Item], held_out: Sequence[Item], file: Path) -
 def _sha256(name: str, file: Path) -> str:
     try:
         return sha256_of(file.parent / name)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name that no path can have
+        reason = getattr(error, "strerror", None) or error
         raise TaskError(
-            f"{file.name}: the picture {name} cannot be read ({error.strerror}). Correct its path, "
+            f"{file.name}: the picture {short(name)} cannot be read ({reason}). Correct its path, "
             "which begins where the file is."
         ) from error
 
 
-def rows_of(items: Sequence[Item], names: Sequence[str], form: VisionFormat, tokenizer: Any,
-            context: int, file: Path) -> list[Row]:  # fmt: skip
-    """A row for each picture: its questions side by side, none seeing another; answers weigh 1."""
-    asked: dict[str, list[Item]] = {name: [] for name in names}
+def rows_of(items: Sequence[Item], names: Sequence[str], opened: Opened, file: Path) -> list[Row]:
+    """Rows of the questions about each picture, side by side, none seeing another; answers weigh 1.
+
+    `names` number the pictures. A picture with more questions than make LONGEST tokens has several
+    rows. TaskError for an item that does not fit the model's context.
+    """
+    numbers = {name: number for number, name in enumerate(names)}
+    asked: dict[str, list[Item]] = {}
     for item in items:
-        asked[str(item.image)].append(item)
+        asked.setdefault(str(item.image), []).append(item)
     rows = []
-    for number, name in enumerate(names):
-        ids: list[int] = []
-        weights: list[float] = []
-        positions: list[int] = []
-        for item in asked[name]:
-            prompt = form.prompt(with_picture(item.messages))
-            answer = answer_ids(tokenizer, item.answer or "")
-            if len(prompt) + len(answer) > context:
+    for name, about in asked.items():
+        row = _Row(numbers[name])
+        for item in about:
+            prompt = opened.form.prompt(with_picture(item.messages))
+            answer = answer_ids(opened.tokenizer, item.answer or "")
+            size = len(prompt) + len(answer)
+            if size > opened.context:
                 raise TaskError(
-                    f"{file.name}, line {item.line}: {len(prompt) + len(answer)} tokens do not fit "
-                    f"the model's context of {context}. Shorten or remove the item."
+                    f"{file.name}, line {item.line}: {size} tokens do not fit the model's context "
+                    f"of {opened.context}. Shorten or remove the item."
                 )
-            ids += prompt + answer
-            weights += [0.0] * len(prompt) + [1.0] * len(answer)
-            positions += range(len(prompt) + len(answer))
-        rows.append({
-            "input_ids": np.array(ids, np.int32), "weights": np.array(weights, np.float32),
-            "position_ids": np.array(positions, np.int32), "picture": number,
-        })  # fmt: skip
+            if row.ids and len(row.ids) + size > LONGEST:
+                rows.append(row.made())
+                row = _Row(numbers[name])
+            row.add(prompt, answer)
+        rows.append(row.made())
     return rows
+
+
+@dataclass
+class _Row:
+    """Questions about one picture."""
+
+    picture: int
+    ids: list[int] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+
+    def add(self, prompt: Sequence[int], answer: Sequence[int]) -> None:
+        """One more question, with its answer."""
+        self.ids += [*prompt, *answer]
+        self.weights += [0.0] * len(prompt) + [1.0] * len(answer)
+        self.positions += range(len(prompt) + len(answer))
+
+    def made(self) -> Row:
+        """As the trainer takes it."""
+        return {
+            "input_ids": np.array(self.ids, np.int32),
+            "weights": np.array(self.weights, np.float32),
+            "position_ids": np.array(self.positions, np.int32),
+            "picture": self.picture,
+        }
 
 
 def name_of(*told: Any) -> str:
@@ -103,4 +143,4 @@ def name_of(*told: Any) -> str:
     return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
 
-__all__ = ["name_of", "opened", "pictures_of", "refuse_shared", "rows_of", "shelve"]
+__all__ = ["hashes_of", "name_of", "opened", "pictures_of", "refuse_shared", "rows_of", "shelve"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from flyweight.errors import OptionError
 
+MOST_TILES = 16
 META_TAPS = (3, 7, 15, 23, 30)  # of 32 layers: where Meta's encoder also lets its features out
 
 
@@ -31,11 +32,13 @@ class EncoderSize:
         """transformers' config of it, of pictures in up to so many tiles of `image` pixels."""
         from transformers import MllamaVisionConfig
 
-        image, patch = image or self.image, patch or self.patch
-        if tiles < 1 or image < patch or image % patch:
+        image = self.image if image is None else image
+        patch = self.patch if patch is None else patch
+        check_tiles(tiles)
+        if patch < 1 or image < patch or image % patch:
             raise OptionError(
-                f"tiles of {image} pixels in patches of {patch}, {tiles} at the most: give at "
-                "least one tile, and pixels that are a multiple of the patch"
+                f"tiles of {image} pixels in patches of {patch}: give pixels that are a multiple "
+                "of the patch."
             )
         return MllamaVisionConfig(
             hidden_size=self.width,
@@ -50,6 +53,12 @@ class EncoderSize:
             supported_aspect_ratios=[list(each) for each in arrangements(tiles)],
             intermediate_layers_indices=list(self.taps),
         )
+
+
+def check_tiles(tiles: int) -> None:
+    """OptionError for a number of tiles that cannot be."""
+    if not 1 <= tiles <= MOST_TILES:
+        raise OptionError(f"--tiles is {tiles}: give 1 to {MOST_TILES}.")
 
 
 def arrangements(tiles: int) -> list[tuple[int, int]]:
@@ -104,4 +113,4 @@ def _sines(grid: int, width: int) -> Any:
     return torch.cat([part for turn in turns for part in (turn.sin(), turn.cos())], 1)
 
 
-__all__ = ["META_TAPS", "SIZES", "EncoderSize", "arrangements", "new_encoder"]
+__all__ = ["META_TAPS", "SIZES", "EncoderSize", "arrangements", "check_tiles", "new_encoder"]

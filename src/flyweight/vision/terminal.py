@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flyweight.runtime.terminal import HELP, Terminal
+from flyweight.runtime.terminal import HELP, Terminal, path_of
 from flyweight.vision.engine import VisionEngine
 from flyweight.vision.images import open_image
 from flyweight.vision.prompts import PICTURE
@@ -25,22 +25,22 @@ class VisionTerminal(Terminal):
         image = None if file is None else open_image(file)
         super()._new("")
         self.engine.see(image)
-        self._shown = image is not None
+        self._has = image is not None
 
-    _shown = False  # a picture that the next message comes with
+    _has = False  # the conversation is about a picture
 
     def _commands(self) -> dict[str, Callable[[str], None]]:
-        return super()._commands() | {"/image": lambda file: self.see(Path(file).expanduser())}
+        return super()._commands() | {"/image": lambda file: self.see(path_of(file))}
 
     def _new(self, _: str) -> None:
         super()._new(_)
         self.engine.see(None)
-        self._shown = False
+        self._has = False
 
     def _said(self, text: str) -> dict[str, Any]:
-        if not self._shown:
+        shown = any(isinstance(each["content"], list) for each in self.messages)
+        if not self._has or (shown and not self.alone):
             return super()._said(text)
-        self._shown = False
         return {"role": "user", "content": [PICTURE, {"type": "text", "text": text}]}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,36 +50,49 @@ def train_vision(
     from flyweight.distill.verb import check_training
     from flyweight.errors import OptionError
     from flyweight.folder import check_place
-    from flyweight.vision.training import Pupil
+    from flyweight.vision.training import pupil_of
 
     check_training(steps, batch_size, learning_rate)
     if align_steps < 1:
         raise OptionError(f"--align-steps is {align_steps}: give at least 1.")
+    if not 0 <= seed < 2**32:
+        raise OptionError(f"--seed is {seed}: give a whole number from 0 on, below 2**32.")
+    if Path(out).resolve() == Path(model).resolve():
+        raise OptionError(f"{out} is the model itself. Choose another folder.")
     check_place(out)
     lessons = [(data, steps, "Teaching what is asked")]
     if captions is not None:
         lessons.insert(0, (captions, align_steps, "Aligning pictures and words"))
-    read = [_read(file) for file, _, _ in lessons]
-    pupil = Pupil.of(model, out)
-    for (file, count, title), task in zip(lessons, read, strict=True):
-        schedule = Schedule(count, batch_size, learning_rate, seed=seed)
-        pupil.learn(task, file, schedule, title)
-    pupil.save(out, eyes_only)
+    read = _read([file for file, _, _ in lessons])
+    with pupil_of(model, out) as pupil:
+        for (file, count, title), (task, pictures) in zip(lessons, read, strict=True):
+            schedule = Schedule(count, batch_size, learning_rate, seed=seed)
+            pupil.learn(task, file, pictures, schedule, title)
+        pupil.save(out, eyes_only)
     return Path(out)
 
 
-def _read(file: Path) -> Task:
-    """A task whose train items all have pictures and answers."""
+def _read(files: Sequence[Path]) -> list[tuple[Task, dict[str, str]]]:
+    """Tasks whose train items all have pictures and answers, with the hashes of their pictures.
+
+    TaskError where any trains on a picture that any holds out.
+    """
     from flyweight.tasks.items import refuse_unanswered
     from flyweight.tasks.read import read_task
-    from flyweight.vision.rows import pictures_of, refuse_shared
+    from flyweight.vision.rows import hashes_of, pictures_of, refuse_shared
 
-    task = read_task(file)
-    refuse_unanswered(task.train, file, "Add one, or remove the item")
-    for split in task.splits.values():
-        pictures_of(split, file)
-    refuse_shared(task.train, (*task.dev, *task.test), file)
-    return task
+    read = []
+    trained: dict[str, str] = {}
+    for file in map(Path, files):
+        task = read_task(file, pictures=True)
+        refuse_unanswered(task.train, file, "Add one, or remove the item")
+        every = [item for split in task.splits.values() for item in split]
+        known = hashes_of(pictures_of(every, file), file)
+        trained |= {known[str(item.image)]: str(item.image) for item in task.train}
+        read.append((task, known))
+    for file, (task, known) in zip(map(Path, files), read, strict=True):
+        refuse_shared(trained, (*task.dev, *task.test), file, known)
+    return read
 
 
 __all__ = ["train_vision"]

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from flyweight.distill.trainer import Schedule, train
-from flyweight.errors import TeacherError
+from flyweight.errors import FolderError, TeacherError
 from flyweight.folder import disk_errors, make_place, new_folder, sha256_of
 from flyweight.tasks.items import Task
 from flyweight.vision.language import language_sha256, language_tensors
 from flyweight.vision.objective import AboutPictures, only_eyes
 from flyweight.vision.rows import name_of, pictures_of, rows_of, shelve
 from flyweight.vision.vision_folder import Opened, open_vision, save_vision
+
+LOCK = "lock"
 
 
 class Pupil:
@@ -21,31 +27,27 @@ class Pupil:
     def __init__(self, opened: Opened, work: Path) -> None:
         self.opened, self.work = opened, work
         self.language = language_sha256(language_tensors(opened.model))
-        self.past = [name_of(*(sha256_of(f) for f in sorted(opened.folder.glob("*.safetensors"))))]
+        files = sorted(path for path in opened.folder.iterdir() if path.is_file())
+        self.past = [name_of(*((path.name, sha256_of(path)) for path in files))]
 
-    @classmethod
-    def of(cls, folder: Path, out: Path) -> Pupil:
-        """The pupil that a Mllama folder holds."""
-        out = out.absolute()
-        work = out.with_name(f"{out.name}.work")
-        opened = open_vision(folder)
-        make_place(work)
-        return cls(opened, work)
+    def learn(
+        self, task: Task, file: Path, pictures: Mapping[str, str], schedule: Schedule, title: str
+    ) -> None:
+        """Train on a task's train items, or take up what was learned of them before.
 
-    def learn(self, task: Task, file: Path, schedule: Schedule, title: str) -> None:
-        """Train on a task's train items, or take up what was learned of them before."""
+        `pictures` are the hashes of its pictures' files by name.
+        """
         opened, items = self.opened, task.train
         names = pictures_of(items, file)
-        rows = rows_of(items, names, opened.form, opened.tokenizer, opened.context, file)
-        self.past.append(name_of(self.past, task.sha256, schedule))
-        keep = self.work / self.past[-1]
-        with disk_errors(self.work):
-            shelf = shelve(self.work / "pictures.u8", opened.cutter, names, file)
-            objective = AboutPictures(opened.model, shelf)
-            only_eyes(opened.model)
-            train(opened.model, rows, objective, schedule, title, keep=keep)
-            opened.model.requires_grad_(False)
-            objective.keep_learned(opened.model)
+        rows = rows_of(items, names, opened, file)
+        told = [pictures[name] for name in names]
+        self.past.append(name_of(self.past, task.sha256, told, schedule))
+        shelf = shelve(self.work / "pictures.u8", opened.cutter, names, file)
+        objective = AboutPictures(opened.model, shelf)
+        only_eyes(opened.model)
+        train(opened.model, rows, objective, schedule, title, keep=self.work / self.past[-1])
+        opened.model.requires_grad_(False)
+        objective.keep_learned(opened.model)
 
     def save(self, out: Path, eyes_only: bool) -> None:
         """Write the folder, or the eyes alone; TeacherError if the language model has changed."""
@@ -54,7 +56,35 @@ class Pupil:
             raise TeacherError(f"{out}: the language model changed in training; nothing is written")
         with new_folder(out) as folder:
             save_vision(self.opened, folder, after, eyes_only)
-        shutil.rmtree(self.work, ignore_errors=True)
 
 
-__all__ = ["Pupil"]
+@contextmanager
+def pupil_of(folder: Path, out: Path) -> Iterator[Pupil]:
+    """The pupil that a Mllama folder holds, for this process alone.
+
+    What it learned is kept beside `out` when it is stopped, and goes when it ends well, or before
+    anything was learned. Raises FolderError where another process teaches it.
+    """
+    opened = open_vision(folder)
+    out = out.absolute()
+    work = out.with_name(f"{out.name}.work")
+    make_place(work)
+    lock = FileLock(work / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise FolderError(
+            f"{out} is being taught by another process. Wait for it, or choose another folder."
+        ) from None
+    ended = False
+    try:
+        with disk_errors(work):
+            yield Pupil(opened, work)
+        ended = True
+    finally:
+        lock.release()
+        if ended or not list(work.glob("*/checkpoint-*")):
+            shutil.rmtree(work, ignore_errors=True)
+
+
+__all__ = ["Pupil", "pupil_of"]

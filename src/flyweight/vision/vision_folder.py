@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from torch import Tensor
 from flyweight.checkpoint import Checkpoint, silence_transformers
 from flyweight.errors import TeacherError
 from flyweight.folder import GGUF_NAMES, MODEL_CARD, sha256_of
-from flyweight.vision.eyes import save_eyes
+from flyweight.runtime.chat_format import ChatFormat
+from flyweight.vision.eyes import is_eyes, save_eyes
 from flyweight.vision.language import (
     EXTRA,
     IMAGE,
@@ -28,7 +30,7 @@ from flyweight.vision.language import (
 )
 from flyweight.vision.learned import Learned
 from flyweight.vision.pixels import Cutter
-from flyweight.vision.prompts import FLATTEN, VisionFormat
+from flyweight.vision.prompts import FLATTEN, format_of, template_of
 from flyweight.vision.sizes import new_encoder
 
 FACTS = "vision.json"  # what the folder is made of, and what runs it
@@ -65,6 +67,7 @@ def write_vision(source: Checkpoint, eyes: Learned, count: int, folder: Path, se
     model = Mllama(config).eval()
     _begin(model, eyes.weights)
     put_language(model, text)
+    model.generation_config = text.generation_config  # it says what ends an answer
     before = language_sha256(text_tensors(text))
     save_model(model, folder, stored(source.path))
     pictures = MllamaImageProcessorPil(
@@ -92,8 +95,17 @@ class Opened:
     folder: Path
     model: Any
     tokenizer: Any
-    form: VisionFormat
     cutter: Cutter
+
+    @cached_property
+    def form(self) -> ChatFormat:
+        """How conversations are written; OptionError without a chat template."""
+        return format_of(self.tokenizer, str(self.folder))
+
+    @property
+    def image_id(self) -> int:
+        """The token that stands for a picture."""
+        return int(self.model.config.image_token_index)
 
     @property
     def context(self) -> int:
@@ -114,22 +126,28 @@ def open_vision(folder: Path) -> Opened:
         raise TeacherError(
             f"{folder}: has no eyes (it is a {kind}). Give it some: flyweight add-vision."
         )
+    if is_eyes(folder):
+        raise TeacherError(
+            f"{folder}: holds eyes alone. Put them together with their language model: flyweight "
+            f"add-vision MODEL OUT --encoder {folder}."
+        )
     try:
         model = load(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         cutter = Cutter.of(folder)
+    except TeacherError:
+        raise
     except Exception as error:  # transformers raises many kinds for a broken checkpoint
         reason = " ".join(str(error).split())[:200]
         raise TeacherError(f"{folder}: cannot be read ({reason}). Make it again.") from error
-    form = VisionFormat(tokenizer, model.config.image_token_index)
-    return Opened(folder, model, tokenizer, form, cutter)
+    return Opened(folder, model, tokenizer, cutter)
 
 
 def has_eyes(place: Path) -> bool:
     """Whether a path is a Mllama folder."""
     try:
         return place.is_dir() and model_type(place) == "mllama"
-    except TeacherError:
+    except (TeacherError, OSError):  # no model, or a name that no path can have
         return False
 
 
@@ -146,7 +164,7 @@ def config_of(folder: Path) -> Any:
 
 def weights_of(folder: Path) -> list[Path]:
     """The files of a folder's weights; TeacherError where there are none."""
-    files = sorted(folder.glob("*.safetensors"))
+    files = sorted(folder.glob("model*.safetensors"))
     if not files:
         raise TeacherError(f"{folder}: no *.safetensors in the folder. Add the weights.")
     return files
@@ -233,7 +251,7 @@ def write_processor(tokenizer: Any, pictures: Any, folder: Path) -> None:
     """Write tokenizer, chat template and image processor for transformers' AutoProcessor."""
     from transformers import MllamaProcessor
 
-    template = tokenizer.chat_template
+    template = template_of(tokenizer)
     if template and FLATTEN not in template:
         tokenizer.chat_template = FLATTEN + template
     MllamaProcessor(pictures, tokenizer, tokenizer.chat_template).save_pretrained(folder)

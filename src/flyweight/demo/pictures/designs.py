@@ -28,6 +28,15 @@ class Scale:
         written = f"{round(value / self.step) * self.step:.{self.decimals}f}"
         return written.removeprefix("-") if float(written) == 0 else written
 
+    @property
+    def numbers(self) -> list[float]:
+        """All numbers that one of its layouts prints."""
+        return [
+            self.low + place * apart
+            for apart, _ in self.layouts
+            for place in range(round((self.high - self.low) / apart) + 1)
+        ]
+
 
 SCALES = (
     Scale(0, 4, "bar", 0.05, 2, ((1, 5), (1, 10))),

@@ -48,7 +48,7 @@ def gauge(rng: random.Random, fraction: float | None = None) -> Scene:
     draw = ImageDraw.Draw(canvas)
     housing(canvas, draw, dial, rng)
     zones(draw, dial, rng)
-    ticks(draw, dial, rng)
+    printed = ticks(draw, dial, rng)
     lettering(draw, dial, rng)
     tip = needle(draw, dial, fraction, rng)
     scale = dial.scale
@@ -69,6 +69,7 @@ def gauge(rng: random.Random, fraction: float | None = None) -> Scene:
         "tip": tip,
         "start": polar(MIDDLE, dial.rim, dial.angle(0)),
         "end": polar(MIDDLE, dial.rim, dial.angle(1)),
+        **printed,
     }
     asked = questions.about_gauge(rng, reading, facts["written"], scale.low, scale.high, scale.unit)
     return Scene(canvas, OUTLINE, asked, facts, points)
@@ -165,8 +166,11 @@ def bar(
     draw.polygon(corners, fill=fill)
 
 
-def ticks(draw: ImageDraw.ImageDraw, dial: Design, rng: random.Random) -> None:
-    """The scale: long ticks with numbers, the first and the last among them, and short ones."""
+def ticks(draw: ImageDraw.ImageDraw, dial: Design, rng: random.Random) -> dict[str, Point]:
+    """The scale: long ticks with numbers, the first and the last among them, and short ones.
+
+    Gives the places of the numbers.
+    """
     scale = dial.scale
     apart, parts = rng.choice(_roomy(dial))
     majors = round((scale.high - scale.low) / apart)
@@ -194,11 +198,14 @@ def ticks(draw: ImageDraw.ImageDraw, dial: Design, rng: random.Random) -> None:
         bar(draw, dial.rim, dial.rim + way * length, degrees, width, dial.ink)
     size = rng.randint(26, 31) if majors <= 6 and not dial.outward else rng.randint(22, 25)
     face = (dial.font, size)
+    printed: dict[str, Point] = {}
     for i in range(majors + 1):
         text = questions.number(scale.low + i * apart)
         gap = 4 + size * (0.42 + 0.13 * (len(text) - 1))
         at = polar(MIDDLE, dial.rim + way * (long + gap), dial.angle(i / majors))
         write(draw, at, text, dial.ink, face)
+        printed[f"number {text}"] = at
+    return printed
 
 
 def _roomy(dial: Design) -> list[tuple[float, int]]:

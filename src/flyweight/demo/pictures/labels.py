@@ -13,11 +13,12 @@ from typing import Any
 from flyweight.demo.pictures.charts import PIE_TITLES, SERIES_TITLES, SLICES, STEP
 from flyweight.demo.pictures.designs import SCALES
 from flyweight.demo.pictures.meters import UNITS
-from flyweight.demo.pictures.questions import DAYS
+from flyweight.demo.pictures.questions import DAYS, number
 
 KINDS = ("gauge", "meter", "bar", "line", "pie")
 ALL_UNITS = tuple(dict.fromkeys([*(scale.unit for scale in SCALES), *UNITS]))
 TITLES = (None, *dict.fromkeys([*SERIES_TITLES, *PIE_TITLES]))
+NUMBERS = tuple(dict.fromkeys(number(each) for scale in SCALES for each in scale.numbers))
 CHARACTERS = "0123456789- "
 COLOURS = tuple(SLICES)
 POINTS = ("hub", "tip", "start", "end")  # of a gauge
@@ -28,6 +29,7 @@ ASKED = {
     "kind": len(KINDS),
     "scale": len(SCALES),
     "part": PARTS,
+    "number": len(NUMBERS),
     "unit": len(ALL_UNITS),
     "decimals": 5,
     "title": len(TITLES),
@@ -63,6 +65,11 @@ def labels(facts: Mapping[str, Any], grid: int) -> Labels:
             (hub, "unit", ALL_UNITS.index(facts["unit"])),
             (hub, "part", part),
             (tip, "part", part),
+        ]
+        told += [
+            (token(place, grid), "number", NUMBERS.index(name.removeprefix("number ")))
+            for name, place in points.items()
+            if name.startswith("number ")
         ]
         places = tuple(tuple(points[name]) for name in POINTS)
         return Labels(tuple(told), places, facts["fraction"])

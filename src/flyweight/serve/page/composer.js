@@ -138,8 +138,9 @@ export function setUpComposer() {
   });
   session.on("models settings running settled decided server messages", show);
   session.on("prompt", write);
-  session.on("fresh", (text) => {
+  session.on("fresh", ({ text, image }) => {
     session.start();
+    if (image) hold(image);
     write(text);
   });
   addEventListener("resize", fit);

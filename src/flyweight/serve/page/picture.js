@@ -2,7 +2,7 @@
 import { byId, button, h, icon, toast } from "./dom.js";
 import { session } from "./session.js";
 
-const LARGEST = 1024; // pixels of the longer side: models look at less
+const LARGEST = 768; // pixels of the longer side: models look at little more
 const KINDS = /^image\/(png|jpeg|webp|gif|bmp)$/;
 
 let held = null; // the data: URL of the picture that the draft comes with
@@ -16,8 +16,12 @@ const sees = () => session.model?.flyweight?.can?.includes("images") ?? false;
 /** Whether the conversation has its picture: it is about one. */
 const shown = () => session.conversation.messages.some((message) => message.image);
 
-/** Why the draft's picture cannot be sent; null if it can. */
+/** Why nothing can be sent with this picture, or in this conversation about one; null if it can. */
 export function wrongPicture() {
+  if (!held && shown() && !sees()) {
+    return ["This conversation is about a picture, and this model has no eyes.", "Choose a model",
+      () => session.emit("choose-model")];
+  }
   if (!held || (sees() && !shown())) return null;
   return sees()
     ? ["This conversation is about another picture.", "New conversation with this one", () => {
@@ -50,19 +54,22 @@ async function shrunk(file) {
   drawing.fillRect(0, 0, canvas.width, canvas.height);
   drawing.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   bitmap.close();
-  return canvas.toDataURL("image/jpeg", 0.92);
+  return canvas.toDataURL("image/jpeg", 0.88);
 }
 
 async function take(files) {
-  const file = [...files].find((each) => KINDS.test(each.type));
-  if (!file) return false;
+  const file = pictureIn(files);
+  if (!file) return toast("This is no picture that can be sent.");
+  const { conversation } = session;
   try {
-    hold(await shrunk(file));
+    const url = await shrunk(file);
+    if (session.conversation === conversation && !shown()) hold(url);
   } catch {
     toast("This file holds no picture that the browser can read.");
   }
-  return true;
 }
+
+const pictureIn = (files) => [...files].find((each) => KINDS.test(each.type));
 
 /** Connects the button, pasting and dropping. */
 export function setUpPicture() {
@@ -76,10 +83,10 @@ export function setUpPicture() {
     byId("draft").focus();
   });
   byId("draft").addEventListener("paste", (event) => {
-    if (sees() && event.clipboardData?.files.length) {
-      event.preventDefault();
-      take(event.clipboardData.files);
-    }
+    const { clipboardData: given } = event;
+    if (!sees() || !given || given.types.includes("text/plain") || !pictureIn(given.files)) return;
+    event.preventDefault();
+    take(given.files);
   });
   const composer = byId("composer");
   composer.addEventListener("dragover", (event) => {

@@ -75,7 +75,8 @@ function cleanCalls(raw) {
 function cleanMessage(raw, elsewhere) {
   if (!ROLES.has(raw?.role)) return null;
   const message = { role: raw.role, content: text(raw.content), at: number(raw.at) ?? Date.now() };
-  if (raw.role === "user" && PICTURE.test(raw.image) && raw.image.length < LARGEST) message.image = raw.image;
+  const { image } = raw;
+  if (raw.role === "user" && typeof image === "string" && image.length < LARGEST && PICTURE.test(image)) message.image = image;
   if (raw.role === "tool") {
     message.tool_call_id = text(raw.tool_call_id, 200);
     message.decision = DECISIONS.has(raw.decision) ? raw.decision : "approved";

@@ -92,7 +92,8 @@ const actions = {
   fresh(answer) {
     const { messages } = session.conversation;
     const last = messages.slice(0, messages.indexOf(answer)).findLast((message) => message.role === "user");
-    session.emit("fresh", last?.content ?? "");
+    const image = messages.find((message) => message.image)?.image;
+    session.emit("fresh", { text: last?.content ?? "", image });
   },
   key: () => session.emit("locked", true),
   models: () => session.emit("choose-model"),

@@ -18,9 +18,13 @@ export const turn = { running: null, waiting: null };
 /** Messages as the API wants them: failed answers and the page's own notes left out. */
 function wire(messages) {
   const sent = [];
+  let shown = false; // a conversation is about one picture
   for (const { role, content, calls, tool_call_id, image } of messages) {
     if (role === "tool") sent.push({ role, content, tool_call_id });
-    else if (image) sent.push({ role, content: [{ type: "image_url", image_url: { url: image } }, { type: "text", text: content }] });
+    else if (image && !shown) {
+      shown = true;
+      sent.push({ role, content: [{ type: "image_url", image_url: { url: image } }, { type: "text", text: content }] });
+    }
     else if (role === "user") sent.push({ role, content });
     else if (calls.length) sent.push({ role, content: content || null, tool_calls: calls });
     else if (content) sent.push({ role, content });
@@ -32,7 +36,10 @@ function request(conversation, model) {
   const { settings, messages } = conversation;
   const said = messages.slice(0, -1);
   const from = session.alone ? said.findLastIndex((each) => each.role === "user") : 0;
-  const history = wire(said.slice(Math.max(0, from)));
+  const asked = said.slice(Math.max(0, from));
+  const image = said.find((each) => each.image)?.image;
+  if (from > 0 && image) asked[0] = { image, ...asked[0] }; // each by itself, about the same picture
+  const history = wire(asked);
   const body = { model, messages: history, temperature: settings.temperature };
   if (session.system) history.unshift({ role: "system", content: session.system });
   if (settings.top_p < 1) body.top_p = settings.top_p;
