@@ -25,12 +25,10 @@ def chat(
 ) -> None:
     """Talk to a model, without internet; `/help` lists commands, an empty line or Ctrl-D ends it.
 
-    With a prompt it is answered and that is all. With --image and no model, the small model with
-    eyes that comes with Flyweight answers.
+    With a prompt it is answered and that is all.
 
     Args:
-        model: A packed model folder, a GGUF file, or a folder with eyes; what is no path there is
-            taken for the prompt, where the model may be left out.
+        model: A packed model folder, a GGUF file, or a folder with eyes.
         prompt: What to answer, once.
         image: A picture that the conversation is about, for models with eyes.
         bits: 16, 8, 5 or 4 of a packed folder, 32 or 8 of one with eyes; what its card names, or
@@ -62,8 +60,7 @@ def chat(
             terminal = _seeing(place, image, bits, system, console, ledger, opened)
         elif image is not None:
             raise OptionError(
-                f"--image: {place} has no eyes. Give it some (flyweight add-vision, train-vision), "
-                "or leave the model out to ask the small one that comes along."
+                f"--image: {place} has no eyes. Give it some: flyweight add-vision, train-vision."
             )
         else:
             terminal = _reading(place, bits, system, console, ledger, opened)

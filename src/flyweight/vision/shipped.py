@@ -21,7 +21,9 @@ def shipped() -> Path:
     """The Mllama folder of the embedded language model and its eyes, in the user's cache."""
     eyes, text = HOME / "eyes", HOME / "teacher"
     if not (eyes / WEIGHTS).is_file():
-        raise FolderError(f"{eyes} is missing from this installation. Install Flyweight anew.")
+        raise FolderError(
+            "no model with eyes comes with this version. Give one: flyweight add-vision."
+        )
     key = sha256_of(eyes / WEIGHTS)[:12]
     place = Path(platformdirs.user_cache_dir("flyweight")) / f"{NAME}-{key}"
     if not (place / MARK).exists():
