@@ -364,7 +364,7 @@ def test_models_are_listed(client: openai.OpenAI) -> None:
           {"name": "x", "schema": {"type": "nosuch"}}}}, "cannot be used"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url":
-          {"url": "file:///etc/passwd"}}]}]}, "messages"),
+          {"url": "file:///etc/passwd"}}]}]}, "no eyes"),
         ({"messages": [{"role": "user", "content": "pump " * 4000}]}, "does not fit"),
     ],
 )  # fmt: skip
