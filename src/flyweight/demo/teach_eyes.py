@@ -31,7 +31,7 @@ from flyweight.progress import track
 from flyweight.tasks.items import Item
 from flyweight.vision.add import add_vision
 from flyweight.vision.language import language_sha256, language_tensors
-from flyweight.vision.objective import AboutPictures, only_eyes
+from flyweight.vision.objective import AboutPictures, only_eyes, open_gates
 from flyweight.vision.pixels import Shelf
 from flyweight.vision.rows import name_of, rows_of
 from flyweight.vision.vision_folder import Opened, open_vision, save_vision
@@ -207,6 +207,7 @@ def teach_words(
     for row in rows:  # not every picture may be asked about
         row["picture"] = int(names[row["picture"]])
     objective = AboutPictures(opened.model, shelf)
+    open_gates(opened.model)
     only_eyes(opened.model)
     train(opened.model, rows, objective, lesson.schedule, lesson.title, keep=keep)
     opened.model.requires_grad_(False)

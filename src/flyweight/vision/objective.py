@@ -14,6 +14,8 @@ from flyweight.distill.losses import Batch, wanted_tokens
 from flyweight.vision.language import is_language
 from flyweight.vision.pixels import Shelf
 
+OPEN = 1.0  # of a gate, before its tanh
+
 
 class AboutPictures:
     """Cross-entropy in nats a token on answers about the pictures of a shelf.
@@ -82,10 +84,29 @@ def seeing(ids: Tensor, positions: Tensor, image_id: int) -> Tensor:
     return images > before.cummax(1).values
 
 
+def open_gates(model: Any) -> None:
+    """Open gates that are still shut, with nothing behind them yet: what is said stays the same.
+
+    A gate moves by a learning rate a step, as every weight does, and alone holds back all that
+    stands behind it; the last products, which begin at zero instead, have a thousand weights to
+    let a picture through.
+    """
+    for place in model.config.text_config.cross_attention_layers:
+        layer = model.model.language_model.layers[place]
+        for gate, last in (
+            (layer.cross_attn_attn_gate, layer.cross_attn.o_proj.weight),
+            (layer.cross_attn_mlp_gate, layer.mlp.down_proj.weight),
+        ):
+            if not gate.any():
+                with torch.no_grad():
+                    gate.fill_(OPEN)
+                    last.zero_()
+
+
 def only_eyes(model: Any) -> None:
     """Let the eyes be trained, and nothing of the language model."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not is_language(name, model.config))
 
 
-__all__ = ["AboutPictures", "only_eyes", "seeing"]
+__all__ = ["AboutPictures", "only_eyes", "open_gates", "seeing"]

@@ -14,7 +14,7 @@ from flyweight.errors import FolderError, TeacherError
 from flyweight.folder import disk_errors, make_place, new_folder, sha256_of
 from flyweight.tasks.items import Task
 from flyweight.vision.language import language_sha256, language_tensors
-from flyweight.vision.objective import AboutPictures, only_eyes
+from flyweight.vision.objective import AboutPictures, only_eyes, open_gates
 from flyweight.vision.rows import name_of, pictures_of, rows_of, shelve
 from flyweight.vision.vision_folder import Opened, open_vision, save_vision
 
@@ -44,6 +44,7 @@ class Pupil:
         self.past.append(name_of(self.past, task.sha256, told, schedule))
         shelf = shelve(self.work / "pictures.u8", opened.cutter, names, file)
         objective = AboutPictures(opened.model, shelf)
+        open_gates(opened.model)
         only_eyes(opened.model)
         train(opened.model, rows, objective, schedule, title, keep=self.work / self.past[-1])
         opened.model.requires_grad_(False)

@@ -219,6 +219,10 @@ def _begin(model: Any, learned: Mapping[str, Tensor]) -> None:
     """The encoder as it begins: with what it has learned, else as `new_encoder` says."""
     vision = model.model.vision_model
     with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            looks = "cross_attn." in name or name == "model.multi_modal_projector.weight"
+            if looks and parameter.dim() == 2:
+                torch.nn.init.xavier_uniform_(parameter)
         if not learned:
             new_encoder(vision)
         parameters = dict(vision.named_parameters())
