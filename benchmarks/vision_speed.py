@@ -100,15 +100,15 @@ class Ours:
         engine._looked.clear()
         engine._seen = None
         start = time.perf_counter()
-        engine.see(image)
-        looked = time.perf_counter()
+        engine.see(image)  # it is cut now, and looked at with the first question
+        cut = time.perf_counter() - start
         prompt = engine.form.prompt(with_picture(QUESTION))
         found = engine.generate(prompt, tokens)
         engine.see(image)
         again = time.perf_counter()
         second = engine.generate(prompt, 1)
         return {
-            "encoder ms": (looked - start) * 1e3,
+            "encoder ms": (cut + engine.encoder_seconds) * 1e3,
             "prompt ms": found.prompt_seconds * 1e3,
             "tokens/s": (tokens - 1) / found.seconds,
             "second question ms": (time.perf_counter() - again) * 1e3 * (second.written > 0),

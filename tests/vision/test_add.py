@@ -27,9 +27,10 @@ import zoo
 from flyweight.errors import OptionError, TeacherError, UnsupportedFamily
 from flyweight.folder import GGUF_NAMES, sha256_of
 from flyweight.vision.add import add_vision
+from flyweight.vision.facts import read_facts
 from flyweight.vision.mllama import load
 from flyweight.vision.objective import seeing as sees
-from flyweight.vision.vision_folder import open_vision, read_facts
+from flyweight.vision.vision_folder import open_vision
 
 Draw = Callable[..., Image.Image]
 

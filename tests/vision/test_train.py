@@ -21,13 +21,13 @@ from flyweight.errors import FolderError, OptionError, TaskError, TeacherError
 from flyweight.folder import sha256_of
 from flyweight.tasks.read import read_task
 from flyweight.vision.add import add_vision
+from flyweight.vision.facts import read_facts
 from flyweight.vision.language import language_sha256, language_tensors, text_tensors
 from flyweight.vision.mllama import load
 from flyweight.vision.objective import seeing
 from flyweight.vision.rows import hashes_of, pictures_of
 from flyweight.vision.train import train_vision
 from flyweight.vision.training import pupil_of
-from flyweight.vision.vision_folder import read_facts
 
 QUICK = {"steps": 60, "batch_size": 6, "learning_rate": 3e-3}
 CAPTIONS = QUICK | {"align_steps": 10}

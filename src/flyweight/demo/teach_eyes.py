@@ -29,9 +29,9 @@ from flyweight.distill.trainer import Row, Schedule, train
 from flyweight.folder import new_folder
 from flyweight.progress import track
 from flyweight.tasks.items import Item
+from flyweight.vision import training
 from flyweight.vision.add import add_vision
 from flyweight.vision.language import language_sha256, language_tensors
-from flyweight.vision.objective import AboutPictures, only_eyes, open_gates
 from flyweight.vision.pixels import Shelf
 from flyweight.vision.rows import name_of, rows_of
 from flyweight.vision.vision_folder import Opened, open_vision, save_vision
@@ -206,12 +206,7 @@ def teach_words(
     rows = rows_of(items, names, opened, Path("drawn pictures"))
     for row in rows:  # not every picture may be asked about
         row["picture"] = int(names[row["picture"]])
-    objective = AboutPictures(opened.model, shelf)
-    open_gates(opened.model)
-    only_eyes(opened.model)
-    train(opened.model, rows, objective, lesson.schedule, lesson.title, keep=keep)
-    opened.model.requires_grad_(False)
-    objective.keep_learned(opened.model)
+    training.teach(opened.model, shelf, rows, lesson.schedule, lesson.title, keep)
 
 
 if __name__ == "__main__":

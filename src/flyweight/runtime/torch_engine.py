@@ -69,7 +69,7 @@ class TorchEngine(Engine):
         self.threads = threads or cores()
         self._tokenizer = checkpoint.tokenizer()
         self._model: Any = checkpoint.model().to(device, DTYPES[dtype])
-        self._ends = _ends(self._model, self._tokenizer)
+        self._ends = ends_of(self._model, self._tokenizer)
         self._known: tuple[list[int], Any] = ([], None)  # ids that were read, and their cache
         self._grammars: Any = None
 
@@ -229,11 +229,7 @@ class TorchEngine(Engine):
         """The keys and values of what the last prompt has in common, and how many tokens it is."""
         known, cache = self._known
         self._known = ([], None)  # it is changed from here on
-        shared = 0
-        for mine, theirs in zip(known, prompt[:-1], strict=False):
-            if mine != theirs:
-                break
-            shared += 1
+        shared = shared_beginning(known, prompt)
         parts = shared < len(known)
         if not shared or not cache.is_croppable or (parts and any(cache.is_sliding)):
             return None, 0  # a window that slides has lost what it would go back to
@@ -278,7 +274,14 @@ class TorchEngine(Engine):
             torch.set_num_threads(before)
 
 
-def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
+def shared_beginning(read: Sequence[int], prompt: Sequence[int]) -> int:
+    """How many tokens a prompt has in common with what was read, one being left to read."""
+    pairs = zip(read, prompt[:-1], strict=False)
+    return next((place for place, (one, other) in enumerate(pairs) if one != other),
+                min(len(read), len(prompt) - 1))  # fmt: skip
+
+
+def ends_of(model: Any, tokenizer: Any) -> frozenset[int]:
     """The tokens that end an answer; transformers' other wishes for it are put away."""
     from transformers import GenerationConfig
 
@@ -288,4 +291,4 @@ def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(i for i in flat if i is not None)
 
 
-__all__ = ["DTYPES", "TorchEngine"]
+__all__ = ["DTYPES", "TorchEngine", "ends_of", "shared_beginning"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,14 +57,15 @@ def chat(
         except FolderError as error:
             console.print(f"What answers take is not kept: {error}", style="dim", markup=False)
         place = Path(model) if model is not None else _shipped()
+        talk = _Talk(place, bits, system, console, ledger, opened)
         if has_eyes(place):
-            terminal = _seeing(place, image, bits, system, console, ledger, opened)
+            terminal = talk.seeing(image)
         elif image is not None:
             raise OptionError(
                 f"--image: {place} has no eyes. Give it some: flyweight add-vision, train-vision."
             )
         else:
-            terminal = _reading(place, bits, system, console, ledger, opened)
+            terminal = talk.reading()
         if prompt is None:
             terminal.run()
         else:
@@ -84,57 +86,54 @@ def _shipped() -> Path:
     return shipped()
 
 
-def _seeing(
-    place: Path,
-    image: Path | None,
-    bits: int | None,
-    system: str | None,
-    console: Console,
-    ledger: Ledger | None,
-    opened: ExitStack,
-) -> Terminal:
-    """A terminal for a model with eyes."""
-    from flyweight.vision.engine import VisionEngine
-    from flyweight.vision.terminal import VisionTerminal
+@dataclass(frozen=True)
+class _Talk:
+    """What is to be talked to, and where; `opened` closes it at the end."""
 
-    engine: Any = opened.enter_context(VisionEngine(place, bits=bits or 32))
-    name = place.absolute().name
-    terminal = VisionTerminal(
-        engine, engine.form, console, LONGEST, system, name=name, ledger=ledger
-    )
-    told = "/help lists commands" if image else "/image FILE shows it a picture"
-    console.print(f"[dim]{name}, which sees; {engine.context:,} tokens; {told}[/dim]")
-    if image is not None:
-        terminal.see(image)
-    return terminal
+    place: Path
+    bits: int | None
+    system: str | None
+    console: Console
+    ledger: Ledger | None
+    opened: ExitStack
 
+    def seeing(self, image: Path | None) -> Terminal:
+        """A terminal for a model with eyes."""
+        from flyweight.vision.engine import VisionEngine
+        from flyweight.vision.terminal import VisionTerminal
 
-def _reading(
-    place: Path,
-    bits: int | None,
-    system: str | None,
-    console: Console,
-    ledger: Ledger | None,
-    opened: ExitStack,
-) -> Terminal:
-    """A terminal for a packed model."""
-    from flyweight.runtime.chat_format import ChatFormat
-    from flyweight.runtime.open_model import open_model
-    from flyweight.runtime.terminal import Terminal
+        engine = VisionEngine(self.place, bits=self.bits or 32)
+        self.opened.enter_context(engine)
+        name = self.place.absolute().name
+        terminal = VisionTerminal(
+            engine, engine.form, self.console, LONGEST, self.system, name=name, ledger=self.ledger
+        )
+        told = "/help lists commands" if image else "/image FILE shows it a picture"
+        self.console.print(f"[dim]{name}, which sees; {engine.context:,} tokens; {told}[/dim]")
+        if image is not None:
+            terminal.see(image)
+        return terminal
 
-    engine, found = open_model(place, bits=bits, needs=("stream", "reuse", "constrain"))
-    opened.enter_context(engine)
-    form = ChatFormat.of(engine, found.gguf, found.folder)
-    verdict = found.card.verdict if found.card else None
-    width = f", {found.bits} bits" if found.bits else ""
-    told = f"{found.gguf.stat().st_size / 1e6:,.1f} MB{width}, {engine.context:,} tokens"
-    told += f"; {verdict.word} at a bar of {verdict.bar:.0%}" if verdict else ""
-    console.print(f"[dim]{told}; /help lists commands[/dim]")
-    if system is None and found.card:
-        system = found.card.task.system
-    alone = found.card is not None and found.card.task.one_turn
-    name = (found.folder or found.gguf.with_suffix("")).absolute().name
-    return Terminal(engine, form, console, LONGEST, system, alone=alone, name=name, ledger=ledger)
+    def reading(self) -> Terminal:
+        """A terminal for a packed model."""
+        from flyweight.runtime.chat_format import ChatFormat
+        from flyweight.runtime.open_model import open_model
+        from flyweight.runtime.terminal import Terminal
+
+        needs = ("stream", "reuse", "constrain")
+        engine, found = open_model(self.place, bits=self.bits, needs=needs)
+        self.opened.enter_context(engine)
+        form, card = ChatFormat.of(engine, found.gguf, found.folder), found.card
+        width = f", {found.bits} bits" if found.bits else ""
+        told = f"{found.gguf.stat().st_size / 1e6:,.1f} MB{width}, {engine.context:,} tokens"
+        told += f"; {card.verdict.word} at a bar of {card.verdict.bar:.0%}" if card else ""
+        self.console.print(f"[dim]{told}; /help lists commands[/dim]")
+        system = card.task.system if card and self.system is None else self.system
+        name = (found.folder or found.gguf.with_suffix("")).absolute().name
+        return Terminal(
+            engine, form, self.console, LONGEST, system,
+            alone=card is not None and card.task.one_turn, name=name, ledger=self.ledger,
+        )  # fmt: skip
 
 
 __all__ = ["chat"]

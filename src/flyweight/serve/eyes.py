@@ -20,9 +20,10 @@ from flyweight.runtime.tokenizer_gguf import tokenizer_metadata
 from flyweight.serve.faults import Fault
 from flyweight.serve.loaded import Loaded, Settings
 from flyweight.vision.engine import KEPT, WEIGHTS, VisionEngine
+from flyweight.vision.eyes import config_of
 from flyweight.vision.images import image_from
 from flyweight.vision.language import EXTRA
-from flyweight.vision.vision_folder import config_of, weights_of
+from flyweight.vision.vision_folder import weights_of
 
 NORMAL, CONTROL = 1, 3  # ggml's numbers of types of tokens
 WHOLE = 32  # bits, where none are asked for that the engine has

@@ -45,10 +45,10 @@ def add_vision(
     from flyweight.errors import OptionError
     from flyweight.folder import check_place, new_folder
     from flyweight.progress import say
+    from flyweight.vision.build import write_vision
     from flyweight.vision.eyes import is_eyes, join_eyes
     from flyweight.vision.language import check_language
     from flyweight.vision.placing import usual_count
-    from flyweight.vision.vision_folder import write_vision
 
     if not 0 <= seed < 2**32:
         raise OptionError(f"--seed is {seed}: give a whole number from 0 on, below 2**32.")

@@ -19,7 +19,7 @@ from flyweight.errors import OptionError
 from flyweight.runtime.chat_format import ChatFormat
 from flyweight.runtime.engine import Capability, Generation, Score, Wish, check_sizes
 from flyweight.runtime.threads import cores
-from flyweight.runtime.torch_engine import TorchEngine
+from flyweight.runtime.torch_engine import TorchEngine, ends_of, shared_beginning
 from flyweight.runtime.torch_steps import Clock, Grammar
 from flyweight.vision.decoder import Decoder, Product, Seen, plain
 from flyweight.vision.eight_bits import eight_bits
@@ -58,13 +58,13 @@ class VisionEngine(TorchEngine):
         self._image_id = int(opened.model.config.image_token_index)
         self.context, self.streams, self.threads = context, 1, threads
         self._tokenizer, self._model = opened.tokenizer, opened.model
-        self._ends = ends_of(opened)
+        self._ends = ends_of(opened.model, opened.tokenizer)
         self._grammars: Any = None
         self._looked: OrderedDict[str, Seen] = OrderedDict()
         self._picture: Tiled | None = None
         self._seen: Seen | None = None
         self._read: list[int] = []  # what the decoder holds keys and values of
-        self.encoder_seconds = 0.0  # that the last new picture took
+        self.encoder_seconds = 0.0  # that the last new picture took, once it was cut
 
     @property
     def form(self) -> ChatFormat:
@@ -97,7 +97,7 @@ class VisionEngine(TorchEngine):
             return self._looked[key]
         started = time.perf_counter()
         with self._running() as model:
-            states = encoded(model, self.cutter.given([tiled]), len(tiled.tiles))
+            states = _encoded(model, self.cutter.given([tiled]), len(tiled.tiles))
             seen = self._decoder.look(states)
         self.encoder_seconds = time.perf_counter() - started
         self._looked[key] = seen
@@ -121,7 +121,7 @@ class VisionEngine(TorchEngine):
         """One prompt, greedily or drawn, until it ends."""
         [prompt] = prompts
         self._look()
-        start = self._shared(prompt) if reuse else 0
+        start = shared_beginning(self._read, prompt) if reuse else 0
         self._read = []  # it is written over from here on
         ends = self._ends | set(wish.stop_ids)
         clock, given = Clock(), torch.tensor([[*prompt]])
@@ -179,35 +179,15 @@ class VisionEngine(TorchEngine):
         place = prompt.index(image) if image in prompt else self.context
         return self._decoder.read(ids, start, self._seen, place)
 
-    def _shared(self, prompt: Sequence[int]) -> int:
-        """How many tokens the prompt has in common with what was read, one being left to read."""
-        shared = 0
-        for mine, theirs in zip(self._read, prompt[:-1], strict=False):
-            if mine != theirs:
-                break
-            shared += 1
-        return shared
-
     def _stops(self, written: Sequence[int], wish: Wish) -> bool:
         text = self.detokenize(written)
         return any(stop in text for stop in wish.stop)
 
 
-def encoded(model: Any, given: dict[str, Tensor], tiles: int) -> Tensor:
+def _encoded(model: Any, given: dict[str, Tensor], tiles: int) -> Tensor:
     """What the projector gives [N, D] of a picture's used tiles."""
     states = model.model.vision_model(**given).last_hidden_state  # [1, 1, tiles, tokens, D]
     return model.model.multi_modal_projector(states[0, 0, :tiles]).flatten(0, 1)
-
-
-def ends_of(opened: Opened) -> frozenset[int]:
-    """The tokens that end an answer."""
-    told = [
-        opened.model.generation_config.eos_token_id,
-        opened.model.config.text_config.eos_token_id,
-        opened.tokenizer.eos_token_id,
-    ]
-    flat = [i for each in told for i in (each if isinstance(each, list) else [each])]
-    return frozenset(i for i in flat if i is not None)
 
 
 def _chosen(scores: Tensor, wish: Wish, dice: torch.Generator) -> int:
@@ -222,4 +202,4 @@ def _chosen(scores: Tensor, wish: Wish, dice: torch.Generator) -> int:
     return int(torch.multinomial(shares, 1, generator=dice))
 
 
-__all__ = ["VisionEngine", "encoded", "ends_of"]
+__all__ = ["KEPT", "WEIGHTS", "VisionEngine"]

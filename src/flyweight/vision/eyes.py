@@ -12,19 +12,34 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from transformers import MllamaConfig
 
 from flyweight.checkpoint import Checkpoint
 from flyweight.errors import TeacherError
+from flyweight.vision.facts import copy_texts, read_facts, write_facts
 from flyweight.vision.language import (
     EMBEDDED,
     EXTRA,
     NEW_ROWS,
     eye_tensors,
     language_sha256,
+    put_language,
     text_tensors,
 )
+from flyweight.vision.mllama import Mllama
+from flyweight.vision.pixels import Cutter
+from flyweight.vision.writing import image_token, save_model, stored, write_processor
 
 WEIGHTS = "eyes.safetensors"
+
+
+def config_of(folder: Path) -> Any:
+    """The config of a Mllama folder; TeacherError for one that cannot be read."""
+    try:
+        return MllamaConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers raises many kinds for an odd config
+        reason = " ".join(str(error).split())[:200]
+        raise TeacherError(f"{folder}: its config.json cannot be used ({reason}).") from error
 
 
 def save_eyes(model: Any, folder: Path, dtype: torch.dtype) -> None:
@@ -44,21 +59,6 @@ def join_eyes(source: Checkpoint, eyes: Path, folder: Path) -> None:
 
     TeacherError if they were trained for another one.
     """
-    from transformers import MllamaConfig
-    from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
-
-    from flyweight.vision.language import put_language
-    from flyweight.vision.mllama import Mllama
-    from flyweight.vision.vision_folder import (
-        copy_texts,
-        image_token,
-        read_facts,
-        save_model,
-        stored,
-        write_facts,
-        write_processor,
-    )  # fmt: skip
-
     text, facts = source.model(), read_facts(eyes)
     found = language_sha256(text_tensors(text))
     if facts.get("language_sha256") != found:
@@ -66,12 +66,8 @@ def join_eyes(source: Checkpoint, eyes: Path, folder: Path) -> None:
             f"{eyes}: these eyes were trained for another language model than {source.name}. Use "
             "theirs, or train eyes for this one."
         )
-    try:
-        config: Any = MllamaConfig.from_pretrained(eyes, local_files_only=True)
-        pictures = MllamaImageProcessorPil.from_pretrained(eyes, local_files_only=True)
-    except Exception as error:  # transformers raises many kinds for an odd config
-        reason = " ".join(str(error).split())[:200]
-        raise TeacherError(f"{eyes}: cannot be read ({reason}). Train the eyes again.") from error
+    config = config_of(eyes)
+    pictures = Cutter.of(eyes).processor
     tokenizer = source.tokenizer()
     if image_token(tokenizer, source) != config.image_token_index:
         raise TeacherError(f"{source.name}: its tokenizer is not the one of the eyes in {eyes}.")
@@ -98,4 +94,4 @@ def _read(eyes: Path) -> dict[str, Any]:
         raise TeacherError(f"{eyes / WEIGHTS} cannot be read ({error}). Get it again.") from error
 
 
-__all__ = ["WEIGHTS", "is_eyes", "join_eyes", "save_eyes"]
+__all__ = ["WEIGHTS", "config_of", "is_eyes", "join_eyes", "save_eyes"]

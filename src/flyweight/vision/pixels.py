@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 
+from flyweight.errors import TeacherError
 from flyweight.folder import check_space
-
-WORDS = ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")  # what the encoder is given
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Cutter:
     """Cuts pictures into a model's tiles, by transformers' image processor with its settings."""
 
     def __init__(self, processor: Any) -> None:
-        self._processor = processor
+        self.processor = processor
         self.most, self.side = int(processor.max_image_tiles), int(processor.size["height"])
         mean, std = (
             torch.tensor(each, dtype=torch.float32).view(1, 1, 1, 3, 1, 1)
@@ -46,14 +46,16 @@ class Cutter:
 
     @classmethod
     def of(cls, folder: Path) -> Cutter:
-        """The cutter of a Mllama folder."""
-        from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
-
-        return cls(MllamaImageProcessorPil.from_pretrained(folder, local_files_only=True))
+        """The cutter of a Mllama folder; TeacherError where its processor cannot be read."""
+        try:
+            return cls(MllamaImageProcessorPil.from_pretrained(folder, local_files_only=True))
+        except Exception as error:  # transformers raises many kinds for an odd config
+            reason = " ".join(str(error).split())[:200]
+            raise TeacherError(f"{folder}: its processor cannot be used ({reason}).") from error
 
     def cut(self, image: Image.Image) -> Tiled:
         """The tiles of one RGB picture."""
-        out = self._processor(image, do_rescale=False, do_normalize=False, return_tensors="np")
+        out = self.processor(image, do_rescale=False, do_normalize=False, return_tensors="np")
         used = int(out["aspect_ratio_mask"].sum())
         tiles = out["pixel_values"][0, 0, :used].round().astype(np.uint8)
         return Tiled(tiles, int(out["aspect_ratio_ids"][0, 0]))
@@ -113,4 +115,4 @@ class Shelf:
         return self.cutter.inputs(tiles, arrangements.to(device), counts.to(device))
 
 
-__all__ = ["WORDS", "Cutter", "Shelf", "Tiled"]
+__all__ = ["Cutter", "Shelf", "Tiled"]

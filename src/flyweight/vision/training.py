@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
-from flyweight.distill.trainer import Schedule, train
+from flyweight.distill.trainer import Row, Schedule, train
 from flyweight.errors import FolderError, TeacherError
 from flyweight.folder import disk_errors, make_place, new_folder, sha256_of
 from flyweight.tasks.items import Task
 from flyweight.vision.language import language_sha256, language_tensors
 from flyweight.vision.objective import AboutPictures, only_eyes, open_gates
+from flyweight.vision.pixels import Shelf
 from flyweight.vision.rows import name_of, pictures_of, rows_of, shelve
 from flyweight.vision.vision_folder import Opened, open_vision, save_vision
 
@@ -43,12 +45,7 @@ class Pupil:
         told = [pictures[name] for name in names]
         self.past.append(name_of(self.past, task.sha256, told, schedule))
         shelf = shelve(self.work / "pictures.u8", opened.cutter, names, file)
-        objective = AboutPictures(opened.model, shelf)
-        open_gates(opened.model)
-        only_eyes(opened.model)
-        train(opened.model, rows, objective, schedule, title, keep=self.work / self.past[-1])
-        opened.model.requires_grad_(False)
-        objective.keep_learned(opened.model)
+        teach(opened.model, shelf, rows, schedule, title, self.work / self.past[-1])
 
     def save(self, out: Path, eyes_only: bool) -> None:
         """Write the folder, or the eyes alone; TeacherError if the language model has changed."""
@@ -57,6 +54,18 @@ class Pupil:
             raise TeacherError(f"{out}: the language model changed in training; nothing is written")
         with new_folder(out) as folder:
             save_vision(self.opened, folder, after, eyes_only)
+
+
+def teach(
+    model: Any, shelf: Shelf, rows: Sequence[Row], schedule: Schedule, title: str, keep: Path
+) -> None:
+    """Train a model's eyes in place on rows about a shelf's pictures; see trainer.train."""
+    objective = AboutPictures(model, shelf)
+    open_gates(model)
+    only_eyes(model)
+    train(model, rows, objective, schedule, title, keep=keep)
+    model.requires_grad_(False)
+    objective.keep_learned(model)
 
 
 @contextmanager
@@ -88,4 +97,4 @@ def pupil_of(folder: Path, out: Path) -> Iterator[Pupil]:
             shutil.rmtree(work, ignore_errors=True)
 
 
-__all__ = ["Pupil", "pupil_of"]
+__all__ = ["Pupil", "pupil_of", "teach"]
