@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -49,8 +48,8 @@ class Plain:
         self.model = loader.from_pretrained(folder, dtype="float32").eval()
 
     @torch.inference_mode()
-    def run(self, image: Any, tokens: int) -> tuple[dict[str, float], list[int]]:
-        """Milliseconds and tokens a second, and the greedy answer."""
+    def run(self, image: Any, tokens: int) -> dict[str, float]:
+        """Milliseconds and tokens a second of an answer that goes on to the limit."""
         said = with_picture(QUESTION)
         text = self.processor.apply_chat_template(said, add_generation_prompt=True)
         start = time.perf_counter()
@@ -60,19 +59,28 @@ class Plain:
         eyes(**{name: batch[name] for name in names})
         looked = time.perf_counter()
         clock = Clock()
-        out = self.model.generate(
+        self.model.generate(
             **batch, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False,
             logits_processor=[clock],
         )  # fmt: skip
         first, last = clock.times[0], clock.times[-1]
         encoder = looked - start
-        found = {
+        return {
             "encoder ms": encoder * 1e3,
             "prompt ms": (first - looked - encoder) * 1e3,  # it looks once more
             "tokens/s": (tokens - 1) / (last - first),
             "second question ms": (first - looked) * 1e3,
         }
-        return found, out[0, batch["input_ids"].shape[1] :].tolist()
+
+    @torch.inference_mode()
+    def answer(self, image: Any, tokens: int) -> list[int]:
+        """The greedy answer, to its end."""
+        text = self.processor.apply_chat_template(
+            with_picture(QUESTION), add_generation_prompt=True
+        )
+        batch = self.processor(images=[image], text=[text], return_tensors="pt")
+        out = self.model.generate(**batch, max_new_tokens=tokens, do_sample=False)
+        return out[0, batch["input_ids"].shape[1] :].tolist()
 
 
 class Clock:
@@ -92,10 +100,22 @@ class Ours:
     def __init__(self, folder: Path, bits: int) -> None:
         self.engine = VisionEngine(folder, bits=bits)
         self.ends = self.engine._ends
-        self.engine._ends = frozenset()
 
-    def run(self, image: Any, tokens: int) -> tuple[dict[str, float], list[int]]:
+    def answer(self, image: Any, tokens: int) -> list[int]:
         """As Plain's."""
+        self.engine.see(image)
+        found = self.engine.generate(self.engine.form.prompt(with_picture(QUESTION)), tokens)
+        return [*found.ids, *([] if found.stop_id is None else [found.stop_id])]
+
+    def run(self, image: Any, tokens: int) -> dict[str, float]:
+        """As Plain's."""
+        self.engine._ends = frozenset()
+        try:
+            return self._run(image, tokens)
+        finally:
+            self.engine._ends = self.ends
+
+    def _run(self, image: Any, tokens: int) -> dict[str, float]:
         engine = self.engine
         engine._looked.clear()
         engine._seen = None
@@ -112,7 +132,7 @@ class Ours:
             "prompt ms": found.prompt_seconds * 1e3,
             "tokens/s": (tokens - 1) / found.seconds,
             "second question ms": (time.perf_counter() - again) * 1e3 * (second.written > 0),
-        }, found.ids
+        }
 
 
 def middle(values: list[float]) -> str:
@@ -141,7 +161,9 @@ SIDES: dict[str, Callable[[Path], Plain | Ours]] = {
 def alone(kind: str, folder: str) -> float:
     """Peak MB of this process after one answer."""
     SIDES[kind](Path(folder)).run(draw(random.Random(0)).image, 16)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    # ru_maxrss would be that of the process that started this one
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1e3
 
 
 def main() -> None:
@@ -158,9 +180,9 @@ def main() -> None:
     for number, picture in enumerate([pictures[0], *pictures]):  # the first is warm-up
         order = list(sides) if number % 2 else list(sides)[::-1]
         for name in order:
-            told, answer = sides[name].run(picture, given.tokens)
+            told = sides[name].run(picture, given.tokens)
             if number:
-                answers[name].append(answer)
+                answers[name].append(sides[name].answer(picture, given.tokens))
                 for part in PARTS:
                     found[name][part].append(told[part])
     table = Table(title=f"{folder.name}, {given.tokens} tokens, n = {given.rounds}, medians (95 %)")
