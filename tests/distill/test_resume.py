@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,8 @@ def read_norm(model: Any) -> dict[str, float]:
 PROBE = Probe(frozenset({3, 6, 12}), read_norm)
 
 
-def run(model: Any, rows: list[Row], **options: Any) -> Trained:
-    return train(model, rows, cross_entropy, SCHEDULE, "Training", probe=PROBE, **options)
+def run(model: Any, rows: list[Row], schedule: Schedule = SCHEDULE, **options: Any) -> Trained:
+    return train(model, rows, cross_entropy, schedule, "Training", probe=PROBE, **options)
 
 
 def same_bits(one: Any, other: Any) -> bool:
@@ -50,18 +51,25 @@ def same_bits(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.parametrize("stops", [(5,), (1, 2, 11), (12,)], ids=str)
+@pytest.mark.parametrize(
+    "schedule", [SCHEDULE, replace(SCHEDULE, muon=True)], ids=["adamw", "muon"]
+)
 def test_stopping_and_going_on_changes_no_bit(
-    stops: tuple[int, ...], small_model: Build, rows: list[Row], tmp_path: Path
+    stops: tuple[int, ...],
+    schedule: Schedule,
+    small_model: Build,
+    rows: list[Row],
+    tmp_path: Path,
 ) -> None:
     start = small_model(num_hidden_layers=2)
     straight = copy.deepcopy(start)
-    whole = run(straight, rows)
+    whole = run(straight, rows, schedule)
     for stop in stops:
-        broken = run(copy.deepcopy(start), rows, keep=tmp_path, until=stop)
+        broken = run(copy.deepcopy(start), rows, schedule, keep=tmp_path, until=stop)
         assert (broken.step, len(broken.losses)) == (stop, stop)
     # the weights to go on from are the checkpoint's, whatever the model held
     again = small_model(num_hidden_layers=2, seed=9)
-    ended = run(again, rows, keep=tmp_path)
+    ended = run(again, rows, schedule, keep=tmp_path)
     assert same_bits(straight, again)
     assert ended.losses == whole.losses
     assert ended.readings == whole.readings

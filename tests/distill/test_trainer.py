@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from flyweight.distill import trainer
 from flyweight.distill.losses import MULTIPLE, Distillation, cross_entropy
+from flyweight.distill.order import batch_order
 from flyweight.distill.teacher import record_teacher
-from flyweight.distill.trainer import Row, Schedule, batch_order, collate, train
+from flyweight.distill.trainer import Row, Schedule, collate, train
 
 Build = Callable[..., Any]
 

@@ -18,6 +18,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from flyweight.distill.attached import attached, with_learned
 from flyweight.distill.losses import MULTIPLE, Batch, Objective
+from flyweight.distill.muon import MuonAndAdamW
+from flyweight.distill.order import batch_order
 from flyweight.distill.parts import at_once, parts
 from flyweight.distill.resume import (
     READ,
@@ -41,7 +43,8 @@ SAVE_EVERY = 30.0  # seconds between checkpoints at the least; they change nothi
 class Schedule:
     """How long and how fast to train: `steps` of `batch_size` rows, linear decay to zero.
 
-    `stop` ends it after that many steps, the rate still on its way down.
+    `stop` ends it after that many steps, the rate still on its way down. `muon` is for networks
+    that learn from scratch (muon.py); else all is AdamW's.
     """
 
     steps: int
@@ -51,6 +54,7 @@ class Schedule:
     weight_decay: float = 0.01
     seed: int = 0
     stop: int | None = None
+    muon: bool = False
 
     @property
     def last(self) -> int:
@@ -66,42 +70,9 @@ class Probe:
     read: Callable[[Any], Reading]
 
 
-POOL = 8  # batches among which rows are sorted by length
 # Tokens up to which plain attention trains faster on a CPU than the fused kind: 1.7 times at 128,
 # at 512 it is the other way round.
 SHORT = 200
-
-
-def batch_order(lengths: Sequence[int], steps: int, batch_size: int, seed: int) -> list[int]:
-    """Places of the rows to train on, `steps` x `batch_size` of them, epoch after epoch shuffled.
-
-    A batch holds rows of like length, to pad little; the batches themselves come in random order,
-    since long runs of only short or only long rows pull a model to and fro. The few rows that are
-    left at the end of an epoch share a batch with the first of the next.
-    """
-    generator = np.random.default_rng(seed)
-    wanted = steps * batch_size
-    order: list[int] = []
-    while len(order) < wanted:
-        epoch = generator.permutation(len(lengths)).tolist()
-        gap = -len(order) % batch_size
-        order += epoch[:gap]
-        order += _batched(epoch[gap:], lengths, batch_size, generator)
-    return order[:wanted]
-
-
-def _batched(
-    places: list[int], lengths: Sequence[int], batch_size: int, generator: np.random.Generator
-) -> list[int]:
-    """The places in batches of like length, in random order; what fills no batch comes last."""
-    pool = POOL * batch_size
-    whole = len(places) - len(places) % batch_size
-    batches: list[list[int]] = []
-    for start in range(0, whole, pool):
-        by_length = sorted(places[start : min(start + pool, whole)], key=lengths.__getitem__)
-        batches += [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
-    shuffled = [batches[i] for i in generator.permutation(len(batches))]
-    return [place for batch in shuffled for place in batch] + places[whole:]
 
 
 def collate(rows: Sequence[Row]) -> Batch:
@@ -221,6 +192,7 @@ def _run(
         trainer.objective = objective
         trainer.total = mean_weight * schedule.batch_size
         trainer.probe = watch.probe
+        trainer.muon = schedule.muon
         trainer.remove_callback(transformers.PrinterCallback)
         trainer.train(resume_from_checkpoint=str(done.path) if done else None)
 
@@ -258,6 +230,16 @@ class _ObjectiveTrainer(Trainer):
     objective: Objective
     total: float
     probe: Probe | None
+    muon = False
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.muon and self.optimizer is None:
+            args, trained = self.args, self.model
+            decayed = set(self.get_decay_parameter_names(trained))
+            self.optimizer = MuonAndAdamW(
+                trained, args.learning_rate, args.weight_decay, args.adam_beta2, decayed
+            )
+        return super().create_optimizer(model)
 
     def training_step(self, model: nn.Module, inputs: Batch, *rest: Any) -> Tensor:  # type: ignore[override]
         # every token counts the same, whatever the lengths of the others in its batch
