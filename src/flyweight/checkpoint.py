@@ -47,7 +47,7 @@ class Checkpoint:
     @property
     def context(self) -> int:
         """The longest sequence that it was made for, in tokens."""
-        return int(self.config.max_position_embeddings)
+        return int(self.config.get_text_config().max_position_embeddings)
 
     @property
     def gguf_map(self) -> GgufMap:
@@ -99,10 +99,8 @@ class Checkpoint:
 
     def model(self) -> Any:
         """The transformers model, in fp32, ready to run."""
-        import transformers
-
         try:
-            loaded: Any = getattr(transformers, self.family.model).from_pretrained(
+            loaded: Any = self.family.loader.from_pretrained(
                 self.path,
                 dtype="float32",
                 use_safetensors=True,
@@ -130,11 +128,11 @@ class Checkpoint:
     def check_declared(self) -> None:
         """UnsupportedFamily if its config asks for what the family does not have; loads nothing."""
         import torch
-        import transformers
 
+        loader = self.family.loader
         with torch.device("meta"):
-            loader = getattr(transformers, self.family.model)
-            self._check_declared(loader.from_config(self.config))
+            build = getattr(loader, "from_config", None) or loader._from_config
+            self._check_declared(build(self.config))
 
     def _check_declared(self, model: Any) -> None:
         for name, _ in model.named_parameters():
@@ -182,11 +180,11 @@ def save_checkpoint(model: Any, tokenizer: Any, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def open_checkpoint(name: str | Path) -> Checkpoint:
+def open_checkpoint(name: str | Path, *, pictures: bool = False) -> Checkpoint:
     """The checkpoint in a folder, or of a hub name (downloaded, pinned to its commit).
 
-    Raises TeacherError when it is missing, unreadable or pickled, UnsupportedFamily when its
-    architecture is not known.
+    Raises TeacherError when it is missing, unreadable or pickled, or has eyes where no `pictures`
+    are meant, UnsupportedFamily when its architecture is not known.
     """
     silence_transformers()
     path = Path(name)
@@ -202,7 +200,13 @@ def open_checkpoint(name: str | Path) -> Checkpoint:
         raise TeacherError(f"{name} is a file. Give the model's folder.")
     config = _read_config(path, str(name))
     _check_weights(path, str(name))
-    return Checkpoint(str(name), path, commit, config, family_of(config))
+    family = family_of(config)
+    if family.pictures and not pictures:
+        raise TeacherError(
+            f"{name}: has eyes, and this is for models of texts alone. Give its language model, or "
+            "use prune, make, train-vision, chat or serve, which take pictures."
+        )
+    return Checkpoint(str(name), path, commit, config, family)
 
 
 def silence_transformers() -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 import pytest
 import torch
-from transformers import GPT2Config, LlamaConfig
+from transformers import GPT2Config, LlamaConfig, MllamaConfig, MllamaForConditionalGeneration
 
 from flyweight.anatomy import AXES, Shape, families, family_of, logits_from_hidden
 from flyweight.anatomy.family import Family, parse_dimensions
 from flyweight.errors import UnsupportedFamily
+from seeing import tiny_mllama
 from zoo import DECODERS, ZOO, build, ids, logits
 
 Build = Callable[..., Any]
@@ -24,24 +26,52 @@ def model(request: pytest.FixtureRequest) -> Any:
     return build(request.param)
 
 
+@pytest.fixture(params=["tiny", "Llama 3.2 11B Vision"], scope="module")
+def seeing(request: pytest.FixtureRequest) -> Any:
+    """A model with eyes: a tiny one, or Meta's in its sizes, which takes no memory."""
+    if request.param == "tiny":
+        return tiny_mllama()
+    with torch.device("meta"):
+        return MllamaForConditionalGeneration(MllamaConfig())
+
+
 def real_sizes(model: Any) -> dict[str, tuple[int, ...]]:
     return {name: tuple(each.shape) for name, each in model.named_parameters()}
 
 
 def length(family: Family, config: Any, axis: str) -> int:
     """The length of an axis that can be cut, or of a dimension that is declared fixed."""
+    if axis.isdigit():
+        return int(axis)
     assert (axis in AXES and axis != "layers") != (axis in family.fixed), axis
-    shape = family.shape_of(config)
-    return shape.size(axis) if axis in AXES else getattr(config, family.fixed[axis])
+    shape, told = family.shape_of(config), family.fixed.get(axis)
+    if told is None:
+        return shape.size(axis)
+    return attrgetter(told)(config) if isinstance(told, str) else told(config)
 
 
 def test_every_parameter_is_declared_with_its_real_size(model: Any) -> None:
+    is_declared_with_its_real_size(model)
+
+
+def test_every_dimension_belongs_to_one_axis_or_is_declared_fixed(model: Any) -> None:
+    belongs_to_one_axis_or_is_fixed(model)
+
+
+def test_all_of_a_model_with_eyes_is_declared(seeing: Any) -> None:
+    is_declared_with_its_real_size(seeing)
+    belongs_to_one_axis_or_is_fixed(seeing)
+    family = family_of(seeing.config)
+    assert family.count(family.shape_of(seeing.config), seeing.config) == seeing.num_parameters()
+
+
+def is_declared_with_its_real_size(model: Any) -> None:
     family = family_of(model.config)
     declared = dict(family.tensors(family.shape_of(model.config), model.config))
     assert declared == real_sizes(model)
 
 
-def test_every_dimension_belongs_to_one_axis_or_is_declared_fixed(model: Any) -> None:
+def belongs_to_one_axis_or_is_fixed(model: Any) -> None:
     family = family_of(model.config)
     for name, parameter in model.state_dict().items():  # which holds a tied head too
         place = family.spell(name)
@@ -91,6 +121,23 @@ def test_a_config_for_a_shape_describes_that_shape(model: Any) -> None:
     assert same.to_dict() == before
 
 
+def test_a_config_with_eyes_says_which_blocks_look_and_where_features_are_taken() -> None:
+    model = tiny_mllama()
+    family, before = family_of(model.config), model.config.to_dict()
+    assert family.config_for(model.config, family.shape_of(model.config)).to_dict() == before
+    old = family.shape_of(model.config)
+    wanted = replace(old, layers=4, hidden=48, heads=3, kv_groups=3, encoder_layers=3, mlp=56)
+    config = family.config_for(
+        model.config, wanted, [0, 1, 3, 5], further={"encoder_layers": [0, 2, 4]}
+    )
+    assert family.shape_of(config) == wanted
+    assert config.text_config.cross_attention_layers == [2]  # the third that stays, of 3 and 4
+    # behind blocks 1 and 3 of five; of those that stay, behind the first and the second
+    assert config.vision_config.intermediate_layers_indices == [-3, -2]
+    assert real_sizes(type(model)(config)) == dict(family.tensors(wanted, config))
+    assert model.config.to_dict() == before
+
+
 def test_rope_turns_as_much_of_a_head_as_is_declared(model: Any) -> None:
     turning = {2 * len(rates) for name, rates in model.named_buffers() if name.endswith("inv_freq")}
     assert (turning or {0}) == {family_of(model.config).turning(model.config)}
@@ -120,7 +167,9 @@ def test_families_claim_different_architectures_and_cut_declared_axes() -> None:
             for dimension in parse_dimensions(spelling)
             for term in dimension
             for axis in term
+            if not axis.isdigit()
         }
+        spelled |= set(family.further.values())  # what counts a list of blocks is in no dimension
         encoder = {"group_heads"} - set(family.cuttable)  # BERT's groups are of one head
         assert set(family.cuttable) | set(family.fixed) | encoder == spelled | {"layers"}
         assert set(family.cuttable) <= set(AXES)

@@ -43,7 +43,18 @@ def random_keep(seed: int, old: Shape, new: Shape, turning: int, pinned: tuple[i
         experts=places(old.experts, experts, layers) if experts else None,
         vocabulary=places(old.vocabulary, new.vocabulary),
         old=old,
+        **(random_eyes(places, old, new) if old.encoder_layers else {}),
     )
+
+
+def random_eyes(places: Any, old: Shape, new: Shape, over: int = 2) -> dict[str, Tensor]:
+    """Random places in an encoder with `over` blocks over all tiles, its first block among them."""
+    return {
+        "seen": places(old.hidden, new.hidden),
+        "encoder_layers": places(old.encoder_layers, new.encoder_layers, always=(0,)),
+        "encoder_mlp": places(old.encoder_mlp, new.encoder_mlp, new.encoder_layers),
+        "global_mlp": places(old.encoder_mlp, new.encoder_mlp, over),
+    }
 
 
 def kept_places(
@@ -52,9 +63,9 @@ def kept_places(
     """bool `shape`: what of a parameter stays; None if its block goes."""
     place = family.spell(name)
     if place.layer is not None:
-        if place.layer not in keep.layers.tolist():
+        layer = keep.place(place.layer, place.counted)
+        if layer is None:
             return None
-        layer = keep.layers.tolist().index(place.layer)
     if place.dimensions[0] == EXPERTS and len(shape) > 2:
         stays = torch.zeros(shape, dtype=torch.bool)
         for new, old in enumerate(keep.index(EXPERTS, layer).tolist()):
@@ -98,6 +109,15 @@ def widen(small: Any, big: Any, family: Family, keep: Keep) -> Any:
         part = of[place.template.format(layer=layer)]
         factor = scales.apply(torch.ones_like(part) - offset, place) + offset
         tensor[stays] = ((part + offset) / factor - offset).flatten()
+    return big
+
+
+@torch.no_grad()
+def silence(big: Any, family: Family, keep: Keep) -> Any:
+    """`big` with everything that does not stay set to zero; blocks that go add nothing."""
+    for name, tensor in big.state_dict().items():
+        stays = kept_places(family, name, keep, None, tuple(tensor.shape))
+        tensor[...] = 0 if stays is None else torch.where(stays, tensor, 0)
     return big
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
-from seeing import make_blind, make_seeing, picture
+from seeing import draw_lessons, make_blind, make_seeing, picture
 
 
 @pytest.fixture(scope="session")
@@ -42,22 +39,7 @@ def draw() -> Any:
     return picture
 
 
-COLOURS = {"red": (220, 30, 30), "green": (20, 180, 40), "blue": (30, 60, 220)}
-
-
 @pytest.fixture(scope="session")
 def lessons(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pictures of one colour each, with two questions about each."""
-    folder = tmp_path_factory.mktemp("lessons")
-    lines = []
-    for number in range(30):
-        rng = random.Random(number)
-        colour = rng.choice(list(COLOURS))
-        shade = tuple(min(255, max(0, part + rng.randint(-20, 20))) for part in COLOURS[colour])
-        Image.new("RGB", (60 + number, 64), shade).save(folder / f"{number}.png")
-        split = ("train", "train", "train", "dev", "test")[number % 5]
-        told = {"image": f"{number}.png", "answer": colour, "split": split}
-        lines += [json.dumps(told | {"prompt": prompt}) for prompt in ("what colour", "which")]
-    file = folder / "images.jsonl"
-    file.write_text("\n".join(lines) + "\n")
-    return file
+    return draw_lessons(tmp_path_factory.mktemp("lessons"))

@@ -10,6 +10,7 @@ from flyweight.anatomy.gemma import GEMMA2, GEMMA3
 from flyweight.anatomy.granite import GRANITE
 from flyweight.anatomy.llama import LLAMA
 from flyweight.anatomy.mixture import MIXTRAL, QWEN3_MOE
+from flyweight.anatomy.mllama import MLLAMA
 from flyweight.anatomy.modernbert import MODERNBERT
 from flyweight.anatomy.olmo2 import OLMO2
 from flyweight.anatomy.phi3 import PHI3
@@ -35,6 +36,7 @@ _FAMILIES = [
     QWEN3_MOE,
     BERT,
     MODERNBERT,
+    MLLAMA,
 ]
 
 

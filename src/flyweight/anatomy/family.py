@@ -14,10 +14,12 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from importlib import import_module
 from typing import Any
 
 from flyweight.anatomy.gguf import GgufMap
-from flyweight.anatomy.shape import AXES, Shape
+from flyweight.anatomy.shape import AXES, Shape, is_number
 from flyweight.errors import UnsupportedFamily
 
 Term = tuple[str, ...]  # the axes that it runs over, outermost first
@@ -52,12 +54,27 @@ class Norm:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a parameter belongs: its declaration, and the block and expert that it is of."""
+    """Where a parameter belongs: its declaration, and the block and expert that it is of.
+
+    `counted` is the axis that the block is one of.
+    """
 
     template: str
     dimensions: tuple[Dimension, ...]
     layer: int | None
     expert: int | None
+    counted: str = "layers"
+
+
+@dataclass(frozen=True)
+class Named:
+    """A config field that names blocks along an axis by their numbers.
+
+    `renamed(numbers, kept, count)` tells what it says where of `count` blocks `kept` stay.
+    """
+
+    axis: str
+    renamed: Callable[[Sequence[int], Sequence[int], int], list[int]]
 
 
 @dataclass(frozen=True)
@@ -65,9 +82,11 @@ class Family:
     """One architecture family, declared.
 
     `parameters` spells every parameter by name, `{layer}` standing for the block's number; `stored`
-    those that go by another name in files (`{expert}`: an expert's number). `sizes` names the
-    config field of each size of a Shape, `fixed` that of each dimension which is never cut.
-    `present` tells of parameters that not every model (or block) has. `norms` are module names.
+    those that go by another name in files (`{expert}`: an expert's number), `beginnings` how names
+    may begin there and do in memory. `sizes` names the
+    config field of each size of a Shape, `fixed` that of each dimension which is never cut, or
+    tells it of the config; `text_config.hidden_size` is a field of a config inside. `present` tells
+    of parameters that not every model (or block) has. `norms` are module names.
     """
 
     name: str
@@ -81,27 +100,39 @@ class Family:
     gguf: GgufMap | None = None
     defaults: Mapping[str, Callable[[Any], int]] = field(default_factory=dict)
     stored: Mapping[str, str] = field(default_factory=dict)
-    fixed: Mapping[str, str] = field(default_factory=dict)
+    beginnings: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, str | Callable[[Any], int]] = field(default_factory=dict)
     present: Mapping[str, Callable[[Any, int], bool]] = field(default_factory=dict)
     embedding: str = "model.embed_tokens.weight"
-    head: str | None = "lm_head.weight"  # the output embedding, which may be tied to the input's
+    head: str | None = "lm_head.weight"  # the output embedding, if it may be tied to the input's
     final_norm: str = "model.norm"
     rotary: Callable[[Any], int] | None = None  # dimensions of a head that turn; None: all
     scales_attention: bool = True  # divides scores by sqrt(head_dim), without asking the config
     scales_embedding: bool = False  # multiplies embeddings by sqrt(hidden)
     hidden_is_heads: bool = False  # heads x head_dim is hidden, the config has no other place
     per_layer: tuple[str, ...] = ("layer_types",)  # config fields with an entry for each block
+    # lists of other blocks, and the axis that counts each
+    further: Mapping[str, str] = field(default_factory=dict)
+    named: Mapping[str, Named] = field(default_factory=dict)  # by config field
     pinned: tuple[int, ...] = ()  # blocks that cannot go
+    kind: Callable[[Any, int], str] | None = None  # of a block: of each kind one has to stay
     least: Mapping[str, Callable[[Any], int]] = field(default_factory=dict)  # sizes, if over 1
     logits: Callable[[Any, Any], Any] = lambda config, logits: logits  # what follows the head
-    model: str = "AutoModelForCausalLM"  # transformers' class that loads it
+    model: str = "AutoModelForCausalLM"  # transformers' class that loads it, or "module:class"
     causal: bool = True  # a token sees only those before it: padding on the right needs no mask
+    pictures: bool = False  # it is asked about pictures
+
+    @property
+    def loader(self) -> Any:
+        """The class that loads it; one that stands higher up is imported when it is asked for."""
+        module, _, name = self.model.rpartition(":")
+        return getattr(import_module(module or "transformers"), name)
 
     def shape_of(self, config: Any) -> Shape:
         """The shape that a transformers config describes."""
         sizes = {}
         for size, name in self.sizes.items():
-            value = getattr(config, name, None)
+            value = _field(config, name)
             sizes[size] = int(self.defaults[size](config) if value is None else value)
         return Shape(**sizes)
 
@@ -112,29 +143,38 @@ class Family:
         layers: Sequence[int] | None = None,
         *,
         tied: bool | None = None,
+        further: Mapping[str, Sequence[int]] | None = None,
     ) -> Any:
-        """A copy of `config` that describes `shape`, made of these `layers` (the first ones)."""
+        """A copy of `config` that describes `shape`, made of these `layers` (the first ones).
+
+        `further` lists the other blocks that stay, by the axis that counts them.
+        """
         old = self.shape_of(config)
         kept = range(shape.layers) if layers is None else layers
         values = config.to_dict()
         for size, name in self.sizes.items():
             if size == "head_dim" and self.hidden_is_heads:
                 continue
-            if shape.size(size) != old.size(size) or values.get(name) is not None:
-                values[name] = shape.size(size)
+            if shape.size(size) != old.size(size) or _field(config, name) is not None:
+                _set(values, name, shape.size(size))
         if not self.hidden_is_heads and shape.head_dim * shape.heads != shape.hidden:
             values[self.sizes["head_dim"]] = shape.head_dim
         for name in self.per_layer:
             if values.get(name) is not None:
                 values[name] = [values[name][layer] for layer in kept]
-        values[self.norm_epsilon] = self.epsilon(config, shape)
+        stay = {"layers": kept, **(further or {})}
+        for name, each in self.named.items():
+            count, now = old.size(each.axis), stay.get(each.axis, range(shape.size(each.axis)))
+            if len(now) < count:
+                _set(values, name, each.renamed(_field(config, name), now, count))
+        _set(values, self.norm_epsilon, self.epsilon(config, shape))
         if tied is not None:
             values["tie_word_embeddings"] = tied
         return type(config).from_dict(values)
 
     def epsilon(self, config: Any, shape: Shape) -> float:
         """The norms' epsilon after a cut: a mean over fewer channels is that much larger."""
-        before = getattr(config, self.norm_epsilon)
+        before = _field(config, self.norm_epsilon)
         if any(norm.centred for norm in self.norms.values()):
             return before  # kept channels have their own mean and deviation, see shrink/scales.py
         return before * self.shape_of(config).hidden / shape.hidden
@@ -162,17 +202,26 @@ class Family:
 
     def spell(self, parameter: str) -> Place:
         """What is declared of a parameter, in memory or in a file; KeyError for an unknown one."""
-        template, layer, expert = parameter, None, None
-        match = re.match(rf"{re.escape(self.blocks)}\.(\d+)\.", parameter)
-        if match:
-            layer = int(match.group(1))
-            template = f"{self.blocks}.{{layer}}.{parameter[match.end() :]}"
-            match = re.search(r"\.experts\.(\d+)\.", template)
+        parameter = self.in_memory(parameter)
+        template, layer, expert, counted = parameter, None, None, "layers"
+        for blocks, axis in {self.blocks: "layers", **self.further}.items():
+            match = re.match(rf"{re.escape(blocks)}\.(\d+)\.", parameter)
             if match:
-                expert = int(match.group(1))
-                template = template[: match.start(1)] + "{expert}" + template[match.end(1) :]
+                layer, counted = int(match.group(1)), axis
+                template = f"{blocks}.{{layer}}.{parameter[match.end() :]}"
+        match = re.search(r"\.experts\.(\d+)\.", template)
+        if match and layer is not None:
+            expert = int(match.group(1))
+            template = template[: match.start(1)] + "{expert}" + template[match.end(1) :]
         spelling = self.parameters.get(template) or self.stored[template]
-        return Place(template, parse_dimensions(spelling), layer, expert)
+        return Place(template, parse_dimensions(spelling), layer, expert, counted)
+
+    def in_memory(self, parameter: str) -> str:
+        """A parameter's name as it begins in memory."""
+        for begin, here in self.beginnings.items():
+            if parameter.startswith(begin):
+                return here + parameter.removeprefix(begin)
+        return parameter
 
     def tensors(self, shape: Shape, config: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Names and sizes of every parameter of a network of this shape, as in memory.
@@ -184,12 +233,22 @@ class Family:
                 sum(math.prod(self._size(axis, shape, config) for axis in term) for term in terms)
                 for terms in parse_dimensions(spelling)
             )
-            for layer in range(shape.layers if "{layer}" in template else 1):
-                if self.has(template, config, layer):
-                    yield template.format(layer=layer), sizes
+            for layer in self.numbers(template, shape, config):
+                yield template.format(layer=layer), sizes
+
+    def numbers(self, template: str, shape: Shape, config: Any) -> Iterator[int]:
+        """The blocks of a network of this shape that have the parameter; 0 where it is of none."""
+        blocks, inside, _ = template.partition(".{layer}")
+        counted = self.further.get(blocks, "layers")
+        for layer in range(self._size(counted, shape, config) if inside else 1):
+            if counted != "layers" or self.has(template, config, layer):
+                yield layer
 
     def _size(self, axis: str, shape: Shape, config: Any) -> int:
-        return shape.size(axis) if axis in AXES else int(getattr(config, self.fixed[axis]))
+        if axis in AXES or is_number(axis):
+            return shape.size(axis)
+        told = self.fixed[axis]
+        return int(_field(config, told) if isinstance(told, str) else told(config))
 
     def count(self, shape: Shape, config: Any) -> int:
         """How many parameters a network of this shape has."""
@@ -202,3 +261,14 @@ class Family:
     def turning(self, config: Any) -> int:
         """How many dimensions of a head RoPE turns."""
         return self.shape_of(config).head_dim if self.rotary is None else self.rotary(config)
+
+
+def _field(config: Any, name: str) -> Any:
+    """What a config says in a field, perhaps of a config inside; None where it has none such."""
+    return reduce(lambda inside, part: getattr(inside, part, None), name.split("."), config)
+
+
+def _set(values: dict[str, Any], name: str, value: Any) -> None:
+    """Put a value into a field of a config's dictionary."""
+    *inside, last = name.split(".")
+    reduce(lambda found, part: found[part], inside, values)[last] = value

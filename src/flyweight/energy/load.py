@@ -111,7 +111,7 @@ def _model_of(path: Path, told: str, bits: int) -> Model:
 
     config = open_checkpoint(path).config if path.exists() else _config_from_hub(told)
     family = family_of(config)
-    if not family.causal or family.head is None:
+    if not family.causal:
         raise OptionError(f"{told} writes nothing: a plan is for models that write answers.")
     shape = family.shape_of(config)
     numbers = shape.layers * shape.kv_groups * (shape.head_dim + shape.value_dim)

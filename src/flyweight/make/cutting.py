@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from flyweight.anatomy import Shape
@@ -18,6 +20,7 @@ from flyweight.make.rank import divergence, label_divergence, rank_shapes
 from flyweight.make.trim import used_vocabulary
 from flyweight.make.workload import CALIBRATION, MENDED, RANKING
 from flyweight.progress import say
+from flyweight.shrink.batches import Feeding, Prompt
 from flyweight.shrink.calibrate import measure_importance
 from flyweight.shrink.check import check_shape, check_share
 from flyweight.shrink.coverage import coverage
@@ -31,6 +34,8 @@ from flyweight.shrink.vocabulary import Vocabulary
 from flyweight.tasks.encode import encode_items, prompt_ids
 from flyweight.tasks.items import Item, Task
 from flyweight.tasks.read import read_task
+from flyweight.vision.sights import Sights
+from flyweight.vision.vision_folder import open_vision
 
 DEFAULT_SHARE = 0.25
 
@@ -56,19 +61,19 @@ class Wish:
 
 def cut_for_task(teacher: str, out: Path, task_file: Path, wish: Wish) -> Path:
     """Cut the teacher as wished into a model folder at `out`; see `prune`."""
-    source = open_checkpoint(teacher)
+    source = open_checkpoint(teacher, pictures=True)
     source.check_declared()
     _check(source, wish)
     check_place(out)
-    task = read_task(task_file)
-    cutter = _Cutter(source, source.tokenizer(), source.model(), task)
-    keep, tokenizer = cutter.keep(wish), None
-    vocabulary = cutter.vocabulary() if wish.used_tokens else None
-    if vocabulary is not None:
-        keep = replace(keep, vocabulary=vocabulary.keep)
-        tokenizer = rebuild_tokenizer(cutter.tokenizer, vocabulary.keep, rows=vocabulary.rows)
-    finish = cutter.mender(keep) if wish.mend else None
-    cut_folder(source.path, out, source.family, keep, tokenizer=tokenizer, finish=finish)
+    task = read_task(task_file, pictures=source.family.pictures)
+    with cutter_of(source, task, task_file) as cutter:
+        keep, tokenizer = cutter.keep(wish), None
+        vocabulary = cutter.vocabulary() if wish.used_tokens else None
+        if vocabulary is not None:
+            keep = replace(keep, vocabulary=vocabulary.keep)
+            tokenizer = rebuild_tokenizer(cutter.tokenizer, vocabulary.keep, rows=vocabulary.rows)
+        finish = cutter.mender(keep) if wish.mend else None
+        cut_folder(source.path, out, source.family, keep, tokenizer=tokenizer, finish=finish)
     count = source.family.count(keep.shape, cut_config(source.family, source.config, keep))
     say(f"{out}: {keep.shape}, {count:,} of {source.parameters:,} parameters")
     if vocabulary is not None:
@@ -87,6 +92,10 @@ def _check(source: Checkpoint, wish: Wish) -> None:
         raise OptionError(f"--keep and {wish.named()}: give a share or sizes, not both.")
     if "experts" in wish.sizes and not old.experts:
         raise OptionError("--experts: the teacher is no mixture of experts. Leave it out.")
+    for name in ("encoder_layers", "encoder_mlp"):
+        if name in wish.sizes and not old.encoder_layers:
+            option = name.replace("_", "-")
+            raise OptionError(f"--{option}: the teacher has no eyes. Leave it out.")
     wanted = old.with_sizes(**wish.sizes)
     check_shape(family, source.config, wanted)
     if wish.sizes and wanted == old:
@@ -95,17 +104,34 @@ def _check(source: Checkpoint, wish: Wish) -> None:
             "Give a smaller size, or --keep alone."
         )
     if wish.tied and (family.head is None or family.is_tied(source.config)):
-        raise OptionError("--tied: the teacher has no output embedding of its own. Leave it out.")
+        raise OptionError("--tied: the teacher has no output embedding to tie. Leave it out.")
+
+
+@contextmanager
+def cutter_of(source: Checkpoint, task: Task, file: Path) -> Iterator[Cutter]:
+    """The cutter for a teacher, and for the pictures that the task in a file asks of."""
+    if not source.family.pictures:
+        yield Cutter(source, source.tokenizer(), source.model(), task)
+        return
+    with TemporaryDirectory() as scratch:
+        opened = open_vision(source.path)
+        sights = Sights.of(opened, task, file, Path(scratch))
+        yield SeeingCutter(source, opened.tokenizer, opened.model, task, sights)
 
 
 @dataclass(frozen=True)
-class _Cutter:
+class Cutter:
     """A teacher in memory, and the task that tells what matters in it."""
 
     source: Checkpoint
     tokenizer: Any
     model: Any
     task: Task
+
+    @property
+    def feeding(self) -> Feeding | None:
+        """What the teacher is given besides texts; None: nothing."""
+        return None
 
     def keep(self, wish: Wish) -> Keep:
         """What stays of the layers and channels."""
@@ -125,14 +151,18 @@ class _Cutter:
             return None
 
         def finish(folder: Path) -> None:
-            prompts = self._sequences(self.task.train[:MENDED])
-            mend_folder(folder, self.model, self.source.family, keep, prompts)
+            prompts, family = self._rows(self.task.train[:MENDED]), self.source.family
+            mend_folder(folder, self.model, family, keep, prompts, self.feeding)
 
         return finish
 
     def vocabulary(self) -> Vocabulary:
         """The tokens that the train items use; dev then tells what others lose."""
         return used_vocabulary(self.source, self.tokenizer, self._sequences(self.task.train))
+
+    def _rows(self, items: Sequence[Item]) -> Sequence[Prompt]:
+        """What importance is measured on and cuts are mended by."""
+        return self._sequences(items)
 
     def _sequences(self, items: Sequence[Item]) -> list[list[int]]:
         """Token ids of prompts and answers; of an encoder's prompts alone."""
@@ -144,8 +174,8 @@ class _Cutter:
 
     def _importance(self) -> Importance:
         """What matters in the teacher for the first train items."""
-        sequences = self._sequences(self.task.train[:CALIBRATION])
-        return measure_importance(self.model, self.source.family, sequences)
+        rows = self._rows(self.task.train[:CALIBRATION])
+        return measure_importance(self.model, self.source.family, rows, feeding=self.feeding)
 
     def _nearest(self, importance: Importance, share: float) -> Shape:
         """The shape of the grid with about this share that stays nearest to the teacher on dev."""
@@ -171,3 +201,23 @@ class _Cutter:
         rows = labelled_rows(self.source, dev, self.task.name)
         said = ask_labels(self.model, rows)
         return lambda student: label_divergence(student, rows, said)
+
+
+@dataclass(frozen=True)
+class SeeingCutter(Cutter):
+    """A teacher with eyes, and a task of pictures."""
+
+    sights: Sights
+
+    @property
+    def feeding(self) -> Feeding:
+        return self.sights.feeding
+
+    def _rows(self, items: Sequence[Item]) -> Sequence[Prompt]:
+        return self.sights.rows(items)
+
+    def _sequences(self, items: Sequence[Item]) -> list[list[int]]:
+        return [row["input_ids"].tolist() for row in self.sights.rows(items)]
+
+    def _apart(self) -> Callable[[Any], float]:
+        return self.sights.apart(self.model, self.task.dev[:RANKING])

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flyweight.anatomy import Family
 
+# go with head_dim, hidden and encoder_layers
+FOLLOWING = ("value_dim", "seen", "encoder_mlp", "global_mlp")
+
 
 def families(*, json: bool = False) -> list[dict[str, Any]]:
     """List the architectures that can be made smaller, and what can be cut in each.
@@ -52,11 +55,12 @@ def _show(found: list[dict[str, Any]]) -> None:
     from flyweight.anatomy import AXES
 
     console = Console()
-    axes = [axis for axis in AXES if axis != "value_dim"]  # goes with head_dim
+    axes = [axis for axis in AXES if axis not in FOLLOWING]
     table = Table(title="What can be cut", box=SIMPLE_HEAD, padding=0, pad_edge=False)
     table.add_column("family", no_wrap=True)
     for axis in axes:
-        table.add_column(axis.replace("_", "\n"), justify="center", no_wrap=True)
+        heading = "vocab-\nulary" if axis == "vocabulary" else axis.replace("_", "\n")
+        table.add_column(heading, justify="center", no_wrap=True)
     table.add_column("GGUF", justify="center")
     for each in found:
         others = [name for name in each["model_types"] if name != each["name"]]

@@ -18,6 +18,8 @@ def prune(
     kv_groups: int | None = None,
     head_dim: int | None = None,
     experts: int | None = None,
+    encoder_layers: int | None = None,
+    encoder_mlp: int | None = None,
     tied: bool = False,
     used_tokens: bool = False,
     mend: bool = True,
@@ -32,7 +34,8 @@ def prune(
     Args:
         teacher: A Hugging Face model folder, or a hub name.
         out: The folder to write.
-        task: JSONL or Parquet whose prompts and answers tell what matters.
+        task: JSONL or Parquet whose prompts and answers tell what matters, of a model with eyes
+            their pictures too (image: a path from this file on).
         keep: The share of the parameters that stays; 0.25 where nothing else is given.
         layers: Transformer blocks.
         hidden: Channels of the residual stream.
@@ -41,6 +44,8 @@ def prune(
         kv_groups: Key/value heads.
         head_dim: Dimensions of a head; half of them, a third, ...
         experts: Experts of a mixture, in each block.
+        encoder_layers: Blocks of an image encoder, those over all tiles besides.
+        encoder_mlp: Intermediate channels of an image encoder's blocks.
         tied: Use the input embedding as the output embedding too.
         used_tokens: Keep only the tokens that the train items use, and what those are made from.
         mend: Mend the weights that stay; without it they are sliced as they are.
@@ -58,6 +63,8 @@ def prune(
         "kv_groups": kv_groups,
         "head_dim": head_dim,
         "experts": experts,
+        "encoder_layers": encoder_layers,
+        "encoder_mlp": encoder_mlp,
     }
     given = {name: size for name, size in sizes.items() if size is not None}
     return cut_for_task(teacher, out, task, Wish(keep, given, tied, used_tokens, mend))

@@ -45,8 +45,10 @@ def used_vocabulary(
     configs = [source.config]
     if (source.path / "generation_config.json").exists():
         configs.append(GenerationConfig.from_pretrained(source.path))
-    named = named_ids(*configs)
-    return plan_vocabulary(tokenizer, used, rows=source.shape.vocabulary, named=named)
+    rows = source.shape.vocabulary
+    named = {i for i in named_ids(*configs) if i < rows}  # a picture's token may have no row there
+    inside = [[i for i in ids if i < rows] for ids in used]
+    return plan_vocabulary(tokenizer, inside, rows=rows, named=named)
 
 
 def vocabulary_of(
@@ -84,7 +86,7 @@ def trimmed(job: Job) -> Form | None:
     }  # fmt: skip
     try:
         folder = job.store.stage("vocabulary", inputs, make)
-        form = form_of(open_checkpoint(folder / TRIMMED))
+        form = form_of(open_checkpoint(folder / TRIMMED, pictures=big.source.family.pictures))
         _ = job.data_of(form)  # texts in smaller pieces may not fit its context
     except (TeacherError, OptionError, TaskError) as error:
         say(f"All tokens stay: {error}")

@@ -104,11 +104,9 @@ def _measure_here(job: dict[str, Any]) -> dict[str, Any]:
 def _import_engine(model: Path) -> None:
     """Its code is part of the baseline, not of the model."""
     if model.is_dir():
-        import transformers
-
         from flyweight.checkpoint import open_checkpoint
 
-        getattr(transformers, open_checkpoint(model).family.model)  # imports torch as well
+        _ = open_checkpoint(model).family.loader  # imports torch as well
     else:
         with extra():
             import onnxruntime  # noqa: F401

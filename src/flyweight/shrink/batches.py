@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-Prompt = Sequence[int] | Mapping[str, Any]  # token ids, or a training row: input_ids and weights
+from flyweight.anatomy import Family
+
+# token ids, or a training row: input_ids and weights, perhaps position_ids and a picture's number
+Prompt = Sequence[int] | Mapping[str, Any]
 WINDOW = 64  # batches among which prompts are sorted by length
 MOST = 2**14  # tokens of a batch, padding included; a longer sequence stands alone
 
@@ -23,6 +26,40 @@ class Batch:
     ids: Tensor  # int64 [B, T]
     counts: Tensor  # bool [B, T]: no padding
     weights: Tensor  # float32 [B, T]: of predicting that token
+    positions: Tensor  # int64 [B, T]: from 0 on in each document of a sequence
+    pictures: Tensor  # int64 [B]: the number of the picture that it asks of, -1 for none
+
+
+@dataclass(frozen=True)
+class Fed:
+    """What a model's body is given of a batch, and which places count of what is read in it.
+
+    `counts` bool [B, T] are those of the tokens, `others` the same of axes along which something
+    else is read, such as an encoder's patches.
+    """
+
+    inputs: dict[str, Any]
+    counts: Tensor
+    others: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def of(self, axis: str) -> Tensor:
+        """The places that count of what is read along an axis."""
+        return self.others.get(axis, self.counts)
+
+
+Feed = Callable[[Batch], Fed]
+Feeding = Callable[[Any], Feed]  # by model
+
+
+def feed_of(model: Any, family: Family) -> Feed:
+    """What feeds a model with the texts of batches alone."""
+
+    def feed(batch: Batch) -> Fed:
+        counts = batch.counts.to(model.device)
+        inputs = {"input_ids": batch.ids.to(model.device), **family.inputs(counts)}
+        return Fed(inputs, counts)
+
+    return feed
 
 
 @dataclass(frozen=True)
@@ -31,12 +68,22 @@ class _Row:
 
     ids: np.ndarray  # int32 [T]
     weights: np.ndarray  # float32 [T]
+    positions: np.ndarray  # int32 [T]
+    picture: int
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def first(self, tokens: int) -> _Row:
-        return _Row(self.ids[:tokens], self.weights[:tokens])
+        ids, weights, positions = self.ids[:tokens], self.weights[:tokens], self.positions[:tokens]
+        return _Row(ids, weights, positions, self.picture)
+
+    def told(self) -> bytes:
+        """All that it says, for a hash."""
+        parts = [len(self).to_bytes(8, "little"), self.ids.tobytes(), self.weights.tobytes()]
+        if self.picture >= 0:
+            parts += [self.positions.tobytes(), self.picture.to_bytes(8, "little")]
+        return b"".join(parts)
 
 
 class Stream:
@@ -77,8 +124,7 @@ class Stream:
 
     def _batches(self, window: list[_Row]) -> Iterator[Batch]:
         for row in window:
-            told = (len(row).to_bytes(8, "little"), row.ids.tobytes(), row.weights.tobytes())
-            self._digest.update(b"".join(told))
+            self._digest.update(row.told())
         taken: list[_Row] = []
         for row in sorted(window, key=len):
             if taken and (len(taken) == self.batch_size or (len(taken) + 1) * len(row) > MOST):
@@ -91,18 +137,24 @@ class Stream:
 
 def _row(prompt: Prompt) -> _Row:
     if not isinstance(prompt, Mapping):
-        ids = np.asarray(prompt, dtype=np.int32)
-        return _Row(ids, np.ones(len(ids), dtype=np.float32))
+        prompt = {"input_ids": prompt, "weights": np.ones(len(prompt))}
     ids = np.asarray(prompt["input_ids"], dtype=np.int32)
-    return _Row(ids, np.asarray(prompt["weights"], dtype=np.float32))
+    places = prompt.get("position_ids", np.arange(len(ids)))
+    return _Row(
+        ids,
+        np.asarray(prompt["weights"], dtype=np.float32),
+        np.asarray(places, dtype=np.int32),
+        int(prompt.get("picture", -1)),
+    )
 
 
 def _padded(rows: Sequence[_Row]) -> Batch:
     size = (len(rows), max(map(len, rows)))
     ids, counts = torch.zeros(size, dtype=torch.long), torch.zeros(size, dtype=torch.bool)
-    weights = torch.zeros(size)
+    weights, positions = torch.zeros(size), torch.arange(size[1]).repeat(size[0], 1)
     for place, row in enumerate(rows):
         ids[place, : len(row)] = torch.from_numpy(row.ids)
         counts[place, : len(row)] = True
         weights[place, : len(row)] = torch.from_numpy(row.weights)
-    return Batch(ids, counts, weights)
+        positions[place, : len(row)] = torch.from_numpy(row.positions)
+    return Batch(ids, counts, weights, positions, torch.tensor([row.picture for row in rows]))

@@ -18,7 +18,17 @@ from torch import Tensor
 from flyweight.anatomy import Family
 from flyweight.errors import TaskError
 from flyweight.progress import bar
-from flyweight.shrink.batches import MOST, WINDOW, Batch, Prompt, Stream
+from flyweight.shrink.batches import (
+    MOST,
+    WINDOW,
+    Batch,
+    Fed,
+    Feed,
+    Feeding,
+    Prompt,
+    Stream,
+    feed_of,
+)
 from flyweight.shrink.importance import Importance
 from flyweight.shrink.readings import Reading, readings_of, routed
 from flyweight.shrink.scores import scores
@@ -37,18 +47,21 @@ def measure_importance(
     tokens: int | None = None,
     taylor: bool = False,
     keep: Path | None = None,
+    feeding: Feeding | None = None,
 ) -> Importance:
     """Importance from one pass over `prompts`, read as they come and at most `tokens` of them.
 
     Prompts are token ids, or training rows whose weights say what the loss of `taylor` counts: with
     it first-order scores are added (taylor.py), for a backward pass. With a folder `keep` the sums
     are saved there now and then; a second call with the same model, prompts and settings goes on
-    from them to the same bits. Raises FolderError if they are of others, TaskError without a token.
+    from them to the same bits. `feeding` tells what a model is given besides texts; first-order
+    scores are of texts alone. Raises FolderError if they are of others, TaskError without a token.
     """
     stream = Stream(prompts, batch_size, tokens)
     saves = _saves(keep, model, batch_size, tokens, taylor)
     sums = saves.load()
-    meter = _Meter(model, family, sums, taylor)
+    feed = feed_of(model, family) if feeding is None else feeding(model)
+    meter = _Meter(model, family, sums, taylor, feed)
     total = len(prompts) if isinstance(prompts, Sized) and tokens is None else None
     done, place = sums.batches, 0
     with bar("Measuring importance", total) as running, meter.reading():
@@ -80,18 +93,20 @@ def _saves(
 class _Meter:
     """A model's hooks, and the sums that they add to."""
 
-    def __init__(self, model: Any, family: Family, sums: Sums, taylor: bool) -> None:
-        self.model, self.family, self.sums = model, family, sums
+    def __init__(self, model: Any, family: Family, sums: Sums, taylor: bool, feed: Feed) -> None:
+        self.model, self.family, self.sums, self.feed = model, family, sums, feed
         self.readings = readings_of(family, model.config)
         self.shape = family.shape_of(model.config)
-        self.counts = torch.zeros(0, dtype=torch.bool)  # [B, T] of the batch in hand
+        self.fed = Fed({}, torch.zeros(0, dtype=torch.bool))  # of the batch in hand
         self.gates = Gates(sums, self.shape) if taylor else None
 
     @contextmanager
     def reading(self) -> Iterator[None]:
         """The model with hooks on everything that is read."""
         hooks = [
-            self.model.get_submodule(reading.module).register_forward_hook(self._hook(reading))
+            self.model.get_submodule(reading.module).register_forward_hook(
+                self._hook(reading), with_kwargs=True
+            )
             for reading in self.readings
         ]
         try:
@@ -107,23 +122,24 @@ class _Meter:
 
     def take(self, batch: Batch) -> None:
         """Add one batch."""
-        self.counts = batch.counts.to(self.model.device)
+        self.fed = self.feed(batch)
         if self.gates is None:
             whole = self.model.base_model if self.family.causal else self.model  # needs no head
-            ids = batch.ids.to(self.model.device)
-            whole(input_ids=ids, **self.family.inputs(self.counts))
+            whole(**self.fed.inputs)
         else:
-            self.gates.counts = self.counts
+            self.gates.counts = self.fed.counts
             loss_of(self.model, self.family, batch).backward()
         self.sums.batches += 1
         self.sums.sequences += len(batch.ids)
         self.sums.tokens += int(batch.counts.sum())
 
     def _hook(self, reading: Reading) -> Any:
-        read = {"experts": self._read_experts, "layers": self._read_block}.get(reading.axis)
+        blocks = dict.fromkeys(("layers", "encoder_layers"), self._read_block)
+        read = {"experts": self._read_experts, **blocks}.get(reading.axis)
 
-        def on_forward(module: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
+        def on_forward(module: Any, given: tuple[Tensor, ...], named: Any, output: Any) -> None:
             said = output[0] if isinstance(output, tuple) else output
+            inputs = given or (named["hidden_states"],)
             if read is not None:
                 read(reading, module, inputs, said)
             else:
@@ -133,11 +149,11 @@ class _Meter:
 
     def _read_channels(self, reading: Reading, activation: Tensor) -> None:
         """Add activations [B, T, C], or pooled ones [B, C], which stand for all their tokens."""
-        said = activation.detach().float()
+        said, counts = activation.detach().float(), self.fed.of(reading.axis)
         if said.dim() == 2:
-            squares = said.square() * self.counts.sum(1, keepdim=True)
+            squares = said.square() * counts.sum(1, keepdim=True)
         else:
-            squares = said[self.counts].square()  # [N, C]
+            squares = said[counts].square()  # [N, C]
         self.sums.add(f"square.{reading.module}", squares.sum(0))
         if self.gates is not None:
             self.gates.on_channels(reading, activation)
@@ -146,8 +162,8 @@ class _Meter:
         self, reading: Reading, _: Any, inputs: tuple[Tensor, ...], after: Tensor
     ) -> None:
         """Add what a block makes of its input, both [B, T, D]."""
-        before = inputs[0]
-        ends = (before.detach()[self.counts].float(), after.detach()[self.counts].float())
+        before, counts = inputs[0], self.fed.of(reading.axis)
+        ends = (before.detach()[counts].float(), after.detach()[counts].float())
         self.sums.add(f"influence.{reading.module}", (1 - F.cosine_similarity(*ends, -1)).sum())
         if self.gates is not None:
             self.gates.on_block(reading, before.detach(), after)
@@ -159,8 +175,9 @@ class _Meter:
         inner = torch.zeros(self.shape.experts, self.shape.mlp, dtype=torch.float64)
         added = torch.zeros(self.shape.experts, dtype=torch.float64)
         hidden, chosen, weights = inputs
+        counts = self.fed.counts.flatten()
         with torch.no_grad():
-            for each in routed(module, reading, hidden, chosen, weights, self.counts.flatten()):
+            for each in routed(module, reading, hidden, chosen, weights, counts):
                 shared = each.inner.float() * each.shares.float()[:, None]
                 inner[each.expert] = shared.square().sum(0)
                 added[each.expert] = F.linear(shared, each.outward.float()).norm(dim=-1).sum()

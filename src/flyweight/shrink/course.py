@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from flyweight.anatomy import Family
-from flyweight.shrink.batches import Batch
+from flyweight.shrink.batches import Batch, Feeding, feed_of
 
 
 class Course:
@@ -19,7 +19,14 @@ class Course:
     begin when all of them are laid end to end.
     """
 
-    def __init__(self, model: Any, family: Family, batches: Sequence[Batch]) -> None:
+    def __init__(
+        self,
+        model: Any,
+        family: Family,
+        batches: Sequence[Batch],
+        feeding: Feeding | None = None,
+    ) -> None:
+        feed = feed_of(model, family) if feeding is None else feeding(model)
         self.model, self.blocks = model, model.get_submodule(family.blocks)
         self.block = 0
         self.hidden: list[Tensor] = []  # [B, T, D] of each batch
@@ -28,10 +35,10 @@ class Course:
         for batch in batches:
             self.offsets.append(self.offsets[-1] + int(batch.counts.sum()))
         self.rest: list[list[Any]] = []  # of each batch, what else each block is given
-        for batch, counts in zip(batches, self.counts, strict=True):
+        for batch in batches:
             with self._listening(self.blocks, before=True) as given:
                 whole = model.base_model if family.causal else model
-                whole(input_ids=batch.ids.to(model.device), **family.inputs(counts))
+                whole(**feed(batch).inputs)
             inputs = [given[block] for block in self.blocks]
             self.hidden.append(inputs[0][0][0])
             self.rest.append([(args[1:], named) for args, named in inputs])

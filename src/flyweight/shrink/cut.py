@@ -60,10 +60,9 @@ def new_name(family: Family, place: Place, keep: Keep) -> tuple[str, int | None,
     if place.template == family.head and keep.tied:
         return None
     if place.layer is not None:
-        kept = keep.layers.tolist()
-        if place.layer not in kept:
+        layer = keep.place(place.layer, place.counted)
+        if layer is None:
             return None
-        layer = kept.index(place.layer)
     if place.expert is not None:
         kept = keep.index(EXPERTS, layer).tolist()
         if place.expert not in kept:
@@ -98,7 +97,9 @@ def cut_tensors(
 def cut_config(family: Family, config: Any, keep: Keep) -> Any:
     """The config of the network that stays."""
     tied = True if keep.tied else None
-    return family.config_for(config, keep.shape, keep.layers.tolist(), tied=tied)
+    layers, encoder = keep.layers.tolist(), keep.encoder_layers
+    further = {} if encoder is None else {"encoder_layers": encoder.tolist()}
+    return family.config_for(config, keep.shape, layers, tied=tied, further=further)
 
 
 def cut_model(model: Any, family: Family, keep: Keep) -> Any:

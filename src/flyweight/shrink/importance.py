@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -20,7 +21,8 @@ from flyweight.anatomy import Shape
 from flyweight.shrink.keep import Keep
 
 _SCORES = ("layers", "hidden", "mlp", "values")
-_PERHAPS = ("experts", "heads", "groups")
+_EYES = ("seen", "encoder_layers", "encoder_mlp", "global_mlp")
+_PERHAPS = ("experts", "heads", "groups", *_EYES)
 _TAYLOR = "taylor."  # what the names of first-order scores begin with in a file
 
 
@@ -29,7 +31,8 @@ class Importance:
     """Scores, higher is more important; `taylor` holds the first-order ones, where asked for.
 
     L, G, H, d, D, M, E: layers, KV groups, query heads in a group, dimensions of a head, hidden and
-    MLP channels, experts. Said of activations; what first-order scores are tells taylor.py.
+    MLP channels, experts; e, g, m: an encoder's layers within tiles and over them, and its MLP's
+    channels. Said of activations; what first-order scores are tells taylor.py.
     """
 
     layers: Tensor  # [L] block influence: 1 - cosine(input, output), mean over tokens
@@ -41,6 +44,10 @@ class Importance:
     experts: Tensor | None = None  # [L, E] L2 of what the expert adds, mean over all tokens
     heads: Tensor | None = None  # [L, G, H]; None: taken from `values`
     groups: Tensor | None = None  # [L, G]; None: taken from `heads`
+    seen: Tensor | None = None  # [D] L2 of what a picture's channel adds to keys and values
+    encoder_layers: Tensor | None = None  # [e] block influence, summed over patches
+    encoder_mlp: Tensor | None = None  # [e, m] as `mlp`
+    global_mlp: Tensor | None = None  # [g, m]
     taylor: Importance | None = None
 
     @property
@@ -79,7 +86,21 @@ class Importance:
             head_dim=head_dim,
             value_dim=value_dim,
             experts=experts,
+            **self._eyes(new),
         )
+
+    def _eyes(self, new: Shape) -> dict[str, Any]:
+        """What stays of an encoder and of what it says, nothing for a model without one."""
+        if self.encoder_layers is None or self.encoder_mlp is None or self.seen is None:
+            return {}
+        influence = self.encoder_layers.clone()
+        influence[0] = torch.inf  # features are taken behind blocks: one is before them all
+        layers = top(influence, new.encoder_layers)
+        kept = {"seen": top(self.seen, new.hidden), "encoder_layers": layers}
+        kept["encoder_mlp"] = top(self.encoder_mlp[layers], new.encoder_mlp)
+        if self.global_mlp is not None:
+            kept["global_mlp"] = top(self.global_mlp, new.encoder_mlp)
+        return kept
 
     def save(self, path: Path) -> None:
         """Write it as safetensors."""

@@ -9,15 +9,16 @@ from torch import Tensor
 
 from flyweight.anatomy import AXES, Shape
 from flyweight.anatomy.family import Dimension, Term
+from flyweight.anatomy.shape import is_number
 
 
 @dataclass(frozen=True)
 class Keep:
     """Indices that stay, in ascending order; None where an axis stays whole.
 
-    L, G, H, d, E: layers, groups, heads a group, dimensions a head, experts that stay. `layers` are
-    blocks of the original; what is chosen per layer follows their order. `tied` makes the output
-    embedding the input's.
+    L, G, H, d, E, e, g: layers, groups, heads a group, dimensions a head, experts that stay, an
+    encoder's layers within tiles and over them. `layers` are blocks of the original; what is chosen
+    per layer follows their order. `tied` makes the output embedding the input's.
     """
 
     layers: Tensor  # [L]
@@ -29,6 +30,10 @@ class Keep:
     head_dim: Tensor | None = None  # [d], the same everywhere
     value_dim: Tensor | None = None  # [L, G, d]
     experts: Tensor | None = None  # [L, E]
+    seen: Tensor | None = None  # [D]
+    encoder_layers: Tensor | None = None  # [e]
+    encoder_mlp: Tensor | None = None  # [e, M]
+    global_mlp: Tensor | None = None  # [g, M]
     vocabulary: Tensor | None = None  # [V]
     tied: bool = False
 
@@ -45,7 +50,20 @@ class Keep:
             head_dim=None if self.head_dim is None else len(self.head_dim),
             experts=None if self.experts is None else self.experts.shape[1],
             vocabulary=None if self.vocabulary is None else len(self.vocabulary),
+            encoder_layers=None if self.encoder_layers is None else len(self.encoder_layers),
+            encoder_mlp=None if self.encoder_mlp is None else self.encoder_mlp.shape[1],
         )
+
+    def place(self, layer: int, counted: str) -> int | None:
+        """The new number of a block of the original, along the axis that counts it; None: it goes.
+
+        Blocks along an axis that is never cut keep theirs.
+        """
+        kept = getattr(self, counted, None)
+        if kept is None:
+            return layer
+        found = (kept == layer).nonzero()
+        return int(found) if len(found) else None
 
     def index(self, dimension: Dimension, layer: int | None, expert: int | None = None) -> Tensor:
         """Flat indices into a dimension; `layer` and `expert` count what stays."""
@@ -74,12 +92,12 @@ class Keep:
             return self.kv_groups[layer][:, None, None]
         if axis == "group_heads":
             return self.group_heads[layer][:, :, None]
-        found = getattr(self, axis)
+        found = None if is_number(axis) else getattr(self, axis)
         if found is None:
             return torch.arange(self.old.size(axis))
         if axis == "value_dim":
             return found[layer][:, None, :]
-        return found[layer] if axis == "experts" else found
+        return found[layer] if axis in ("experts", "encoder_mlp", "global_mlp") else found
 
 
 def keep_all(shape: Shape) -> Keep:

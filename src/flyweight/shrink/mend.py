@@ -27,10 +27,11 @@ from flyweight.anatomy.family import Place
 from flyweight.checkpoint import open_checkpoint
 from flyweight.errors import OptionError
 from flyweight.progress import track
-from flyweight.shrink.batches import Batch, Prompt, Stream
+from flyweight.shrink.batches import Batch, Feeding, Prompt, Stream
 from flyweight.shrink.course import Course
 from flyweight.shrink.cut import place_of
 from flyweight.shrink.keep import Keep, is_fixed
+from flyweight.shrink.readings import SEEN
 from flyweight.shrink.scales import Scales, scales_of
 from flyweight.shrink.stored import stored_tensors
 
@@ -60,12 +61,14 @@ def mend(
     batch_size: int = 32,
     *,
     tokens: int = TOKENS,
+    feeding: Feeding | None = None,
 ) -> list[Mended]:
     """Mend in place what `cut_model(teacher, family, keep)` gave; what was mended, in order.
 
     See `mend_all`.
     """
-    return mend_all([(student, keep)], teacher, family, prompts, batch_size, tokens=tokens)[0]
+    cuts = [(student, keep)]
+    return mend_all(cuts, teacher, family, prompts, batch_size, tokens=tokens, feeding=feeding)[0]
 
 
 @torch.no_grad()
@@ -77,6 +80,7 @@ def mend_all(
     batch_size: int = 32,
     *,
     tokens: int = TOKENS,
+    feeding: Feeding | None = None,
 ) -> list[list[Mended]]:
     """Mend in place students that were cut from one teacher, each with what it keeps.
 
@@ -85,12 +89,13 @@ def mend_all(
     often as a block has linear weights with inputs of their own (a Llama: 4) and twice more. Holds
     two hidden states a token for each model, what the teacher's weights say in one block and, of
     one weight at a time, the square of its inputs. Embeddings, head, norms, biases and experts stay
-    as they are, and so does everything where nothing was lost. Raises OptionError where a prompt
-    holds a token that went.
+    as they are, and an encoder with all that reads of it, and everything where nothing was lost.
+    What models are given besides texts `feeding` tells. Raises OptionError where a prompt holds a
+    token that went.
     """
     batches = list(Stream(prompts, batch_size, tokens))
-    students = [_Student(model, teacher, family, keep, batches) for model, keep in cuts]
-    course = Course(teacher, family, batches)
+    students = [_Student(model, teacher, family, keep, batches, feeding) for model, keep in cuts]
+    course = Course(teacher, family, batches, feeding)
     for old in track(range(max(student.last for student in students) + 1), "Mending"):
         fitted = [student.weights(old) for student in students]
         names = dict.fromkeys(weight.wanted for weights in fitted for weight in weights)
@@ -101,11 +106,16 @@ def mend_all(
 
 
 def mend_folder(
-    folder: Path, teacher: Any, family: Family, keep: Keep, prompts: Iterable[Prompt]
+    folder: Path,
+    teacher: Any,
+    family: Family,
+    keep: Keep,
+    prompts: Iterable[Prompt],
+    feeding: Feeding | None = None,
 ) -> list[Mended]:
     """Mend the checkpoint that `cut_folder` wrote, in its files and in their types; see `mend`."""
-    student = open_checkpoint(folder).model()
-    mended = mend(student, teacher, family, keep, prompts)
+    student = open_checkpoint(folder, pictures=family.pictures).model()
+    mended = mend(student, teacher, family, keep, prompts, feeding=feeding)
     stored = {place_of(family, name): tensor for name, tensor in stored_tensors(folder).items()}
     for each in mended:
         name = f"{each.name}.weight"
@@ -127,11 +137,18 @@ class _Student:
     """A student on its way, a block for each block of the teacher that it keeps."""
 
     def __init__(
-        self, model: Any, teacher: Any, family: Family, keep: Keep, batches: Sequence[Batch]
+        self,
+        model: Any,
+        teacher: Any,
+        family: Family,
+        keep: Keep,
+        batches: Sequence[Batch],
+        feeding: Feeding | None,
     ) -> None:
         self.model, self.family, self.keep = model, family, keep
         self.scales = scales_of(family, teacher.config, keep)
-        self.course = Course(model, family, [_renumbered(batch, keep) for batch in batches])
+        renumbered = [_renumbered(batch, keep) for batch in batches]
+        self.course = Course(model, family, renumbered, feeding)
         self.layers: list[int] = keep.layers.tolist()
         self.mended: list[Mended] = []
 
@@ -149,14 +166,15 @@ class _Student:
             module, _, kind = template.rpartition(".")
             if (
                 kind != "weight"
-                or "{layer}" not in module
+                or not module.startswith(self.family.blocks)
                 or not self.family.has(template, self.model.config, new)
             ):
                 continue
             said = module.format(layer=new)
             if isinstance(self.model.get_submodule(said), nn.Linear):
                 place = self.family.spell(f"{said}.weight")
-                found.append(_Weight(said, module.format(layer=old), place, new))
+                if place.dimensions[1] != SEEN:
+                    found.append(_Weight(said, module.format(layer=old), place, new))
         return found
 
     def fit(self, weights: Sequence[_Weight], wanted: dict[str, Tensor]) -> None:
@@ -189,9 +207,11 @@ def _renumbered(batch: Batch, keep: Keep) -> Batch:
     """The batch in the student's token ids."""
     if keep.vocabulary is None:
         return batch
-    new = torch.full((keep.old.vocabulary,), -1)
-    new[keep.vocabulary] = torch.arange(len(keep.vocabulary))
-    ids = new[batch.ids]
+    rows, stay = keep.old.vocabulary, len(keep.vocabulary)
+    new = torch.full((rows,), -1)
+    new[keep.vocabulary] = torch.arange(stay)
+    beyond = batch.ids - rows  # a picture's token may have no row of the vocabulary
+    ids = torch.where(beyond < 0, new[batch.ids.clamp(max=rows - 1)], stay + beyond)
     gone = batch.ids[batch.counts & (ids < 0)]
     if len(gone):
         raise OptionError(f"a prompt to mend by holds the token {int(gone[0])}, which was cut.")

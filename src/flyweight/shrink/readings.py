@@ -10,23 +10,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flyweight.anatomy import Family
+from flyweight.anatomy import AXES, Family
 from flyweight.anatomy.family import Dimension, Term, parse_dimensions
 
 VALUES: Term = ("kv_groups", "group_heads", "value_dim")
 HIDDEN: Dimension = (("hidden",),)
 MLP: Dimension = (("mlp",),)
 EXPERTS: Dimension = (("experts",),)
-FED: dict[Dimension, str] = {MLP: "mlp", (VALUES,): "values"}
+SEEN: Dimension = (("seen",),)
+FED: dict[Dimension, str] = {
+    MLP: "mlp",
+    (VALUES,): "values",
+    SEEN: "seen",
+    (("encoder_mlp",),): "encoder_mlp",
+    (("global_mlp",),): "global_mlp",
+}
 
 
 @dataclass(frozen=True)
 class Reading:
     """A module and the axis that is read there.
 
-    "hidden": what a norm says. "mlp", "values": what goes into the weight `outward`, which carries
-    it to the residual stream. "experts": all experts of a block in one module, with the names of
-    their weights into and out of the MLP channels. "layers": a block, before and after.
+    "hidden": what a norm says. "mlp", "values" and the like of FED: what goes into the weight
+    `outward`, which carries it to the residual stream (of "seen", to keys and values). "experts":
+    all experts of a block in one module, with the names of their weights into and out of the MLP
+    channels. "layers", "encoder_layers": a block, before and after.
     """
 
     axis: str
@@ -37,14 +45,17 @@ class Reading:
 
 def readings_of(family: Family, config: Any) -> list[Reading]:
     """Every place to read; those of one axis in the order of the blocks."""
-    layers = family.shape_of(config).layers
-    found = []
+    shape, placed = family.shape_of(config), []
     for template, spelling in family.parameters.items():
-        for layer in range(layers if "{layer}" in template else 1):
-            if family.has(template, config, layer):
-                reading = _reading(family, template, parse_dimensions(spelling), layer)
-                found += [] if reading is None else [reading]
-    return found + [Reading("layers", f"{family.blocks}.{layer}") for layer in range(layers)]
+        for layer in family.numbers(template, shape, config):
+            reading = _reading(family, template, parse_dimensions(spelling), layer)
+            placed += [] if reading is None else [(layer, reading)]
+    # blocks of two kinds have weights of other names that run over one axis
+    found = [reading for _, reading in sorted(placed, key=lambda each: each[0])]
+    for blocks, axis in {family.blocks: "layers", **family.further}.items():
+        if axis in AXES:
+            found += [Reading(axis, f"{blocks}.{layer}") for layer in range(shape.size(axis))]
+    return found
 
 
 def _reading(

@@ -64,7 +64,7 @@ class Scales:
         factor = 1.0
         if not self.family.norms[module].centred:
             factor /= math.sqrt(self._ratio(place.dimensions[0]))
-        if self._normed_queries() == module:
+        if self._norms_queries(module):
             factor *= self._attention
         if self.family.scales_embedding and self.tied and module == self.family.final_norm:
             factor *= math.sqrt(self._ratio((("hidden",),)))
@@ -75,10 +75,11 @@ class Scales:
         factor = 1.0
         if self.family.scales_embedding and template == self.family.embedding:
             factor /= math.sqrt(self._ratio((("hidden",),)))
-        if term == QUERY and self._normed_queries() is None:
+        readers = {name: norm for name, norm in self.family.norms.items() if norm.reads == module}
+        if term == QUERY and not readers:
             factor *= self._attention
-        for name, norm in self.family.norms.items():
-            if norm.reads == module and not norm.centred:
+        for name, norm in readers.items():
+            if not norm.centred:
                 over = parse_dimensions(self.family.parameters[f"{name}.weight"])[0]
                 factor *= math.sqrt(self.epsilon * self._ratio(over))
         return factor
@@ -89,14 +90,12 @@ class Scales:
         scaled = self.family.scales_attention
         return math.sqrt(self._ratio((("head_dim",),))) if scaled else 1.0
 
-    def _normed_queries(self) -> str | None:
-        """The norm of the queries, where the family has one."""
-        for name, norm in self.family.norms.items():
-            if norm.reads is not None:
-                rows = parse_dimensions(self.family.parameters[f"{norm.reads}.weight"])[0]
-                if QUERY in rows:
-                    return name
-        return None
+    def _norms_queries(self, name: str) -> bool:
+        """Whether a norm is that of queries."""
+        reads = self.family.norms[name].reads
+        if reads is None:
+            return False
+        return QUERY in parse_dimensions(self.family.parameters[f"{reads}.weight"])[0]
 
     def _ratio(self, dimension: Dimension) -> float:
         """The new length of a dimension over the old one."""
@@ -119,6 +118,7 @@ def _times(part: Tensor, rows: Tensor) -> Tensor:
 
 def scales_of(family: Family, config: Any, keep: Keep) -> Scales:
     """The factors of cutting a network of this config to what `keep` keeps."""
-    before, new = getattr(config, family.norm_epsilon), keep.shape
+    new = keep.shape
+    before = family.epsilon(config, keep.old)
     ratio = family.epsilon(config, new) / before if before else 1.0
     return Scales(family, keep, new, ratio, keep.tied or family.is_tied(config))

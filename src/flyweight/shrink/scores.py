@@ -34,6 +34,7 @@ class _Collected:
         mixture = bool(self.shape.experts)
         fed = "experts" if mixture else "mlp"
         return self._importance(
+            **self._eyes(outward),
             layers=self._stacked("influence", "layers") / tokens,
             hidden=(self._stacked("square", "hidden") / tokens).sqrt().mean(0),
             mlp=(self._stacked("square", fed) / tokens).sqrt() * outward[fed],
@@ -41,6 +42,18 @@ class _Collected:
             experts=self._stacked("added", "experts") / tokens if mixture else None,
             taylor=taylor,
         )
+
+    def _eyes(self, outward: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What is known of an encoder and of what it says; only the order of scores counts."""
+        if not self.shape.encoder_layers:
+            return {}
+        said = {
+            axis: self._stacked("square", axis).sqrt() * outward[axis]
+            for axis in ("seen", "encoder_mlp", "global_mlp")
+            if axis in outward  # an encoder may have no blocks over all tiles
+        }
+        said["seen"] = said["seen"].norm(dim=0)
+        return said | {"encoder_layers": self._stacked("influence", "encoder_layers")}
 
     def taylor(self) -> Importance:
         """Root mean square of a sequence's change in loss, in nats to first order."""
@@ -65,8 +78,21 @@ class _Collected:
         return Importance(
             **rounded,
             turning=self.family.turning(self.model.config),
-            pinned=self.family.pinned,
+            pinned=self._pinned(found["layers"]),
         )
+
+    def _pinned(self, influence: Tensor) -> tuple[int, ...]:
+        """Blocks that must stay: the family's, and of each other kind the one that does most."""
+        pinned, kind = self.family.pinned, self.family.kind
+        if kind is not None:
+            config = self.model.config
+            kinds = [kind(config, layer) for layer in range(len(influence))]
+            missing = set(kinds) - {kinds[layer] for layer in pinned}
+            for layer in influence.argsort(descending=True).tolist():
+                if kinds[layer] in missing:
+                    missing.remove(kinds[layer])
+                    pinned = (*pinned, layer)
+        return pinned
 
     def _moved(self, name: str, axis: str) -> Tensor:
         return (self._stacked(name, axis) / self.sums.sequences).sqrt()
@@ -80,7 +106,7 @@ class _Collected:
         """[L, C] or [L, E, C]: the norm of the column that carries each channel to the stream."""
         found: dict[str, list[Tensor]] = {}
         for reading in self.readings:
-            if reading.axis in ("mlp", "values", "experts"):
+            if reading.outward:
                 name = f"{reading.module}.{reading.outward}"
                 weight = self.model.get_parameter(name).detach().double().cpu()
                 found.setdefault(reading.axis, []).append(weight.norm(dim=-2))

@@ -15,6 +15,7 @@ HIDDEN = (1.0, 0.75, 0.5, 0.375, 0.25)
 MLP = (1.0, 0.75, 0.5, 0.375, 0.25)
 GROUPS = (1.0, 0.5)
 EXPERTS = (1.0, 0.5, 0.25)
+ENCODER = (1.0, 0.5, 0.25)  # of an encoder's blocks and of their MLP, both at once
 HEADS = (1.0, 0.5)  # of the query heads within a group
 
 
@@ -69,16 +70,18 @@ def grid(
 def _shapes(family: Family, teacher: Shape, config: Any, heads: bool) -> Iterator[Shape]:
     """Every combination of the grid's sizes; where hidden is heads x head_dim, it follows them."""
     least = {axis: told(config) for axis, told in family.least.items()}
+    fewest = max(len(family.pinned), least.get("layers", 1))
     counts = portions(teacher.experts, EXPERTS, 1) if teacher.experts else []
     sizes = product(
-        [layers for layers in portions(teacher.layers, LAYERS, 1) if layers >= len(family.pinned)],
+        [layers for layers in portions(teacher.layers, LAYERS, 1) if layers >= fewest],
         [0] if family.hidden_is_heads else portions(teacher.hidden, HIDDEN, BLOCK),
         portions(teacher.mlp, MLP, BLOCK),
         portions(teacher.kv_groups, HIDDEN if family.hidden_is_heads else GROUPS, 1),
         portions(teacher.group_heads, HEADS if heads else (1.0,), 1),
         [size for size in counts if size >= least.get("experts", 1)] or [0],
+        _encoders(teacher),
     )
-    for layers, hidden, mlp, groups, each, experts in sizes:
+    for layers, hidden, mlp, groups, each, experts, encoder in sizes:
         yield teacher.with_sizes(
             layers=layers,
             hidden=hidden or groups * each * teacher.head_dim,
@@ -86,4 +89,19 @@ def _shapes(family: Family, teacher: Shape, config: Any, heads: bool) -> Iterato
             kv_groups=groups,
             heads=groups * each,
             experts=experts,
+            **encoder,
         )
+
+
+def _encoders(teacher: Shape) -> list[dict[str, int]]:
+    """The sizes of an encoder, its blocks and their MLP in step; of a model without one nothing."""
+    if not teacher.encoder_layers:
+        return [{}]
+    found = {
+        share: {
+            "encoder_layers": portions(teacher.encoder_layers, (share,), 1)[0],
+            "encoder_mlp": portions(teacher.encoder_mlp, (share,), BLOCK)[0],
+        }
+        for share in ENCODER
+    }
+    return list(found.values())

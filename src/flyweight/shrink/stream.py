@@ -36,6 +36,7 @@ TOKENIZER = (
     "tokenizer*", "*.model", "*.jinja", "vocab.*", "merges.txt", "added_tokens.json",
     "special_tokens_map.json",
 )  # fmt: skip
+PROCESSOR = ("processor_config.json", "preprocessor_config.json")  # of pictures
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ def cut_folder(
 ) -> Path:
     """Cut the checkpoint in a folder into a new one at `out`, never holding more than a tensor.
 
-    Types stay (16 bits stay 16 bits), and so do the names that the files of `source` use. The new
-    folder is whole or not there at all.
+    Types stay (16 bits stay 16 bits), and so do the names of an expert's tensors in files; others
+    are named as in memory. The new folder is whole or not there at all.
 
     Args:
         source: A Hugging Face folder, its safetensors in one file or in shards.
@@ -82,7 +83,7 @@ def cut_folder(
             place that cannot be written, no room.
     """
     source, out = Path(source), Path(out)
-    config = open_checkpoint(source.absolute()).config
+    config = open_checkpoint(source.absolute(), pictures=family.pictures).config
     _check(source, out, family, config, keep, tokenizer)
     tensors = _whole_network(source, stored_tensors(source), family, config)
     shards = _shards(tensors, family, keep, shard_bytes)
@@ -131,10 +132,10 @@ def _whole_network(
     for name, tensor in tensors.items():
         if name.endswith(COMPUTED):
             continue
-        place = place_of(family, name)
-        if place.template in family.parameters and name not in expected:
+        place, here = place_of(family, name), family.in_memory(name)
+        if place.template in family.parameters and here not in expected:
             continue  # a tied head, say
-        sizes = expected.get(name) or tuple(size_of(each, shape) for each in place.dimensions)
+        sizes = expected.get(here) or tuple(size_of(each, shape) for each in place.dimensions)
         if tensor.sizes != sizes:
             raise TeacherError(
                 f"{tensor.file}: {name} is {_times(tensor.sizes)}, by config.json "
@@ -144,7 +145,8 @@ def _whole_network(
     held = sum(math.prod(tensor.sizes) for tensor in found.values())
     wanted = sum(map(math.prod, expected.values()))
     if held != wanted:
-        missing = sorted(expected.keys() - found) if not family.stored else []
+        here = set(map(family.in_memory, found))
+        missing = sorted(expected.keys() - here) if not family.stored else []
         example = f", {missing[0]} among what is missing" if missing else ""
         raise TeacherError(
             f"{source}: its files hold {held:,} of {wanted:,} parameters{example}. Download or "
@@ -224,7 +226,7 @@ def _write_others(source: Path, folder: Path, config: Any, keep: Keep, tokenizer
     from transformers import GenerationConfig
 
     if keep.vocabulary is not None:
-        config = renumber_config(config, keep.vocabulary)
+        config = renumber_config(config, keep.vocabulary, keep.old.vocabulary)
     config.save_pretrained(folder)
     if keep.vocabulary is not None and (source / GENERATION).is_file():
         generation = GenerationConfig.from_pretrained(source, local_files_only=True)
@@ -233,7 +235,7 @@ def _write_others(source: Path, folder: Path, config: Any, keep: Keep, tokenizer
         shutil.copyfile(source / GENERATION, folder / GENERATION)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
-        return
-    for file in {file for pattern in TOKENIZER for file in source.glob(pattern)}:
+    patterns = PROCESSOR if tokenizer is not None else (*TOKENIZER, *PROCESSOR)
+    for file in {file for pattern in patterns for file in source.glob(pattern)}:
         if file.is_file():
             shutil.copyfile(file, folder / file.name)

@@ -51,13 +51,16 @@ def named_ids(*configs: Any) -> set[int]:
     return {i for config in configs for _, _, ids in _fields(config) for i in _flat(ids) if i >= 0}
 
 
-def renumber_config(config: Any, keep: Tensor) -> Any:
+def renumber_config(config: Any, keep: Tensor, rows: int | None = None) -> Any:
     """A copy of a model's or generation's config with new ids, where `keep` [V] lists the old ones.
 
-    Sizes stay as they are. Tokens that are only suppressed and went need no suppressing. Raises
-    OptionError for an id that is named and did not stay, and for settings that weigh tokens.
+    Sizes stay as they are, and tokens beyond the teacher's `rows` as far beyond. Tokens that are
+    only suppressed and went need no suppressing. Raises OptionError for an id that is named and did
+    not stay, and for settings that weigh tokens.
     """
     place = {old: new for new, old in enumerate(keep.tolist())}
+    if rows is not None:
+        place |= {i: i - rows + len(keep) for i in named_ids(config) if i >= rows}
     renumbered = copy.deepcopy(config)
     for holder, name, ids in _fields(renumbered):
         gone = [i for i in _flat(ids) if i >= 0 and i not in place]

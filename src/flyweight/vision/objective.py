@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -46,17 +47,9 @@ class AboutPictures:
 
     def _hidden(self, model: Any, batch: Batch) -> Tensor:
         """Final hidden states [B, T, D]."""
-        ids, positions = batch["input_ids"], batch["position_ids"]
-        given = self.shelf.inputs(batch["picture"])
-        sees = seeing(ids, positions, self.image_id)  # [B, T]
-        tiles = given["aspect_ratio_mask"]  # [B, 1, tiles]
-        return model.model(
-            inputs_embeds=self._embedded(model, ids),
-            position_ids=positions,
-            cross_attention_mask=sees[:, :, None, None].to(tiles.dtype) * tiles[:, None],
-            use_cache=False,
-            **given,
-        ).last_hidden_state
+        ids, places = batch["input_ids"], batch["position_ids"]
+        given = looking(self.shelf.inputs, ids, places, batch["picture"], self.image_id)
+        return model.model(inputs_embeds=self._embedded(model, ids), **given).last_hidden_state
 
     def _embedded(self, model: Any, ids: Tensor) -> Tensor:
         embedded = model.get_input_embeddings()(ids)
@@ -71,6 +64,24 @@ class AboutPictures:
             with torch.no_grad():
                 rows = model.get_input_embeddings().weight[self.vocabulary :]
                 rows.copy_(self.learned.weight)  # type: ignore[arg-type]
+
+
+def looking(
+    shown: Callable[[Tensor], dict[str, Tensor]],
+    ids: Tensor,
+    positions: Tensor,
+    pictures: Tensor,
+    image_id: int,
+) -> dict[str, Any]:
+    """What a model is given besides tokens [B, T]: its pictures int64 [B], and who sees them.
+
+    `shown` is what stands for pictures of these numbers, such as `Shelf.inputs`.
+    """
+    given = shown(pictures)
+    tiles = given["aspect_ratio_mask"]  # [B, 1, tiles]
+    sees = seeing(ids, positions, image_id)[:, :, None, None]
+    mask = sees.to(tiles.dtype) * tiles[:, None]  # [B, T, 1, tiles]
+    return given | {"position_ids": positions, "cross_attention_mask": mask, "use_cache": False}
 
 
 def seeing(ids: Tensor, positions: Tensor, image_id: int) -> Tensor:
@@ -109,4 +120,4 @@ def only_eyes(model: Any) -> None:
         parameter.requires_grad_(not is_language(name, model.config))
 
 
-__all__ = ["AboutPictures", "only_eyes", "open_gates", "seeing"]
+__all__ = ["AboutPictures", "looking", "only_eyes", "open_gates", "seeing"]

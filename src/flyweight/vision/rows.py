@@ -30,8 +30,8 @@ def pictures_of(items: Sequence[Item], file: Path) -> list[str]:
     for item in items:
         if item.image is None:
             raise TaskError(
-                f"{file.name}, line {item.line}: no image. Add the field image, or train on texts "
-                "with flyweight distill."
+                f"{file.name}, line {item.line}: no image. Add the field image, since a model with "
+                "eyes is taught and tried on pictures, or take a model without."
             )
     return list(dict.fromkeys(str(item.image) for item in items))
 
