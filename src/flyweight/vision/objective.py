@@ -14,19 +14,20 @@ from flyweight.distill.judges import Answers
 from flyweight.distill.losses import Batch, wanted_tokens
 from flyweight.vision.language import is_language
 from flyweight.vision.pixels import Shelf
+from flyweight.vision.seen import Seen, projected
 
 OPEN = 1.0  # of a gate, before its tanh
 
 
 class AboutPictures:
-    """Cross-entropy in nats a token on answers about the pictures of a shelf.
+    """Cross-entropy in nats a token on answers about pictures, of a shelf or seen already.
 
     A batch has, besides what losses.py says, `picture` int64 [B]: one for each row, whose documents
     all ask of it. The rows of the embedding beyond the vocabulary are learned as well, in `learned`
     while the training goes on.
     """
 
-    def __init__(self, model: Any, shelf: Shelf) -> None:
+    def __init__(self, model: Any, shelf: Shelf | Seen) -> None:
         self.shelf, self.image_id = shelf, model.config.image_token_index
         self.vocabulary = model.config.text_config.vocab_size
         embedding = model.get_input_embeddings().weight
@@ -37,7 +38,8 @@ class AboutPictures:
             )
         config = model.config.vision_config
         patches = (config.image_size // config.patch_size) ** 2 + 1
-        self.tokens_besides = config.max_num_tiles * patches
+        looks = isinstance(shelf, Shelf)
+        self.tokens_besides = config.max_num_tiles * patches if looks else 0
 
     def __call__(self, model: Any, batch: Batch) -> Tensor:
         targets, weights = wanted_tokens(batch)
@@ -49,6 +51,9 @@ class AboutPictures:
         """Final hidden states [B, T, D]."""
         ids, places = batch["input_ids"], batch["position_ids"]
         given = looking(self.shelf.inputs, ids, places, batch["picture"], self.image_id)
+        if "cross_attention_states" in given:
+            states = projected(model, given["cross_attention_states"])
+            given = given | {"cross_attention_states": states}
         return model.model(inputs_embeds=self._embedded(model, ids), **given).last_hidden_state
 
     def _embedded(self, model: Any, ids: Tensor) -> Tensor:
@@ -114,10 +119,12 @@ def open_gates(model: Any) -> None:
                     last.zero_()
 
 
-def only_eyes(model: Any) -> None:
-    """Let the eyes be trained, and nothing of the language model."""
+def only_eyes(model: Any, *, encoder: bool = True) -> None:
+    """Let the eyes be trained, or the adapter alone, and nothing of the language model."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not is_language(name, model.config))
+    if not encoder:
+        model.model.vision_model.requires_grad_(False)
 
 
 __all__ = ["AboutPictures", "looking", "only_eyes", "open_gates", "seeing"]

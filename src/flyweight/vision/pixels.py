@@ -71,10 +71,15 @@ class Cutter:
 
     def inputs(self, tiles: Tensor, arrangements: Tensor, counts: Tensor) -> dict[str, Tensor]:
         """What the encoder is given of uint8 tiles [B, tiles, 3, S, S], `counts` of them used."""
-        used = torch.arange(self.most, device=tiles.device) < counts[:, None]  # [B, tiles]
         pixels = (tiles[:, None].float() * self._scale - self._mean) / self._std
+        given = self.arrangement(arrangements, counts)
+        used = given["aspect_ratio_mask"][..., None, None, None]  # [B, 1, tiles, 1, 1, 1]
+        return given | {"pixel_values": pixels * used}
+
+    def arrangement(self, arrangements: Tensor, counts: Tensor) -> dict[str, Tensor]:
+        """How pictures are laid in tiles, `counts` of them used."""
+        used = torch.arange(self.most, device=counts.device) < counts[:, None]  # [B, tiles]
         return {
-            "pixel_values": pixels * used[:, None, :, None, None, None],
             "aspect_ratio_ids": arrangements[:, None],
             "aspect_ratio_mask": used[:, None].long(),
         }
@@ -88,6 +93,9 @@ class Shelf:
         self._counts, self._arrangements = torch.tensor(counts), torch.tensor(arrangements)
         shape = (len(counts), cutter.most, 3, cutter.side, cutter.side)
         self._tiles = np.memmap(file, np.uint8, "r", shape=shape)
+
+    def __len__(self) -> int:
+        return len(self._tiles)
 
     @classmethod
     def fill(cls, file: Path, cutter: Cutter, images: Iterable[Image.Image], count: int) -> Shelf:
@@ -109,10 +117,16 @@ class Shelf:
 
     def inputs(self, numbers: Tensor) -> dict[str, Tensor]:
         """What the encoder is given of these pictures, int64 [B]."""
-        device, here = numbers.device, numbers.cpu()
-        tiles = torch.from_numpy(self._tiles[here.numpy()]).to(device)
-        arrangements, counts = self._arrangements[here], self._counts[here]
-        return self.cutter.inputs(tiles, arrangements.to(device), counts.to(device))
+        tiles = torch.from_numpy(self._tiles[numbers.cpu().numpy()]).to(numbers.device)
+        return self.cutter.inputs(tiles, *self._laid(numbers))
+
+    def arrangement(self, numbers: Tensor) -> dict[str, Tensor]:
+        """How these pictures, int64 [B], are laid in tiles."""
+        return self.cutter.arrangement(*self._laid(numbers))
+
+    def _laid(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        here, device = numbers.cpu(), numbers.device
+        return self._arrangements[here].to(device), self._counts[here].to(device)
 
 
 __all__ = ["Cutter", "Shelf", "Tiled"]

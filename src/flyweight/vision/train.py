@@ -20,6 +20,7 @@ def train_vision(
     align_steps: int = 500,
     batch_size: int = 32,
     learning_rate: float = 1e-3,
+    freeze_encoder: bool = False,
     eyes_only: bool = False,
     seed: int = 0,
 ) -> Path:
@@ -39,6 +40,8 @@ def train_vision(
         align_steps: Steps on the captions before.
         batch_size: Pictures in a step, each with all its questions.
         learning_rate: The highest; it falls linearly to zero.
+        freeze_encoder: Leave a learned encoder as it is: it looks at each picture once, before the
+            first step, and the cross-attention alone learns.
         eyes_only: Write what was trained alone, to be put together with the language model again by
             `flyweight add-vision MODEL OUT --encoder EYES`.
         seed: Makes the run repeatable on the same machine.
@@ -67,7 +70,7 @@ def train_vision(
     with pupil_of(model, out) as pupil:
         for (file, count, title), (task, pictures) in zip(lessons, read, strict=True):
             schedule = Schedule(count, batch_size, learning_rate, seed=seed)
-            pupil.learn(task, file, pictures, schedule, title)
+            pupil.learn(task, file, pictures, schedule, title, encoder=not freeze_encoder)
         pupil.save(out, eyes_only)
     return Path(out)
 

@@ -18,6 +18,7 @@ from flyweight.vision.language import language_sha256, language_tensors
 from flyweight.vision.objective import AboutPictures, only_eyes, open_gates
 from flyweight.vision.pixels import Shelf
 from flyweight.vision.rows import name_of, pictures_of, rows_of, shelve
+from flyweight.vision.seen import Seen
 from flyweight.vision.vision_folder import Opened, open_vision, save_vision
 
 LOCK = "lock"
@@ -33,18 +34,29 @@ class Pupil:
         self.past = [name_of(*((path.name, sha256_of(path)) for path in files))]
 
     def learn(
-        self, task: Task, file: Path, pictures: Mapping[str, str], schedule: Schedule, title: str
+        self,
+        task: Task,
+        file: Path,
+        pictures: Mapping[str, str],
+        schedule: Schedule,
+        title: str,
+        *,
+        encoder: bool = True,
     ) -> None:
         """Train on a task's train items, or take up what was learned of them before.
 
-        `pictures` are the hashes of its pictures' files by name.
+        `pictures` are the hashes of its pictures' files by name. Without `encoder` it stays as it
+        is, and the adapter alone learns.
         """
         opened, items = self.opened, task.train
         names = pictures_of(items, file)
         rows = rows_of(items, names, opened, file)
         told = [pictures[name] for name in names]
-        self.past.append(name_of(self.past, task.sha256, told, schedule))
-        shelf = shelve(self.work / "pictures.u8", opened.cutter, names, file)
+        self.past.append(name_of(self.past, task.sha256, told, schedule, encoder))
+        shelf: Shelf | Seen = shelve(self.work / "pictures.u8", opened.cutter, names, file)
+        if not encoder:
+            states = self.work / f"{self.past[-1]}.bf16"
+            shelf = Seen.fill(states, opened.model, shelf)
         teach(opened.model, shelf, rows, schedule, title, self.work / self.past[-1])
 
     def save(self, out: Path, eyes_only: bool) -> None:
@@ -57,12 +69,15 @@ class Pupil:
 
 
 def teach(
-    model: Any, shelf: Shelf, rows: Sequence[Row], schedule: Schedule, title: str, keep: Path
+    model: Any, shelf: Shelf | Seen, rows: Sequence[Row], schedule: Schedule, title: str, keep: Path
 ) -> None:
-    """Train a model's eyes in place on rows about a shelf's pictures; see trainer.train."""
+    """Train a model's eyes in place on rows about pictures; see trainer.train.
+
+    Of pictures that its encoder has seen already, the adapter alone learns.
+    """
     objective = AboutPictures(model, shelf)
     open_gates(model)
-    only_eyes(model)
+    only_eyes(model, encoder=isinstance(shelf, Shelf))
     train(model, rows, objective, schedule, title, keep=keep)
     model.requires_grad_(False)
     objective.keep_learned(model)

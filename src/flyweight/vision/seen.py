@@ -1,0 +1,75 @@
+"""What an encoder that stays as it is makes of many pictures, worked out once and kept on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flyweight.distill.trainer import fast_math
+from flyweight.folder import check_space
+from flyweight.progress import track
+from flyweight.vision.pixels import Shelf
+
+AT_ONCE = 64  # pictures
+
+
+class Seen:
+    """An encoder's states of a shelf's pictures, memory-mapped.
+
+    bfloat16, which NumPy holds as int16: [pictures, 1, tiles, tokens, D].
+    """
+
+    def __init__(self, shelf: Shelf, states: np.ndarray) -> None:
+        self._shelf, self._states = shelf, states
+
+    @classmethod
+    def fill(cls, file: Path, model: Any, shelf: Shelf) -> Seen:
+        """Let a model's encoder look at every picture, once for a `file`. NoSpace before."""
+        config = model.config.vision_config
+        tokens = (config.image_size // config.patch_size) ** 2 + 1
+        shape = (len(shelf), 1, config.max_num_tiles, tokens, config.vision_output_dim)
+        if not file.is_file():
+            check_space(file, 2 * int(np.prod(shape)))
+            scratch = file.with_name(f".{file.name}")
+            try:
+                _look(scratch, model, shelf)
+                scratch.replace(file)
+            finally:
+                scratch.unlink(missing_ok=True)
+        return cls(shelf, np.memmap(file, np.int16, "r", shape=shape))
+
+    def inputs(self, numbers: Tensor) -> dict[str, Tensor]:
+        """What a model is given of these pictures, int64 [B], instead of their pixels.
+
+        `cross_attention_states` are the encoder's, which are yet to be `projected`.
+        """
+        states = torch.from_numpy(self._states[numbers.cpu().numpy()]).view(torch.bfloat16)
+        mask = self._shelf.arrangement(numbers)["aspect_ratio_mask"]
+        return {
+            "aspect_ratio_mask": mask,
+            "cross_attention_states": states.to(numbers.device),
+        }
+
+
+def projected(model: Any, states: Tensor) -> Tensor:
+    """States of an encoder [B, 1, tiles, tokens, D] as cross-attention reads them."""
+    projector = model.model.multi_modal_projector
+    return projector(states.to(projector.weight.dtype)).flatten(0, 2)  # [B * tiles, tokens, width]
+
+
+def _look(file: Path, model: Any, shelf: Shelf) -> None:
+    encoder = model.eval().model.vision_model
+    begins = range(0, len(shelf), AT_ONCE)
+    with file.open("wb") as out, torch.inference_mode():
+        for first in track(begins, "Looking at pictures"):
+            numbers = torch.arange(first, min(first + AT_ONCE, len(shelf)))
+            with fast_math(numbers):
+                states = encoder(**shelf.inputs(numbers)).last_hidden_state
+            out.write(states.to(torch.bfloat16).view(torch.int16).numpy().tobytes())
+
+
+__all__ = ["Seen", "projected"]
