@@ -204,3 +204,17 @@ def test_what_is_written_is_a_task_with_its_images(tmp_path: Path) -> None:
         with Image.open(tmp_path / line["image"]) as image:
             assert image.size == (SIZE, SIZE)
     assert read_task(path, pictures=True)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_words_are_printed_where_the_facts_say(seed: int) -> None:
+    """Around each word's place there is ink, and in all kinds of pictures."""
+    for kind in ("sheet", *KINDS):
+        drawn = draw(random.Random(f"{kind}/{seed}"), kind, 320, disturbed=False)
+        pixels = rgb(drawn.image)
+        words = {name: at for name, at in drawn.facts["points"].items() if name.startswith("word ")}
+        assert words or drawn.facts["kind"] == "pie"
+        for name, (x, y) in words.items():
+            left, top = int(320 * x) - 7, int(320 * y) - 7
+            spot = pixels[max(0, top) : top + 14, max(0, left) : left + 14]
+            assert np.ptp(spot.sum(2)) > 150, (kind, seed, name)

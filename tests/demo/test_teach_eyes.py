@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -21,12 +22,16 @@ from flyweight.vision.mllama import load
 GRID = 10
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "sheet"])
 @pytest.mark.parametrize("seed", range(5))
 def test_labels_stand_where_things_are(kind: str, seed: int) -> None:
     facts = draw(random.Random(f"{kind}/{seed}"), kind).facts
     found = labels(facts, GRID)
-    shown = {1 + int(y * GRID) * GRID + int(x * GRID) for x, y in facts["points"].values()}
+    places = list(facts["points"].values())
+    if kind == "gauge":  # the needle is seen all along
+        hub, tip = (np.array(facts["points"][name]) for name in ("hub", "tip"))
+        places += [hub + along * (tip - hub) for along in np.linspace(0, 1, 100)]
+    shown = {1 + int(y * GRID) * GRID + int(x * GRID) for x, y in places}
     for token, name, answer in found.told:
         assert 0 <= answer < ASKED[name]
         assert token == 0 or kind == "meter" or token in shown
@@ -36,6 +41,8 @@ def test_labels_stand_where_things_are(kind: str, seed: int) -> None:
         assert found.fraction == pytest.approx(facts["fraction"])
     elif kind == "meter":
         assert asked.count("character") == len(facts["characters"])
+    elif kind == "sheet":
+        assert asked.count("word") + asked.count("character") == len(facts["points"])
     else:
         assert asked.count("value") == len(facts["values"]) * (1 if kind == "pie" else 2)
 
@@ -45,7 +52,7 @@ def test_eyes_are_taught_from_their_seed_and_fit_the_teacher(tmp_path: Path) -> 
     lessons = [replace(each, schedule=replace(each.schedule, steps=2, batch_size=8))
                for each in LESSONS]  # fmt: skip
     for name in ("one", "other"):
-        teach(tmp_path / name, 24, places, lessons)
+        teach(tmp_path / name, 24, 8, places, lessons)
     one, other = (load_file(tmp_path / name / "eyes.safetensors") for name in ("one", "other"))
     assert all(torch.equal(one[name], other[name]) for name in one)
     teacher = open_checkpoint(TEACHER)

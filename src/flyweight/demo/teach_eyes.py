@@ -1,9 +1,10 @@
 """Make the demo's eyes: `python -m flyweight.demo.teach_eyes OUT`, under an hour on two cores.
 
 The demo's teacher is given a small encoder, and three things are learned, all from pictures drawn
-by code. First where things are in a picture, by the encoder alone, from what the drawing code
-knows; then what a picture shows, in words; then what is asked about it. The language model stays
-as it is. What is written are the eyes alone.
+by code. First where things are in a picture and what they mean, by the encoder alone, from what
+the drawing code knows; then to answer in words, by the adapter alone, with pictures that the
+encoder has seen once; then a little more by both. The language model stays as it is. What is
+written are the eyes alone.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import numpy as np
@@ -27,35 +29,36 @@ from flyweight.demo.pictures.labels import ASKED, PARTS, POINTS, Labels, labels
 from flyweight.distill.losses import Batch
 from flyweight.distill.trainer import Row, Schedule, train
 from flyweight.folder import new_folder
-from flyweight.progress import track
+from flyweight.progress import bar
 from flyweight.tasks.items import Item
 from flyweight.vision import training
 from flyweight.vision.add import add_vision
 from flyweight.vision.language import language_sha256, language_tensors
 from flyweight.vision.pixels import Shelf
 from flyweight.vision.rows import name_of, rows_of
+from flyweight.vision.seen import Seen
 from flyweight.vision.vision_folder import Opened, open_vision, save_vision
 
 TEACHER = Path(__file__).parent / "teacher"
 SEED = 11
-PICTURES = 40_000
+PICTURES, SHEETS = 44_000, 16_000
 BATCH = 64
 NEAR = 0.012  # of a scale: how far a part may be from the needle and still be half right
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """A stage: its schedule, and whether only captions are learned."""
+    """A stage in words: its schedule, and whether the encoder learns as well."""
 
     title: str
     schedule: Schedule
-    captions: bool = False
+    encoder: bool = False
 
 
-PLACES = Schedule(1900, BATCH, 1e-3, seed=SEED, weight_decay=0.05)
+PLACES = Schedule(3200, BATCH, 1e-3, seed=SEED, weight_decay=0.05, muon=True)
 LESSONS = (
-    Lesson("Aligning pictures and words", Schedule(250, BATCH, 1e-3, seed=SEED + 1), captions=True),
-    Lesson("Teaching what is asked", Schedule(1100, BATCH, 1e-3, seed=SEED + 2)),
+    Lesson("Teaching to answer", Schedule(1400, BATCH, 1e-3, seed=SEED + 1, muon=True)),
+    Lesson("Teaching both", Schedule(150, BATCH, 2e-4, seed=SEED + 2), encoder=True),
 )
 
 
@@ -67,7 +70,6 @@ class Places:
 
     def __init__(self, shelf: Shelf, told: Sequence[Labels], width: int, grid: int) -> None:
         self.shelf, self.told, self.grid = shelf, told, grid
-        self.tokens_besides = 1 + grid * grid
         heads = {name: nn.Linear(width, count) for name, count in ASKED.items()}
         heads["heat"], heads["offset"] = nn.Linear(width, len(POINTS)), nn.Linear(width, 8)
         self.learned = nn.ModuleDict({"norm": nn.LayerNorm(width), **heads})
@@ -125,31 +127,37 @@ def _near(fractions: Tensor) -> Tensor:
 Drawn = tuple[bytes, tuple[Question, ...], Labels]
 
 
-def draw_one(number: int) -> Drawn:
+def draw_one(number: int, kind: str | None = None) -> Drawn:
     """A picture's pixels, its questions and labels, from its number alone."""
-    picture = draw(random.Random(f"{SEED}/pictures/{number}"))
+    picture = draw(random.Random(f"{SEED}/pictures/{number}"), kind)
     return picture.image.tobytes(), picture.questions, labels(picture.facts, SIZE // 16)
 
 
-def draw_all(count: int) -> Iterator[Drawn]:
-    """So many pictures, in order, drawn by as many processes as torch has threads."""
-    with ProcessPoolExecutor(torch.get_num_threads()) as pool:
-        yield from track(pool.map(draw_one, range(count), chunksize=100), "Drawing pictures")
+def draw_all(pictures: int, sheets: int) -> Iterator[Drawn]:
+    """So many pictures, then sheets, drawn by as many processes as torch has threads."""
+    kinds = [None] * pictures + ["sheet"] * sheets
+    with (
+        ProcessPoolExecutor(torch.get_num_threads()) as pool,
+        bar("Drawing pictures", len(kinds)) as running,
+    ):
+        for drawn in pool.map(draw_one, range(len(kinds)), kinds, chunksize=100):
+            yield drawn
+            running.advance()
 
 
-def items_of(questions: Sequence[tuple[Question, ...]], captions: bool) -> list[Item]:
+def items_of(questions: Sequence[tuple[Question, ...]]) -> list[Item]:
     """The questions as items of their pictures."""
     return [
         Item(({"role": "user", "content": each.prompt},), each.answer, image=str(number))
         for number, asked in enumerate(questions)
         for each in asked
-        if each.kind == "caption" or not captions
     ]
 
 
 def teach(
     out: Path,
     pictures: int = PICTURES,
+    sheets: int = SHEETS,
     places: Schedule = PLACES,
     lessons: Sequence[Lesson] = LESSONS,
 ) -> None:
@@ -161,22 +169,26 @@ def teach(
     work = out.with_name(f"{out.name}.work")
     blind = add_vision(str(TEACHER), work / "blind", encoder="tiny", tiles=1, seed=SEED)
     opened = open_vision(blind)
-    before = language_sha256(language_tensors(opened.model))
+    model = opened.model
+    before = language_sha256(language_tensors(model))
     questions: list[tuple[Question, ...]] = []
     told: list[Labels] = []
 
     def images() -> Iterator[Image.Image]:
-        for pixels, asked, known in draw_all(pictures):
+        for pixels, asked, known in draw_all(pictures, sheets):
             questions.append(asked)
             told.append(known)
             yield Image.frombytes("RGB", (SIZE, SIZE), pixels)
 
-    shelf = Shelf.fill(work / "pictures.u8", opened.cutter, images(), pictures)
-    teach_places(opened, shelf, told, places, work / f"places-{name_of(places)}")
-    for number, lesson in enumerate(lessons):
-        items = items_of(questions, lesson.captions)
-        teach_words(opened, shelf, items, lesson, work / f"{number}-{name_of(lesson)}")
-    if language_sha256(language_tensors(opened.model)) != before:
+    shelf = Shelf.fill(work / "pictures.u8", opened.cutter, images(), pictures + sheets)
+    past = [name_of(pictures, sheets, places)]
+    teach_places(opened, shelf, told, places, work / past[0])
+    rows = rows_of(items_of(questions), [str(number) for number in range(pictures)], opened, work)
+    for lesson in lessons:
+        known = shelf if lesson.encoder else Seen.fill(work / f"{past[-1]}.bf16", model, shelf)
+        past.append(name_of(past, lesson))
+        training.teach(model, known, rows, lesson.schedule, lesson.title, work / past[-1])
+    if language_sha256(language_tensors(model)) != before:
         raise RuntimeError("the language model changed")
     with new_folder(out) as folder:
         save_vision(opened, folder, before, eyes_only=True)
@@ -195,18 +207,9 @@ def teach_places(
     ]
     grid = config.image_size // config.patch_size
     objective = Places(shelf, told, config.vision_output_dim, grid)
+    if which("g++"):
+        opened.model.model.vision_model.compile()  # half as fast again
     train(opened.model, rows, objective, schedule, "Teaching where things are", keep=keep)
-
-
-def teach_words(
-    opened: Opened, shelf: Shelf, items: Sequence[Item], lesson: Lesson, keep: Path
-) -> None:
-    """Teach encoder and adapter to answer."""
-    names = list(dict.fromkeys(str(item.image) for item in items))
-    rows = rows_of(items, names, opened, Path("drawn pictures"))
-    for row in rows:  # not every picture may be asked about
-        row["picture"] = int(names[row["picture"]])
-    training.teach(opened.model, shelf, rows, lesson.schedule, lesson.title, keep)
 
 
 if __name__ == "__main__":

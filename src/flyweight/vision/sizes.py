@@ -71,7 +71,7 @@ def arrangements(tiles: int) -> list[tuple[int, int]]:
 
 
 SIZES = {
-    "tiny": EncoderSize(192, 6, 2, 6, image=160, patch=16, taps=(-4, -2)),
+    "tiny": EncoderSize(192, 6, 2, 3, image=160, patch=16, taps=(-4, -2)),
     "small": EncoderSize(384, 12, 2, 6, image=224, patch=14, taps=(-8, -4, -2)),
     "base": EncoderSize(768, 12, 4, 12, image=224, patch=14, taps=(-8, -4, -2)),
     "meta": EncoderSize(

@@ -21,6 +21,7 @@ from flyweight.demo.pictures.gauges import gauge
 from flyweight.demo.pictures.meters import meter
 from flyweight.demo.pictures.questions import Question
 from flyweight.demo.pictures.scene import Scene
+from flyweight.demo.pictures.sheets import sheet
 
 __all__ = ["KINDS", "SIZE", "Picture", "Question", "draw", "picture", "pictures"]
 
@@ -28,6 +29,7 @@ SIZE = 160
 KINDS = {"gauge": 0.50, "meter": 0.15, "bar": 0.14, "line": 0.11, "pie": 0.10}  # share of each
 
 SCENES: dict[str, Callable[[random.Random], Scene]] = {
+    "sheet": sheet,
     "gauge": gauge,
     "meter": meter,
     "bar": lambda rng: series_chart(rng, "bar"),

@@ -101,7 +101,7 @@ def series_chart(rng: random.Random, kind: str) -> Scene:
     draw = ImageDraw.Draw(canvas)
     top = 44 if style.title else rng.randint(16, 30)
     axes = Axes(rng.randint(46, 54), top, PAGE - rng.randint(8, 16), PAGE - 36, count)
-    frame(draw, axes, style, days, rng)
+    printed = frame(draw, axes, style, days, rng)
     (bars if kind == "bar" else line)(draw, axes, style, values, rng)
     if rng.random() < 0.12:
         face = (style.font, 18)
@@ -120,7 +120,7 @@ def series_chart(rng: random.Random, kind: str) -> Scene:
     points: dict[str, Point] = {
         f"value {i}": (axes.x(i), axes.y(value)) for i, value in enumerate(values)
     }
-    points |= {f"base {i}": (axes.x(i), axes.bottom) for i in range(count)}
+    points |= {f"base {i}": (axes.x(i), axes.bottom) for i in range(count)} | printed
     series: dict[str, int] = dict(zip(days, values, strict=True))
     asked = questions.about_series(rng, kind, series, style.title)
     return Scene(canvas, CORNERS, asked, facts, points, style.paper)
@@ -132,14 +132,15 @@ def frame(
     style: Look,
     days: tuple[str, ...],
     rng: random.Random,
-) -> None:
-    """Axes, gridlines at every ten, numbers, the days' names and the title."""
+) -> dict[str, Point]:
+    """Axes, gridlines at every ten, numbers, the days' names and the title; where words stand."""
     face = (style.font, rng.randint(20, 22))
     labels = rng.choice((20, 20, 20, 50, 10 if axes.top < 32 else 20))
     if labels == 10:
         face = (style.font, 18)
     gridded = rng.random() < 0.8
     weak = mix(style.paper, style.grid, 0.45)
+    printed: dict[str, Point] = {}
     for value in range(0, TOP + 1, 10):
         y = axes.y(value)
         labelled = value % labels == 0
@@ -149,6 +150,7 @@ def frame(
         draw.line((axes.left - (8 if labelled else 5), y, axes.left, y), fill=style.ink, width=2)
         if labelled:
             write(draw, (axes.left - 10, y), str(value), style.ink, face, "rm")
+            printed[f"word {value}"] = axes.left - 10 - 6 * len(str(value)), y
     if rng.random() < 0.3:
         for i in range(axes.count):
             draw.line((axes.x(i), axes.top, axes.x(i), axes.bottom), fill=weak, width=1)
@@ -158,16 +160,20 @@ def frame(
     draw.line((axes.left, axes.bottom, axes.right, axes.bottom), fill=style.ink, width=3)
     names = (style.font, 22 if axes.count < 6 else 20 if axes.count == 6 else 18)
     for i, day in enumerate(days):
-        write(draw, (axes.x(i), axes.bottom + 19), day, style.ink, names, "mm")
-    title(draw, style, (axes.left + axes.right) / 2, rng)
+        printed[f"word {day}"] = place = axes.x(i), axes.bottom + 19
+        write(draw, place, day, style.ink, names, "mm")
+    return printed | title(draw, style, (axes.left + axes.right) / 2, rng)
 
 
-def title(draw: ImageDraw.ImageDraw, style: Look, middle: float, rng: random.Random) -> None:
-    """The quantity above the chart, if it has a title, as people write titles."""
+def title(
+    draw: ImageDraw.ImageDraw, style: Look, middle: float, rng: random.Random
+) -> dict[str, Point]:
+    """The quantity above the chart, if it has a title, as people write titles; where it stands."""
     if style.title is None:
-        return
+        return {}
     text = style.title.upper() if rng.random() < 0.2 else style.title.capitalize()
     write(draw, (middle, 20), text, style.ink, (style.font, rng.randint(23, 27)), "mm")
+    return {f"word {style.title}": (middle, 20)}
 
 
 def bars(
@@ -243,11 +249,14 @@ def pie_chart(rng: random.Random) -> Scene:
     if marked:
         rim(draw, style, middle, radius)
     angles = _middles(shares, start)
+    named: dict[str, Point] = {}
     if printed:
         face = (style.font, 22)
         for share, degrees in zip(shares, angles, strict=True):
-            write(draw, polar(middle, radius + 25, degrees), f"{share}%", style.ink, face, "mm")
-    title(draw, style, PAGE / 2, rng)
+            place = polar(middle, radius + 25, degrees)
+            write(draw, place, f"{share}%", style.ink, face, "mm")
+            named[f"word {share}%"] = place
+    named |= title(draw, style, PAGE / 2, rng)
     facts = {
         "kind": "pie",
         "values": shares,
@@ -255,7 +264,7 @@ def pie_chart(rng: random.Random) -> Scene:
         "title": style.title,
         "printed": printed,
     }
-    points = {
+    points = named | {
         f"value {i}": polar(middle, radius * 0.75, degrees) for i, degrees in enumerate(angles)
     }
     asked = questions.about_pie(rng, dict(zip(names, shares, strict=True)), style.title)

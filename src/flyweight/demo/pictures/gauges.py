@@ -48,8 +48,7 @@ def gauge(rng: random.Random, fraction: float | None = None) -> Scene:
     draw = ImageDraw.Draw(canvas)
     housing(canvas, draw, dial, rng)
     zones(draw, dial, rng)
-    printed = ticks(draw, dial, rng)
-    lettering(draw, dial, rng)
+    printed = ticks(draw, dial, rng) | lettering(draw, dial, rng)
     tip = needle(draw, dial, fraction, rng)
     scale = dial.scale
     reading = scale.low + fraction * (scale.high - scale.low)
@@ -204,7 +203,7 @@ def ticks(draw: ImageDraw.ImageDraw, dial: Design, rng: random.Random) -> dict[s
         gap = 4 + size * (0.42 + 0.13 * (len(text) - 1))
         at = polar(MIDDLE, dial.rim + way * (long + gap), dial.angle(i / majors))
         write(draw, at, text, dial.ink, face)
-        printed[f"number {text}"] = at
+        printed[f"word {text}"] = at
     return printed
 
 
@@ -218,8 +217,8 @@ def _roomy(dial: Design) -> list[tuple[float, int]]:
     ]
 
 
-def lettering(draw: ImageDraw.ImageDraw, dial: Design, rng: random.Random) -> None:
-    """The unit, and on some dials the quantity, a maker's name, marks and screws."""
+def lettering(draw: ImageDraw.ImageDraw, dial: Design, rng: random.Random) -> dict[str, Point]:
+    """The unit, and on some dials a maker's name, marks and screws; gives the unit's place."""
     x, y = MIDDLE
     half_circle = dial.sweep < 215
     below = dial.radius * (rng.uniform(0.3, 0.5) if half_circle else rng.uniform(0.3, 0.4))
@@ -227,7 +226,8 @@ def lettering(draw: ImageDraw.ImageDraw, dial: Design, rng: random.Random) -> No
     unit_below = half_circle or rng.random() < 0.7
     unit = rng.choice(PRINTED[dial.scale.unit])
     unit_font = (dial.font, rng.randint(24, 30))
-    write(draw, (x, y + (below if unit_below else above)), unit, dial.ink, unit_font)
+    place = x, y + (below if unit_below else above)
+    write(draw, place, unit, dial.ink, unit_font)
     faint = mix(dial.face, dial.ink, rng.uniform(0.5, 0.9))
     small = (rng.choice(FONTS), rng.randint(13, 17))
     if rng.random() < 0.6:
@@ -245,6 +245,7 @@ def lettering(draw: ImageDraw.ImageDraw, dial: Design, rng: random.Random) -> No
                 rng.uniform(4, 6),
                 rng,
             )
+    return {f"word {dial.scale.unit}": place}
 
 
 def needle(draw: ImageDraw.ImageDraw, dial: Design, fraction: float, rng: random.Random) -> Point:

@@ -106,7 +106,7 @@ def meter(rng: random.Random) -> Scene:
     )
     draw.rectangle(box, fill=window)
     unit = rng.choice(PRINTED.get(shown.unit, (shown.unit,)))
-    lettering(draw, box, body, unit, (window, digit) if inside else None, rng)
+    place = lettering(draw, box, body, unit, (window, digit) if inside else None, rng)
     cells = number(draw, _room(box, inside, unit), shown, (window, digit), lit, rng)
     reading = float(shown.text)
     facts = {
@@ -121,7 +121,7 @@ def meter(rng: random.Random) -> Scene:
     }
     points = {
         f"cell {i} {j}": corner for i, cell in enumerate(cells) for j, corner in enumerate(cell)
-    }
+    } | {f"word {shown.unit}": place}
     asked = questions.about_meter(rng, reading, shown.text, shown.span, shown.unit)
     return Scene(canvas, outline, asked, facts, points)
 
@@ -174,23 +174,26 @@ def lettering(
     unit: str,
     inside: tuple[Colour, Colour] | None,
     rng: random.Random,
-) -> None:
-    """The unit, beside the number or on the body, and on some meters a label above."""
+) -> Point:
+    """The unit, beside the number or on the body, whose middle it gives; on some a label above."""
     ink = (16, 16, 18) if sum(body) > 330 else (236, 236, 236)
     name = rng.choice(FONTS)
     if inside:
         face = (name, 26)
         at = box[2] - 8, box[3] - rng.uniform(8, 30)
         write(draw, at, unit, inside[1], face, "rs")
+        middle = at[0] - 6 * len(unit), at[1] - 9
     else:
         at = box[2] - 2, box[3] + 7
         write(draw, at, unit, ink, (name, rng.randint(24, 27)), "rt")
+        middle = at[0] - 6 * len(unit), at[1] + 11
     if rng.random() < 0.6:
         at = (box[0] + box[2]) / 2, box[1] - 14
         write(draw, at, rng.choice(LABELS), ink, (name, rng.randint(14, 18)), "mm")
     if rng.random() < 0.3:
         lamp = rng.choice(((240, 40, 40), (60, 230, 80), (250, 190, 40)))
         disc(draw, (box[0] + 12, box[1] - 13), 5, lamp)
+    return middle
 
 
 def number(
