@@ -33,10 +33,10 @@ from flyweight.progress import bar
 from flyweight.tasks.items import Item
 from flyweight.vision import training
 from flyweight.vision.add import add_vision
+from flyweight.vision.encoded import Encoded
 from flyweight.vision.language import language_sha256, language_tensors
 from flyweight.vision.pixels import Shelf
 from flyweight.vision.rows import name_of, rows_of
-from flyweight.vision.seen import Seen
 from flyweight.vision.vision_folder import Opened, open_vision, save_vision
 
 TEACHER = Path(__file__).parent / "teacher"
@@ -185,7 +185,8 @@ def teach(
     teach_places(opened, shelf, told, places, work / past[0])
     rows = rows_of(items_of(questions), [str(number) for number in range(pictures)], opened, work)
     for lesson in lessons:
-        known = shelf if lesson.encoder else Seen.fill(work / f"{past[-1]}.bf16", model, shelf)
+        states = work / f"{past[-1]}.bf16"
+        known = shelf if lesson.encoder else Encoded.fill(states, model, shelf, pictures)
         past.append(name_of(past, lesson))
         training.teach(model, known, rows, lesson.schedule, lesson.title, work / past[-1])
     if language_sha256(language_tensors(model)) != before:

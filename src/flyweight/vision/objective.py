@@ -12,9 +12,9 @@ from flyweight.distill.chunked import chunked_loss
 from flyweight.distill.head import Head
 from flyweight.distill.judges import Answers
 from flyweight.distill.losses import Batch, wanted_tokens
+from flyweight.vision.encoded import Encoded, projected
 from flyweight.vision.language import is_language
 from flyweight.vision.pixels import Shelf
-from flyweight.vision.seen import Seen, projected
 
 OPEN = 1.0  # of a gate, before its tanh
 
@@ -27,7 +27,7 @@ class AboutPictures:
     while the training goes on.
     """
 
-    def __init__(self, model: Any, shelf: Shelf | Seen) -> None:
+    def __init__(self, model: Any, shelf: Shelf | Encoded) -> None:
         self.shelf, self.image_id = shelf, model.config.image_token_index
         self.vocabulary = model.config.text_config.vocab_size
         embedding = model.get_input_embeddings().weight

@@ -93,12 +93,15 @@ def rows_of(items: Sequence[Item], names: Sequence[str], opened: Opened, file: P
     asked: dict[str, list[Item]] = {}
     for item in items:
         asked.setdefault(str(item.image), []).append(item)
+    prompts: dict[str, list[int]] = {}  # many pictures are asked the same
     rows = []
-    for name, about in asked.items():
+    for name, about in track(asked.items(), "Reading questions"):
         row = _Row(numbers[name])
         for item in about:
-            prompt = opened.form.prompt(with_picture(item.messages))
-            answer = answer_ids(opened.tokenizer, item.answer or "")
+            key = repr(item.messages)
+            if key not in prompts:
+                prompts[key] = opened.form.prompt(with_picture(item.messages))
+            prompt, answer = prompts[key], answer_ids(opened.tokenizer, item.answer or "")
             size = len(prompt) + len(answer)
             if size > opened.context:
                 raise TaskError(

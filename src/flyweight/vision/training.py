@@ -14,11 +14,11 @@ from flyweight.distill.trainer import Row, Schedule, train
 from flyweight.errors import FolderError, TeacherError
 from flyweight.folder import disk_errors, make_place, new_folder, sha256_of
 from flyweight.tasks.items import Task
+from flyweight.vision.encoded import Encoded
 from flyweight.vision.language import language_sha256, language_tensors
 from flyweight.vision.objective import AboutPictures, only_eyes, open_gates
 from flyweight.vision.pixels import Shelf
 from flyweight.vision.rows import name_of, pictures_of, rows_of, shelve
-from flyweight.vision.seen import Seen
 from flyweight.vision.vision_folder import Opened, open_vision, save_vision
 
 LOCK = "lock"
@@ -53,10 +53,10 @@ class Pupil:
         rows = rows_of(items, names, opened, file)
         told = [pictures[name] for name in names]
         self.past.append(name_of(self.past, task.sha256, told, schedule, encoder))
-        shelf: Shelf | Seen = shelve(self.work / "pictures.u8", opened.cutter, names, file)
+        shelf: Shelf | Encoded = shelve(self.work / "pictures.u8", opened.cutter, names, file)
         if not encoder:
             states = self.work / f"{self.past[-1]}.bf16"
-            shelf = Seen.fill(states, opened.model, shelf)
+            shelf = Encoded.fill(states, opened.model, shelf)
         teach(opened.model, shelf, rows, schedule, title, self.work / self.past[-1])
 
     def save(self, out: Path, eyes_only: bool) -> None:
@@ -69,7 +69,12 @@ class Pupil:
 
 
 def teach(
-    model: Any, shelf: Shelf | Seen, rows: Sequence[Row], schedule: Schedule, title: str, keep: Path
+    model: Any,
+    shelf: Shelf | Encoded,
+    rows: Sequence[Row],
+    schedule: Schedule,
+    title: str,
+    keep: Path,
 ) -> None:
     """Train a model's eyes in place on rows about pictures; see trainer.train.
 

@@ -10,10 +10,10 @@ import torch
 
 from flyweight.distill.trainer import collate
 from flyweight.tasks.read import read_task
+from flyweight.vision.encoded import Encoded
 from flyweight.vision.mllama import load
 from flyweight.vision.objective import AboutPictures, only_eyes, open_gates
 from flyweight.vision.rows import pictures_of, rows_of, shelve
-from flyweight.vision.seen import Seen
 from flyweight.vision.train import train_vision
 from flyweight.vision.vision_folder import open_vision
 
@@ -26,7 +26,7 @@ def test_what_was_seen_gives_the_losses_and_gradients_of_the_pixels(
     items = read_task(lessons, pictures=True).train
     names = pictures_of(items, lessons)
     shelf = shelve(tmp_path / "pictures.u8", opened.cutter, names, lessons)
-    seen = Seen.fill(tmp_path / "pictures.bf16", model, shelf)
+    seen = Encoded.fill(tmp_path / "pictures.bf16", model, shelf)
     batch = collate(rows_of(items, names, opened, lessons)[:6])
     open_gates(model)
     generator = torch.Generator().manual_seed(0)

@@ -17,7 +17,7 @@ from flyweight.vision.pixels import Shelf
 AT_ONCE = 64  # pictures
 
 
-class Seen:
+class Encoded:
     """An encoder's states of a shelf's pictures, memory-mapped.
 
     bfloat16, which NumPy holds as int16: [pictures, 1, tiles, tokens, D].
@@ -27,16 +27,20 @@ class Seen:
         self._shelf, self._states = shelf, states
 
     @classmethod
-    def fill(cls, file: Path, model: Any, shelf: Shelf) -> Seen:
-        """Let a model's encoder look at every picture, once for a `file`. NoSpace before."""
+    def fill(cls, file: Path, model: Any, shelf: Shelf, count: int | None = None) -> Encoded:
+        """Let a model's encoder look at the first `count` pictures, once for a `file`.
+
+        None are all of them. Raises NoSpace before it begins.
+        """
+        count = len(shelf) if count is None else count
         config = model.config.vision_config
         tokens = (config.image_size // config.patch_size) ** 2 + 1
-        shape = (len(shelf), 1, config.max_num_tiles, tokens, config.vision_output_dim)
+        shape = (count, 1, config.max_num_tiles, tokens, config.vision_output_dim)
         if not file.is_file():
             check_space(file, 2 * int(np.prod(shape)))
             scratch = file.with_name(f".{file.name}")
             try:
-                _look(scratch, model, shelf)
+                _look(scratch, model, shelf, count)
                 scratch.replace(file)
             finally:
                 scratch.unlink(missing_ok=True)
@@ -61,15 +65,15 @@ def projected(model: Any, states: Tensor) -> Tensor:
     return projector(states.to(projector.weight.dtype)).flatten(0, 2)  # [B * tiles, tokens, width]
 
 
-def _look(file: Path, model: Any, shelf: Shelf) -> None:
+def _look(file: Path, model: Any, shelf: Shelf, count: int) -> None:
     encoder = model.eval().model.vision_model
-    begins = range(0, len(shelf), AT_ONCE)
+    begins = range(0, count, AT_ONCE)
     with file.open("wb") as out, torch.inference_mode():
         for first in track(begins, "Looking at pictures"):
-            numbers = torch.arange(first, min(first + AT_ONCE, len(shelf)))
+            numbers = torch.arange(first, min(first + AT_ONCE, count))
             with fast_math(numbers):
                 states = encoder(**shelf.inputs(numbers)).last_hidden_state
             out.write(states.to(torch.bfloat16).view(torch.int16).numpy().tobytes())
 
 
-__all__ = ["Seen", "projected"]
+__all__ = ["Encoded", "projected"]
