@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from flyweight.distill.attached import LEARNED
@@ -22,7 +22,8 @@ LONGER = 3.0  # Muon's rate beside AdamW's
 class MuonAndAdamW(Optimizer):
     """torch's two optimisers behind one face; AdamW has what is in no hidden layer.
 
-    `decayed` names the parameters that decay; matrices of hidden layers always do.
+    `decayed` names the parameters that decay; matrices of hidden layers always do. A rate is
+    AdamW's, to which Muon's stands as LONGER to 1.
     """
 
     def __init__(
@@ -54,12 +55,12 @@ class MuonAndAdamW(Optimizer):
         super().__init__([each for one in self.both for each in one.param_groups], {"lr": rate})
 
     @property
-    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
+    def param_groups(self) -> list[dict[str, Any]]:
         """The groups of both: schedules set their rates, loading replaces them."""
         return [group for each in self.both for group in each.param_groups]
 
     @param_groups.setter
-    def param_groups(self, _: Any) -> None:
+    def param_groups(self, _: Any) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Optimizer's own, which are never used."""
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -82,7 +83,7 @@ class MuonAndAdamW(Optimizer):
             each.load_state_dict(state)
 
 
-def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
+def hidden_matrices(model: nn.Module) -> list[Tensor]:
     """The weights of linear layers that are trained, the head and an objective's own left out."""
     head: Any = getattr(model, "get_output_embeddings", lambda: None)()
     return [

@@ -235,6 +235,7 @@ class _ObjectiveTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.muon and self.optimizer is None:
             args, trained = self.args, self.model
+            assert trained is not None
             decayed = set(self.get_decay_parameter_names(trained))
             self.optimizer = MuonAndAdamW(
                 trained, args.learning_rate, args.weight_decay, args.adam_beta2, decayed
