@@ -37,6 +37,7 @@ GGUF_NAMES = {  # by bits, the most first
     5: "model-q5_0.gguf",
     4: "model-q4_0.gguf",
 }
+EYES_NAMES = {16: WEIGHTS, 8: "int8.safetensors"}  # of models with eyes
 ONNX_NAMES = {32: "model.onnx", 8: "model-int8.onnx"}  # of encoders
 STICKER = "sticker.json"
 STICKER_PICTURES = ("sticker.svg", "sticker.png")

@@ -127,7 +127,7 @@ class Classifies(Form):
         rows, said = _recorded(job, "dev", job.data.dev.examples[:RANKING])
         return lambda student: label_divergence(student, rows, said)
 
-    def objective(self, kl: float) -> Objective:
+    def objective(self, job: Job, kl: float) -> Objective:
         return LabelDistillation(kl)
 
     def learning_rate(self, hidden: int) -> float:

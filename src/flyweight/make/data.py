@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flyweight.tasks import encode
-from flyweight.tasks.encode import prompt_ids
 from flyweight.tasks.items import Item, Task
 from flyweight.tasks.labels import Labelled
 from flyweight.tasks.score import Scorer
@@ -39,6 +38,12 @@ class Split:
     @property
     def prompts(self) -> list[list[int]]:
         return [example.prompt for example in self.examples]
+
+    @property
+    def different_prompts(self) -> list[list[int]]:
+        """The prompts, each once; about another picture it is another one."""
+        asked = zip(self.prompts, self.items, strict=True)
+        return list({(*ids, item.image): ids for ids, item in asked}.values())
 
     @property
     def pairs(self) -> list[tuple[list[int], list[int]]]:
@@ -119,7 +124,7 @@ def answered(task: Task, form: Form, write: Writer) -> dict[str, tuple[Item, ...
     missing = [item for items in splits.values() for item in items if item.answer is None]
     if not missing:
         return splits
-    prompts = [prompt_ids(form.tokenizer, item.messages) for item in missing]
+    prompts = [form.prompt(item) for item in missing]
     room = form.source.context - max(map(len, prompts)) - 1  # the end of the turn is a token too
     written = iter(write(prompts, max(1, min(FREE_TOKENS, room))))
     return {

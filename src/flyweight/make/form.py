@@ -1,7 +1,9 @@
-"""What a model is for: to write answers, or to give texts labels. All else of `make` is the same.
+"""What a model is for: to write answers, to give texts labels, or to answer about pictures.
+
+All else of `make` is the same.
 
 A form is a checkpoint with all that depends on that: how it is asked, packed and measured, and what
-a student of it learns from. Two there are, in writes.py and classifies.py.
+a student of it learns from. Three there are, in writes.py, classifies.py and sees.py.
 """
 
 from __future__ import annotations
@@ -13,14 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from flyweight.card import Parity
-from flyweight.checkpoint import Checkpoint
+from flyweight.checkpoint import Checkpoint, save_checkpoint
 from flyweight.distill.losses import Objective
 from flyweight.distill.resume import Reading
 from flyweight.distill.trainer import Row
 from flyweight.make.data import Example, Split
 from flyweight.make.effort import learning_rate
 from flyweight.runtime.measure import TIMED
+from flyweight.shrink.batches import Feeding, Prompt
 from flyweight.sticker_card import Metered
+from flyweight.tasks.encode import prompt_ids
 from flyweight.tasks.items import Item
 from flyweight.tasks.score import Scorer
 
@@ -57,7 +61,7 @@ class Answers:
 
 
 class Form(ABC):
-    """A checkpoint as one that writes, or that classifies."""
+    """A checkpoint as one that writes, that classifies, or that sees."""
 
     files: ClassVar[Mapping[int, str]]  # of a model, by the bits of its weights, the most first
     formats: ClassVar[tuple[str, ...]]  # as the card names them
@@ -84,9 +88,17 @@ class Form(ABC):
     def examples(self, items: Sequence[Item], name: str, scorer: Scorer) -> tuple[Example, ...]:
         """The items tokenised; TaskError where one does not fit. `name` is the task's."""
 
+    def prompt(self, item: Item) -> list[int]:
+        """The token ids that it is given of an item, before it answers."""
+        return prompt_ids(self.tokenizer, item.messages)
+
     @abstractmethod
     def answer_limit(self, splits: Iterable[Split], scorer: Scorer) -> int:
         """Where an answer is cut off, in tokens: a little beyond the longest that is wanted."""
+
+    def save(self, model: Any, folder: Path) -> None:
+        """Write a network of its kind as a checkpoint in bf16."""
+        save_checkpoint(model, self.tokenizer, folder)
 
     @abstractmethod
     def pack(
@@ -126,6 +138,18 @@ class Form(ABC):
         """A checkpoint in torch with the weights of one of its files, where `judged_in_torch`."""
         raise NotImplementedError
 
+    def told(self, items: Sequence[Item]) -> dict[str, Any]:
+        """What decides its results on items beside the task's file."""
+        return {}
+
+    def prompts(self, job: Job, count: int) -> Sequence[Prompt]:
+        """The first train items as those of importance and of mending."""
+        return [each.ids.tolist() for each in job.data_of(self).train.examples[:count]]
+
+    def feeding(self, job: Job) -> Feeding | None:
+        """What its network is given beside such prompts; None: nothing."""
+        return None
+
     @abstractmethod
     def train_rows(self, job: Job) -> list[Row]:
         """The train items with what the teacher says of them, worked out as a stage."""
@@ -135,7 +159,7 @@ class Form(ABC):
         """How far a model in torch is from the teacher on some of dev, in nats."""
 
     @abstractmethod
-    def objective(self, kl: float) -> Objective:
+    def objective(self, job: Job, kl: float) -> Objective:
         """What a student is trained towards: the teacher by the share `kl`, else the answers."""
 
     def learning_rate(self, hidden: int) -> float:
@@ -149,6 +173,10 @@ class Form(ABC):
 
 def form_of(source: Checkpoint) -> Form:
     """The form that a checkpoint has."""
+    if source.family.pictures:
+        from flyweight.make.sees import Sees
+
+        return Sees(source)
     if source.family.causal:
         from flyweight.make.writes import Writes
 

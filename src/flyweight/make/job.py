@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from flyweight.anatomy import Shape
-from flyweight.checkpoint import Checkpoint, round_weights, save_checkpoint
+from flyweight.checkpoint import Checkpoint, round_weights
 from flyweight.distill.resume import Reading
 from flyweight.distill.trainer import Row
 from flyweight.errors import TaskError
@@ -106,7 +106,12 @@ class Job:
             "score": self.options.score,
             "scorer": self.scorer.source_sha256(),
             "prompts": self.prompting(),
+            **self._told,
         }
+
+    @cached_property
+    def _told(self) -> dict[str, Any]:
+        return self.big.told([item for split in self.task.splits.values() for item in split])
 
     def prompting(self) -> list[str]:
         """What, beside its vocabulary, decides the ids that the tokenizer gives a chat."""
@@ -134,7 +139,7 @@ class Job:
 
         def make(folder: Path) -> None:
             model = self.teacher_model if form is self.big else self.model
-            save_checkpoint(model, form.tokenizer, folder)
+            form.save(model, folder)
             prompts = None if form is self.big else self._parity_prompts()
             results.save_parity(folder, form.pack(folder, prompts))
 
@@ -254,7 +259,8 @@ class Job:
         """What matters in the teacher for the train items."""
 
         def make(folder: Path) -> None:
-            found = measure_importance(self.model, self.base.family, texts(self, self.form))
+            rows, feeding = self.form.prompts(self, CALIBRATION), self.form.feeding(self)
+            found = measure_importance(self.model, self.base.family, rows, feeding=feeding)
             found.save(folder / results.IMPORTANCE)
 
         inputs = self.origin | {"sequences": CALIBRATION, "format": results.IMPORTANCE_FORMAT}
@@ -328,8 +334,7 @@ class Job:
         """What a student's files are proven on; None where plain text has no prompts of its own."""
         if not self.scorer.needs_generation:
             return None
-        different = dict.fromkeys(map(tuple, self.data.dev.prompts))
-        return [list(prompt) for prompt in different]
+        return self.data.dev.different_prompts
 
     def hash(self, path: Path) -> str:
         """A file's hash, taken once a run."""

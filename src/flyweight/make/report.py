@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 
 from flyweight.card import Answer, Card, QuoteCard, Row
 from flyweight.energy.sticker_svg import sticker_svg
-from flyweight.folder import GGUF_NAMES, ONNX_NAMES, WEIGHTS, disk_errors
+from flyweight.folder import EYES_NAMES, GGUF_NAMES, ONNX_NAMES, WEIGHTS, disk_errors
 from flyweight.make import words
 from flyweight.make.axis import Axis
 from flyweight.make.curve_plots import losses, order_recoveries, recovery_plot
@@ -96,13 +96,22 @@ def order_answers(answers: list[Answer]) -> list[Answer]:
 def judged_file(card: Card) -> str | None:
     """The file that was judged, None where the folder has none."""
     names = ONNX_NAMES | {16: WEIGHTS} if card.classifies else GGUF_NAMES
+    names = EYES_NAMES if words.sees(card) else names
     name = names.get(card.bits)
     return name if name in card.files else None
 
 
 def run_commands(card: Card) -> dict[str, str]:
     """How to run the model next, from beside its folder: by title, what to type."""
+    if words.sees(card):
+        return _seeing(card)
     return _classifying(card) if card.classifies else _writing(card)
+
+
+def _seeing(card: Card) -> dict[str, str]:
+    folder = shlex.quote(card.name)
+    command = f'flyweight chat {folder} "your question" --image picture.png'
+    return {"In a terminal": command}
 
 
 def _classifying(card: Card) -> dict[str, str]:

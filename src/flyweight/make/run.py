@@ -40,6 +40,7 @@ from flyweight.tasks.leaks import leak_warnings
 from flyweight.tasks.read import read_task, unit_of
 from flyweight.tasks.score import Scorer, scorer
 from flyweight.tasks.several import combine
+from flyweight.vision.rows import hashes_of, pictures_of, refuse_shared
 
 BAD_INPUT = (TaskError, TeacherError, OptionError)  # nothing is kept of a job that had no chance
 
@@ -62,13 +63,16 @@ def prepare_job(options: Options, machine: str) -> Plan:
     """Read everything and quote; writes nothing. Raises FlyweightError for bad input."""
     scoring = scorer(options.score)
     check_place(options.out)
-    teacher = open_checkpoint(options.teacher)
+    teacher = open_checkpoint(options.teacher, pictures=True)
     teacher.check_declared()
     form = form_of(teacher)
     form.check(scoring)
     if options.device != "this":
         find_device(options.device, teacher.family.causal)  # refused now, not after hours
-    tasks = [read_task(path) for path in options.tasks]
+    pictures = teacher.family.pictures
+    tasks = [read_task(path, pictures=pictures) for path in options.tasks]
+    if pictures:
+        check_pictures(tasks, options)
     task = combine(tasks)
     effort = EFFORTS[options.effort]
     steps = options.steps or default_steps(len(task.train), effort)
@@ -82,6 +86,20 @@ def prepare_job(options: Options, machine: str) -> Plan:
         warnings += check_evidence(each, options.bar, scoring)
         warnings += leak_warnings(each.train, each.test, path.name, unit_of(path))
     return Plan(options, form, task, scoring, sizes, known, quote, warnings)
+
+
+def check_pictures(tasks: Sequence[Task], options: Options) -> None:
+    """Refuse items without a picture, and pictures that are trained on and held out."""
+    if options.on_device:
+        raise OptionError(
+            "--by, --device and budgets of latency, memory and speed go by forecasts of models of "
+            "texts alone. Leave them out."
+        )
+    for path, task in zip(options.tasks, tasks, strict=True):
+        splits = task.splits.values()
+        known = hashes_of(pictures_of([item for split in splits for item in split], path), path)
+        trained = {known[str(item.image)]: str(item.image) for item in task.train}
+        refuse_shared(trained, (*task.dev, *task.test), path, known)
 
 
 def run_job(plan: Plan) -> Card:

@@ -13,7 +13,6 @@ import numpy as np
 from safetensors.torch import load_model, save_model
 
 from flyweight.anatomy import Shape
-from flyweight.checkpoint import save_checkpoint
 from flyweight.distill.losses import Objective
 from flyweight.distill.objectives import KL
 from flyweight.distill.resume import Trained, newest_checkpoint
@@ -97,7 +96,7 @@ def exported(job: Job, lesson: Lesson, kind: str) -> Path:
     def make(folder: Path) -> None:
         model = lesson.start()
         learn(job, lesson, lesson.schedule.steps, model)
-        save_checkpoint(model, job.form.tokenizer, folder)
+        job.form.save(model, folder)
         job.pack(folder, lesson.label)
 
     work = pack_work(kind, lesson.parameters, job.sizes)
@@ -126,7 +125,7 @@ def distillation(job: Job, contender: Contender) -> Lesson:
         contender.label,
         contender.ranked.parameters,
         job.origin | told,
-        job.form.objective(KL),
+        job.form.objective(job, KL),
         schedule,
         lambda: cut(job, contender),
     )
@@ -146,8 +145,8 @@ def mended(job: Job, contender: Contender, keep: Keep) -> Path:
 
     def make(folder: Path) -> None:
         student = cut_model(job.model, job.base.family, keep)
-        prompts = [example.ids.tolist() for example in job.data.train.examples[:MENDED]]
-        mend(student, job.model, job.base.family, keep, prompts)
+        prompts, feeding = job.form.prompts(job, MENDED), job.form.feeding(job)
+        mend(student, job.model, job.base.family, keep, prompts, feeding=feeding)
         save_model(student, str(folder / WEIGHTS))
 
     inputs = job.origin | {

@@ -32,17 +32,17 @@ def make(
 
     Cuts the teacher to many shapes, distils them back on your own task and drops those that lag,
     packs the best at several bits (GGUF files of a model that writes, ONNX files of an encoder that
-    classifies), measures them in the runtime, and tries the smallest that passes on dev once on
-    test. Tokens that the task does not use go where they are many. Says first what that will take.
-    It can be stopped at any moment: the same command goes on where it was, and another bar uses all
-    that is known. What is known lies beside the model folder, in `out.work`. Returns the model
-    folder; its `card.json` holds the verdict.
+    classifies, safetensors of one with eyes), measures them in the runtime, and tries the smallest
+    that passes on dev once on test. Tokens that the task does not use go where they are many. Says
+    first what that will take. It can be stopped at any moment: the same command goes on where it
+    was, and another bar uses all that is known. What is known lies beside the model folder, in
+    `out.work`. Returns the model folder; its `card.json` holds the verdict.
 
     Args:
         teacher: A Hugging Face model folder, or a hub name.
         task: JSONL or Parquet with prompt or messages, answer, and optionally slice, group, split;
-            an encoder's answers are its labels. Repeat the option for several tasks: the bar holds
-            on each.
+            an encoder's answers are its labels, and of a model with eyes each item has an image.
+            Repeat the option for several tasks: the bar holds on each.
         out: The model folder to write.
         bar: The share of the teacher's score that is good enough.
         bar_absolute: A bar in the score's own range instead.

@@ -116,7 +116,7 @@ class Writes(Form):
         rows = _recorded(job, job.data.dev.examples[:RANKING], 0.0).rows()
         return lambda student: divergence(student, rows)
 
-    def objective(self, kl: float) -> Objective:
+    def objective(self, job: Job, kl: float) -> Objective:
         return Distillation(kl) if kl else cross_entropy
 
     def reader(self, job: Job) -> Callable[[Any], Reading]:

@@ -101,8 +101,9 @@ class _Talk:
         """A terminal for a model with eyes."""
         from flyweight.vision.engine import VisionEngine
         from flyweight.vision.terminal import VisionTerminal
+        from flyweight.vision.vision_folder import bits_of
 
-        engine = VisionEngine(self.place, bits=self.bits or 32)
+        engine = VisionEngine(self.place, bits=self.bits or bits_of(self.place))
         self.opened.enter_context(engine)
         name = self.place.absolute().name
         terminal = VisionTerminal(

@@ -23,7 +23,7 @@ from flyweight.vision.engine import KEPT, WEIGHTS, VisionEngine
 from flyweight.vision.eyes import config_of
 from flyweight.vision.images import image_from
 from flyweight.vision.language import EXTRA
-from flyweight.vision.vision_folder import weights_of
+from flyweight.vision.vision_folder import bits_of, weights_of
 
 NORMAL, CONTROL = 1, 3  # ggml's numbers of types of tokens
 WHOLE = 32  # bits, where none are asked for that the engine has
@@ -111,7 +111,7 @@ def find_eyes(path: Path, bits: int | None) -> tuple[Found, Sizes]:
         bytes=FLOAT * (sum(map(_numbers, files)) + KEPT * kept * patches),
         repacked_bytes=0,
     )
-    held = bits if bits in WEIGHTS else WHOLE
+    held = bits if bits in WEIGHTS else bits_of(path)
     return Found(files[0], sha256_of(files[0]), path, held), sizes
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NoReturn
 
 from flyweight.errors import TaskError
@@ -29,11 +30,17 @@ class Item:
     line: int = 0  # 1-based place in the file, for messages
     task: str = ""  # the name of its task, where there are several
     image: str | None = None  # the picture that it asks of: a path from the task's file on
+    folder: str = ""  # of that file
 
     @property
     def asked_sha256(self) -> str:
         """A hex name for what the model is given, its picture by name."""
         return prompt_sha256(self.messages, self.image)
+
+    @property
+    def picture(self) -> Path:
+        """Where the picture that it asks of lies."""
+        return Path(self.folder, self.image or "")
 
     @property
     def last_text(self) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -54,7 +55,8 @@ def read_task(path: Path | str, *, pictures: bool = False) -> Task:
                     "train-vision, chat --image)",
                     "Leave the field image out",
                 )
-            items.append(item_from(record, line, place))
+            item = item_from(record, line, place)
+            items.append(item if item.image is None else replace(item, folder=str(path.parent)))
             splits.append(_split(record.get("split"), place))
     if not items:
         raise TaskError(f"{path.name}: holds no items. Write one JSON object a line.")

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from flyweight.errors import OptionError
+from flyweight.folder import EYES_NAMES
 from flyweight.runtime.chat_format import ChatFormat
 from flyweight.runtime.engine import Capability, Generation, Score, Wish, check_sizes
 from flyweight.runtime.threads import cores
@@ -23,6 +24,7 @@ from flyweight.runtime.torch_engine import TorchEngine, ends_of, shared_beginnin
 from flyweight.runtime.torch_steps import Clock, Grammar
 from flyweight.vision.decoder import Decoder, Product, Seen, plain
 from flyweight.vision.eight_bits import eight_bits
+from flyweight.vision.int8 import read_int8
 from flyweight.vision.pixels import Tiled
 from flyweight.vision.vision_folder import Opened, open_vision
 
@@ -33,6 +35,7 @@ WEIGHTS: dict[int, Callable[[Tensor], Product]] = {32: plain, 8: eight_bits}
 class VisionEngine(TorchEngine):
     """A Mllama folder on the processor, in fp32 or with its language model's weights in 8 bits.
 
+    With 8 bits all weights are those of the folder's file of 8 bits, where it has one.
     `see` says which picture the prompts that follow speak of. Raises TeacherError for a folder that
     has no eyes or cannot be loaded.
     """
@@ -49,6 +52,9 @@ class VisionEngine(TorchEngine):
         if bits not in WEIGHTS:
             raise OptionError(f"bits is {bits}: choose from {', '.join(map(str, WEIGHTS))}")
         opened = open_vision(folder)
+        packed = opened.folder / EYES_NAMES[8]
+        if bits == 8 and packed.is_file():
+            read_int8(opened.model, packed)
         self._begin(opened, min(context, opened.context), threads or cores())
         with torch.inference_mode():
             self._decoder = Decoder(opened.model, WEIGHTS[bits])
@@ -105,9 +111,14 @@ class VisionEngine(TorchEngine):
             self._looked.popitem(last=False)
         return seen
 
-    def close(self) -> None:
-        self._model, self._read = None, []
+    def forget(self) -> None:
+        """Have no picture in mind and no prompt: all is looked at and read anew."""
+        self._seen, self._read = None, []
         self._looked.clear()
+
+    def close(self) -> None:
+        self._model = None
+        self.forget()
 
     def _run(
         self,

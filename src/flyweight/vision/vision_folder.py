@@ -11,6 +11,7 @@ from typing import Any
 
 from flyweight.checkpoint import silence_transformers
 from flyweight.errors import TeacherError
+from flyweight.folder import CARD, read_card
 from flyweight.runtime.chat_format import ChatFormat
 from flyweight.vision.eyes import is_eyes, save_eyes
 from flyweight.vision.facts import copy_texts, read_facts, write_facts
@@ -82,6 +83,12 @@ def has_eyes(place: Path) -> bool:
         return False
 
 
+def bits_of(folder: Path) -> int:
+    """The bits that a folder's card was judged with, 32 or 8; 32 where it has none."""
+    judged = read_card(folder).bits if (folder / CARD).exists() else 32
+    return 8 if judged == 8 else 32
+
+
 def weights_of(folder: Path) -> list[Path]:
     """The files of a folder's weights; TeacherError where there are none."""
     files = sorted(folder.glob("model*.safetensors"))
@@ -115,4 +122,4 @@ def save_vision(opened: Opened, folder: Path, language: str, eyes_only: bool = F
     write_facts(folder, name, language, kept, eyes_only)
 
 
-__all__ = ["Opened", "has_eyes", "open_vision", "save_vision", "weights_of"]
+__all__ = ["Opened", "bits_of", "has_eyes", "open_vision", "save_vision", "weights_of"]

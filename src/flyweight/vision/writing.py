@@ -20,7 +20,7 @@ TYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
 def stored(folder: Path) -> torch.dtype:
     """The type that holds every weight of a folder exactly: theirs, or fp32 where they differ."""
     found = set()
-    for file in folder.glob("*.safetensors"):
+    for file in folder.glob("model*.safetensors"):
         with safe_open(file, framework="pt") as tensors:
             found |= {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
     return TYPES.get(found.pop(), torch.float32) if len(found) == 1 else torch.float32

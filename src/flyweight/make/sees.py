@@ -1,0 +1,230 @@
+"""Models with eyes: prompts about pictures in, text out, in the engine of torch.
+
+The files are the checkpoint itself, which the engine runs in fp32, and one of 8 bits.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from flyweight.card import Parity
+from flyweight.checkpoint import Checkpoint, save_checkpoint
+from flyweight.distill.losses import Objective
+from flyweight.distill.resume import Reading
+from flyweight.distill.trainer import Row, collate
+from flyweight.errors import OptionError, TaskError
+from flyweight.folder import EYES_NAMES, WEIGHTS, sha256_of
+from flyweight.make.data import SPARE_TOKENS, Example, Split
+from flyweight.make.form import Answers, Cost, Form
+from flyweight.make.probe import BATCH, sample_of, share_of
+from flyweight.make.workload import RANKING
+from flyweight.runtime.measure import TIMED
+from flyweight.shrink.batches import Feeding, Prompt
+from flyweight.shrink.stream import PROCESSOR
+from flyweight.tasks import encode
+from flyweight.tasks.encode import answer_ids
+from flyweight.tasks.items import Item
+from flyweight.tasks.score import Scorer
+from flyweight.vision.int8 import write_int8
+from flyweight.vision.measure_eyes import measure_eyes
+from flyweight.vision.pixels import Cutter
+from flyweight.vision.prompts import format_of, with_picture
+from flyweight.vision.proof import prove
+from flyweight.vision.rows import pictures_of, shelve
+from flyweight.vision.sights import SeeingDistillation, Sights, seen_hidden
+from flyweight.vision.vision_folder import Opened
+
+if TYPE_CHECKING:
+    from flyweight.make.job import Job
+
+WORDS = "What does it show?"  # where no prompts are told
+
+
+class Shown(list[int]):
+    """A prompt's token ids, and the picture that it is about."""
+
+    def __init__(self, ids: Iterable[int], picture: Path) -> None:
+        super().__init__(ids)
+        self.picture = picture
+
+
+@dataclass(frozen=True)
+class Looking(encode.Example):
+    """A tokenised item about a picture."""
+
+    picture: Path
+
+    @property
+    def prompt(self) -> list[int]:
+        return Shown(super().prompt, self.picture)
+
+
+class Sees(Form):
+    """A checkpoint with eyes."""
+
+    files = MappingProxyType(EYES_NAMES)
+    formats = ("int8",)
+    engines = ("flyweight (torch, as Meta's code computes it)",)
+    packages = ("pillow",)
+    judged_in_torch = False  # at 8 bits what is multiplied is rounded too, as the engine does it
+
+    def __init__(self, source: Checkpoint) -> None:
+        super().__init__(source)
+        self._sights: Sights | None = None
+
+    @cached_property
+    def _form(self) -> Any:
+        return format_of(self.tokenizer, self.source.name)
+
+    def check(self, scorer: Scorer) -> None:
+        if not scorer.needs_generation:
+            raise OptionError(
+                f"--score {scorer.name}: {self.source.name} answers about pictures. Use a score of "
+                "answers, such as exact."
+            )
+        _ = self._form  # a folder without a chat template is refused
+
+    def examples(self, items: Sequence[Item], name: str, scorer: Scorer) -> tuple[Example, ...]:
+        context, found = self.source.context, []
+        pictures_of(items, Path(name))
+        for item in items:
+            prompt, answer = self.prompt(item), answer_ids(self.tokenizer, item.answer or "")
+            size = len(prompt) + len(answer)
+            if size > context:
+                raise TaskError(
+                    f"{name}, line {item.line}: {size} tokens do not fit the teacher's context of "
+                    f"{context}. Shorten or remove the item."
+                )
+            ids = np.array([*prompt, *answer], np.int32)
+            found.append(Looking(ids, len(prompt), item.picture))
+        return tuple(found)
+
+    def prompt(self, item: Item) -> list[int]:
+        return Shown(self._form.prompt(with_picture(item.messages)), item.picture)
+
+    def answer_limit(self, splits: Iterable[Split], scorer: Scorer) -> int:
+        return SPARE_TOKENS + max(len(answer) for split in splits for _, answer in split.pairs)
+
+    def save(self, model: Any, folder: Path) -> None:
+        save_checkpoint(model, self.tokenizer, folder)
+        for name in PROCESSOR:
+            if (self.source.path / name).exists():
+                shutil.copyfile(self.source.path / name, folder / name)
+
+    def pack(
+        self,
+        folder: Path,
+        prompts: Sequence[Sequence[int]] | None,
+        texts: Sequence[Sequence[int]] = (),
+    ) -> Parity:
+        if prompts is None:
+            prompts = [self._form.prompt([{"role": "user", "content": WORDS}])]
+        found, model = prove(folder, [(ids, _picture(ids)) for ids in prompts])
+        write_int8(model, folder / EYES_NAMES[8])
+        return found
+
+    def write(self, bits: int, out: Path) -> None:
+        if out.name == WEIGHTS:
+            shutil.copyfile(self.source.path / WEIGHTS, out)
+        else:
+            write_int8(self.source.model(), out)
+
+    def answers(
+        self,
+        file: Path,
+        prompts: Sequence[Sequence[int]],
+        max_tokens: int,
+        on_answer: Callable[[], object],
+        timed: int = TIMED,
+    ) -> Answers:
+        bits = 32 if file.name == WEIGHTS else 8
+        asked = [(ids, _picture(ids)) for ids in prompts]
+        found = measure_eyes(file.parent, bits, asked, max_tokens, timed=timed, on_answer=on_answer)
+        return Answers(
+            [self.tokenizer.decode(ids, skip_special_tokens=False) for ids in found.answers],
+            sum(stop is None for stop in found.stop_ids),
+            Cost(
+                "torch",
+                found.latency_p50,
+                found.latency_p95,
+                found.peak_memory_bytes,
+                found.threads,
+                tokens_per_second=found.tokens_per_second,
+                prompt_tokens_per_second=found.prompt_tokens_per_second,
+                metered=found.metered,
+            ),
+        )
+
+    def told(self, items: Sequence[Item]) -> dict[str, Any]:
+        names = sorted({item.picture for item in items})
+        return {"pictures": [sha256_of(name) for name in names]}
+
+    def prompts(self, job: Job, count: int) -> Sequence[Prompt]:
+        return self._seen(job).rows(_placed(job.items["train"][:count]))
+
+    def feeding(self, job: Job) -> Feeding | None:
+        return self._seen(job).feeding
+
+    def train_rows(self, job: Job) -> list[Row]:
+        return self._seen(job).rows(_placed(job.items["train"]))
+
+    def apart(self, job: Job) -> Callable[[Any], float]:
+        return self._seen(job).apart(job.model, _placed(job.items["dev"][:RANKING]))
+
+    def objective(self, job: Job, kl: float) -> Objective:
+        return SeeingDistillation(self._seen(job).shelf, kl, job.model if kl else None)
+
+    def reader(self, job: Job) -> Callable[[Any], Reading]:
+        split, scorer, sights = job.data.dev, job.scorer, self._seen(job)
+        places = sample_of(split)
+        rows = [sights.rows(_placed([split.items[place]]))[0] for place in places]
+        wanted = [split.answers[place] for place in places]
+
+        def read(model: Any) -> float:
+            said, right = [], []
+            for start in range(0, len(rows), BATCH):
+                batch = collate(rows[start : start + BATCH])
+                hidden = seen_hidden(model, sights.shelf, batch)  # [N, D]
+                chosen = model.get_output_embeddings()(hidden).argmax(-1)
+                counted = batch["weights"][:, 1:] != 0
+                ids = batch["input_ids"][:, 1:][counted]
+                sizes = counted.sum(1).tolist()
+                for ours, theirs in zip(chosen.split(sizes), ids.split(sizes), strict=True):
+                    right.append(float(torch.equal(ours, theirs)))
+                    said.append(self.tokenizer.decode(ours, skip_special_tokens=True))
+            return float(np.mean(right if scorer.teacher_forced else scorer.scores(said, wanted)))
+
+        return share_of(job.teacher_dev, split, scorer, read)
+
+    def _seen(self, job: Job) -> Sights:
+        """The task's pictures, cut once a run."""
+        if self._sights is None:
+            items = _placed([item for split in job.items.values() for item in split])
+            file = Path(job.task.name)
+            names = pictures_of(items, file)
+            cutter = Cutter.of(self.source.path)
+            shelf = shelve(job.store.root / "pictures.u8", cutter, names, file)
+            opened = Opened(self.source.path, job.model, self.tokenizer, cutter)
+            self._sights = Sights(opened, shelf, names, file)
+        return self._sights
+
+
+def _placed(items: Sequence[Item]) -> list[Item]:
+    """Items whose pictures are named by their whole paths."""
+    return [replace(item, image=str(item.picture)) for item in items]
+
+
+def _picture(ids: Sequence[int]) -> Path | None:
+    return ids.picture if isinstance(ids, Shown) else None
+
+
+__all__ = ["Sees"]

@@ -1,0 +1,134 @@
+"""`make` on a model with eyes and a task of pictures, against transformers' own generation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import MllamaForConditionalGeneration
+
+import flyweight
+from flyweight.errors import OptionError, TaskError
+from flyweight.folder import EYES_NAMES, read_card, read_scores
+from flyweight.make.report import run_commands
+from flyweight.make.words import sees
+from flyweight.serve import chat_verb
+from flyweight.vision.engine import VisionEngine
+from flyweight.vision.images import open_image
+from flyweight.vision.objective import looking
+from flyweight.vision.prompts import with_picture
+from flyweight.vision.vision_folder import Opened, open_vision
+from seeing import draw_lessons, make_blind, make_seeing
+
+QUESTION = [{"role": "user", "content": "what colour"}]
+QUICK: dict[str, Any] = {"score": "contains", "bar": 0.5, "effort": "quick", "steps": 3}
+
+
+@pytest.fixture(scope="module")
+def work(make_llama: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model with eyes, and pictures with what it says of them itself."""
+    folder = tmp_path_factory.mktemp("sees")
+    text = make_llama(folder / "text", num_hidden_layers=4, vocab_size=300)
+    blind = make_blind(text, folder / "blind", image_size=32, tiles=1)
+    make_seeing(blind, folder / "teacher")
+    (folder / "pictures").mkdir()
+    file = draw_lessons(folder / "pictures", 20)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    engine = VisionEngine(folder / "teacher")
+    with engine:
+        for line in lines:
+            engine.see(open_image(file.parent / line["image"]))
+            asked = with_picture([{"role": "user", "content": line["prompt"]}])
+            line["answer"] = engine.generate(engine.form.prompt(asked), 3).text.strip()
+    file.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(work: Path) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLYWEIGHT_STATE", str(work / "state"))
+        task = work / "pictures" / "images.jsonl"
+        return flyweight.make(str(work / "teacher"), task=task, out=work / "out", **QUICK)
+
+
+def test_the_folder_is_a_smaller_model_that_sees(work: Path, made: Path) -> None:
+    card = read_card(made)
+    assert sees(card)
+    assert {*EYES_NAMES.values(), "report.html", "README.md"} <= {p.name for p in made.iterdir()}
+    assert (made / "int8.safetensors").stat().st_size < (made / "model.safetensors").stat().st_size
+    model = MllamaForConditionalGeneration.from_pretrained(made)
+    assert model.num_parameters() == card.parameters < card.teacher.parameters
+    assert card.parity.equal + len(card.parity.near_ties) == card.parity.prompts > 0
+    assert {row.engine for row in card.rows} == {"torch"}
+    assert {row.bits for row in card.rows if row.role == "candidate"} == {16, 8}
+    assert {row.role for row in card.rows} >= {"teacher", "quantised teacher", "from scratch"}
+
+
+@torch.inference_mode()
+def greedy(opened: Opened, picture: Path, prompt: str, most: int) -> str:
+    """What the model writes in transformers, token by token without a cache."""
+    asked = with_picture([{"role": "user", "content": prompt}])
+    ids = opened.form.prompt(asked)
+    start = len(ids)
+    shown = opened.cutter.given([opened.cutter.cut(open_image(picture))])
+    ends = {opened.tokenizer.eos_token_id}
+    while len(ids) < start + most and ids[-1] not in ends:
+        whole, places = torch.tensor([ids]), torch.arange(len(ids))[None]
+        given = looking(lambda _: shown, whole, places, torch.zeros(1).long(), opened.image_id)
+        ids = [*ids, int(opened.model(whole, **given).logits[0, -1].argmax())]
+    return opened.tokenizer.decode([i for i in ids[start:] if i not in ends])
+
+
+def test_the_teacher_s_score_on_test_is_what_transformers_writes(work: Path, made: Path) -> None:
+    file = work / "pictures" / "images.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    test = [line for line in lines if line["split"] == "test"]
+    opened, scores = open_vision(work / "teacher"), read_scores(made)
+    for line, found in list(zip(test, scores.teacher, strict=True))[:6]:
+        said = greedy(opened, file.parent / line["image"], line["prompt"], 8)
+        assert found or line["answer"] not in said
+
+
+def test_it_answers_about_a_picture(
+    work: Path,
+    made: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    picture = work / "pictures" / "0.png"
+    monkeypatch.setattr(chat_verb, "LONGEST", 8)  # it was not taught to end
+    flyweight.chat(str(made), "what colour", image=picture)
+    assert capfd.readouterr().out.strip()
+    for bits in (32, 8):
+        engine = VisionEngine(made, bits=bits)
+        with engine:
+            engine.see(open_image(picture))
+            assert engine.generate(engine.form.prompt(with_picture(QUESTION)), 4).written
+    [command] = run_commands(read_card(made)).values()
+    assert "--image" in command
+
+
+def test_what_cannot_be_is_one_line_and_leaves_nothing(
+    work: Path, tiny_llama: Path, tmp_path: Path
+) -> None:
+    pictures, out = work / "pictures" / "images.jsonl", tmp_path / "out"
+    words = tmp_path / "words.jsonl"
+    lines = [{"prompt": f"what {n}", "answer": "that"} for n in range(9)]
+    words.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    for error, match, model, options in (
+        (TaskError, "words.jsonl, line 1: no image", work / "teacher", {"task": words}),
+        (TaskError, "Leave the field image out", tiny_llama, {"task": pictures}),
+        (OptionError, "go by forecasts", work / "teacher", {"task": pictures, "by": "latency"}),
+        (OptionError, "answers about pictures", work / "teacher",
+         {"task": pictures, "score": "likelihood"}),
+    ):  # fmt: skip
+        with pytest.raises(error, match=match) as found:
+            flyweight.make(str(model), out=out, **options)
+        assert "\n" not in str(found.value)
+    flyweight.make(str(work / "teacher"), task=pictures, out=out, dry_run=True, **QUICK)
+    assert list(tmp_path.iterdir()) == [words]
