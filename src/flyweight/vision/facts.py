@@ -25,10 +25,11 @@ def write_facts(
 ) -> None:
     """Write what the folder is made of and what runs it, for programs and for people.
 
-    `name` and `sha256` are the language model's, `kept` the hashes of its files by name.
+    `name` and `sha256` are the language model's, `kept` the hashes of its files by name. Of a
+    folder its last part is told: where it lies is nobody else's business.
     """
     facts = {
-        "language_model": name,
+        "language_model": Path(name).name if Path(name).exists() else name,
         "language_sha256": sha256,
         "formats": ["safetensors", *(["gguf (texts alone)"] if kept else [])],
         "engines": [
