@@ -99,8 +99,9 @@ def test_bars_are_as_high_as_their_values(seed: int) -> None:
         height = int(np.argmax(unlike)) if unlike.any() else len(unlike)
         full = (base - points[f"value {i}"][1] * SIZE) / value  # pixels a unit, by the axis
         assert height == pytest.approx(value * full, abs=2.5)
-    tops = [points[f"base {i}"][1] - points[f"value {i}"][1] for i in range(len(points) // 2)]
-    assert np.allclose(np.divide(tops, drawn.facts["values"]), tops[0] / drawn.facts["values"][0])
+    values = drawn.facts["values"]
+    tops = [points[f"base {i}"][1] - points[f"value {i}"][1] for i in range(len(values))]
+    assert np.allclose(np.divide(tops, values), tops[0] / values[0])
 
 
 @pytest.mark.parametrize("seed", range(10))
