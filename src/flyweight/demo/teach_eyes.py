@@ -171,10 +171,13 @@ def teach(
     sheets: int = SHEETS,
     places: Schedule = PLACES,
     lessons: Sequence[Lesson] = LESSONS,
+    compiled: bool = True,
 ) -> None:
     """Teach the eyes from their seed, stage by stage, and save them alone to `out`.
 
-    Stages are kept in `out.work`; a run that was ended goes on from there.
+    Stages are kept in `out.work`; a run that was ended goes on from there. The encoder is
+    `compiled` where there is a compiler, which takes a minute and makes its steps half as fast
+    again.
     """
     torch.set_num_threads(2)
     work = out.with_name(f"{out.name}.work")
@@ -193,6 +196,8 @@ def teach(
 
     shelf = Shelf.fill(work / "pictures.u8", opened.cutter, images(), pictures + sheets)
     past = [name_of(pictures, sheets, places)]
+    if compiled and which("g++"):
+        model.model.vision_model.compile()
     teach_places(opened, shelf, told, places, work / past[0])
     known = Encoded.fill(work / f"{past[0]}.bf16", model, shelf, pictures)
     names, of_pictures = [str(number) for number in range(pictures)], questions[:pictures]
@@ -220,8 +225,6 @@ def teach_places(
     ]
     grid = config.image_size // config.patch_size
     objective = Places(shelf, told, config.vision_output_dim, grid)
-    if which("g++"):
-        opened.model.model.vision_model.compile()  # half as fast again
     train(opened.model, rows, objective, schedule, "Teaching where things are", keep=keep)
 
 
