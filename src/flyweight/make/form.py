@@ -21,7 +21,7 @@ from flyweight.distill.resume import Reading
 from flyweight.distill.trainer import Row
 from flyweight.make.data import Example, Split
 from flyweight.make.effort import learning_rate
-from flyweight.runtime.measure import TIMED
+from flyweight.runtime.measure import TIMED, Measurement
 from flyweight.shrink.batches import Feeding, Prompt
 from flyweight.sticker_card import Metered
 from flyweight.tasks.encode import prompt_ids
@@ -58,6 +58,22 @@ class Answers:
     texts: list[str]
     unfinished: int
     cost: Cost
+
+    @classmethod
+    def written(cls, found: Measurement, engine: str, tokenizer: Any) -> Answers:
+        """What an engine wrote, as text."""
+        cost = Cost(
+            engine,
+            found.latency_p50,
+            found.latency_p95,
+            found.peak_memory_bytes,
+            found.threads,
+            tokens_per_second=found.decode_tokens_per_second,
+            prompt_tokens_per_second=found.prompt_tokens_per_second,
+            metered=found.metered,
+        )
+        texts = [tokenizer.decode(ids, skip_special_tokens=False) for ids in found.answers]
+        return cls(texts, sum(stop is None for stop in found.stop_ids), cost)
 
 
 class Form(ABC):

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from flyweight.anatomy import Family, Shape
 from flyweight.distill.labels import ask_labels
 from flyweight.distill.losses import Distillation
-from flyweight.distill.trainer import Row, collate
+from flyweight.distill.mean import mean_loss
+from flyweight.distill.trainer import Row
 from flyweight.progress import track
 from flyweight.shrink.cut import cut_model
 from flyweight.shrink.importance import Importance
@@ -31,17 +31,9 @@ class RankedShape:
     kl: float  # nats a token of the dev answers, of an encoder nats a text
 
 
-@torch.inference_mode()
 def divergence(model: Any, rows: Sequence[Row]) -> float:
     """Mean KL(teacher || model) in nats an answer token, over recorded rows."""
-    measure = Distillation(kl=1.0)
-    total = tokens = 0.0
-    for start in range(0, len(rows), BATCH):
-        batch = collate(rows[start : start + BATCH])
-        weight = float(batch["weights"][:, 1:].sum())
-        total += float(measure(model, batch)) * weight
-        tokens += weight
-    return total / tokens
+    return mean_loss(Distillation(kl=1.0), model, rows, BATCH)
 
 
 def label_divergence(model: Any, rows: Sequence[Row], said: np.ndarray) -> float:

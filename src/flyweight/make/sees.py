@@ -24,7 +24,7 @@ from flyweight.distill.trainer import Row, collate
 from flyweight.errors import OptionError, TaskError
 from flyweight.folder import EYES_NAMES, WEIGHTS, sha256_of
 from flyweight.make.data import SPARE_TOKENS, Example, Split
-from flyweight.make.form import Answers, Cost, Form
+from flyweight.make.form import Answers, Form
 from flyweight.make.probe import BATCH, sample_of, share_of
 from flyweight.make.workload import RANKING
 from flyweight.runtime.measure import TIMED
@@ -149,20 +149,7 @@ class Sees(Form):
         bits = 32 if file.name == WEIGHTS else 8
         asked = [(ids, _picture(ids)) for ids in prompts]
         found = measure_eyes(file.parent, bits, asked, max_tokens, timed=timed, on_answer=on_answer)
-        return Answers(
-            [self.tokenizer.decode(ids, skip_special_tokens=False) for ids in found.answers],
-            sum(stop is None for stop in found.stop_ids),
-            Cost(
-                "torch",
-                found.latency_p50,
-                found.latency_p95,
-                found.peak_memory_bytes,
-                found.threads,
-                tokens_per_second=found.tokens_per_second,
-                prompt_tokens_per_second=found.prompt_tokens_per_second,
-                metered=found.metered,
-            ),
-        )
+        return Answers.written(found, "torch", self.tokenizer)
 
     def told(self, items: Sequence[Item]) -> dict[str, Any]:
         names = sorted({item.picture for item in items})

@@ -19,7 +19,7 @@ from flyweight.distill.trainer import Row, fast_math
 from flyweight.distill.wish import Wish
 from flyweight.folder import GGUF_NAMES
 from flyweight.make.data import PLAIN_TOKENS, SPARE_TOKENS, Example, Split
-from flyweight.make.form import Answers, Cost, Form
+from flyweight.make.form import Answers, Form
 from flyweight.make.probe import BATCH, sample_of, share_of
 from flyweight.make.rank import divergence
 from flyweight.make.workload import RANKING, read_work
@@ -90,20 +90,7 @@ class Writes(Form):
         timed: int = TIMED,
     ) -> Answers:
         found = measure(file, prompts, max_tokens, on_answer=on_answer, timed=timed)
-        return Answers(
-            [self.tokenizer.decode(ids, skip_special_tokens=False) for ids in found.answers],
-            sum(stop is None for stop in found.stop_ids),
-            Cost(
-                "llama.cpp",
-                found.latency_p50,
-                found.latency_p95,
-                found.peak_memory_bytes,
-                found.threads,
-                tokens_per_second=found.decode_tokens_per_second,
-                prompt_tokens_per_second=found.prompt_tokens_per_second,
-                metered=found.metered,
-            ),
-        )
+        return Answers.written(found, "llama.cpp", self.tokenizer)
 
     def rounded(self, folder: Path, file: Path) -> Any:
         return rounded(open_checkpoint(folder).model(), file, self.source.gguf_map)

@@ -14,6 +14,7 @@ from typing import Any
 from flyweight.energy.meter import meter
 from flyweight.errors import EngineError
 from flyweight.runtime.child import answer_parent, memory_of, percentile, run_child, say_answer
+from flyweight.runtime.engine import Generation
 from flyweight.sticker_card import Metered
 
 TIMED = 100  # prompts answered one after another, for the latency
@@ -41,6 +42,15 @@ class Measurement:
     timed: int  # answers behind the latencies
     threads: int
     metered: Metered  # the energy of the timed answers
+
+    @classmethod
+    def told(cls, said: dict[str, Any]) -> Measurement:
+        """What a child has said."""
+        return cls(**{**said, "metered": Metered.model_validate(said["metered"])})
+
+    def say(self) -> dict[str, Any]:
+        """For `told`, in a child."""
+        return asdict(self) | {"metered": self.metered.model_dump()}
 
 
 def measure(
@@ -72,8 +82,7 @@ def measure(
     }
     if not prompts:
         raise EngineError(f"{gguf}: nothing to measure, there are no prompts")
-    said = run_child(__name__, gguf, job, timeout, on_answer)
-    return Measurement(**{**said, "metered": Metered.model_validate(said["metered"])})
+    return Measurement.told(run_child(__name__, gguf, job, timeout, on_answer))
 
 
 def _measure_here(job: dict[str, Any]) -> dict[str, Any]:
@@ -89,21 +98,11 @@ def _measure_here(job: dict[str, Any]) -> dict[str, Any]:
     with LlamaEngine(gguf, context=context, threads=job["threads"]) as engine:
         load_seconds, threads = time.perf_counter() - started, engine.threads
         engine.generate(prompts[0], max_tokens)  # the first one pays for page faults
-        generations, latencies, accounts = [], [], []
-        with meter() as running:
-            running.calm()
-            for prompt in prompts[:timed]:
-                started = time.perf_counter()
-                with running.answer(len(prompt)) as account:
-                    answer = engine.generate(prompt, max_tokens, stop_ids=job["stop_ids"])
-                    account.whole(answer.prompt_tokens, answer.written)
-                latencies.append(time.perf_counter() - started)
-                generations.append(answer)
-                accounts.append(account)
-                say_answer()
-        peak = memory_of("VmHWM")
-    figures = _figures(generations, latencies)
-    metered = running.mean(accounts, _read_share(generations))
+
+        def ask(place: int) -> Generation:
+            return engine.generate(prompts[place], max_tokens, stop_ids=job["stop_ids"])
+
+        generations, figures = one_by_one(ask, [len(prompt) for prompt in prompts[:timed]])
     if timed < len(prompts):
         with LlamaEngine(
             gguf, context=context, threads=job["threads"], streams=job["streams"]
@@ -114,18 +113,43 @@ def _measure_here(job: dict[str, Any]) -> dict[str, Any]:
     measurement = Measurement(
         answers=[generation.ids for generation in generations],
         stop_ids=[generation.stop_id for generation in generations],
-        peak_memory_bytes=peak,
         baseline_bytes=baseline,
         load_seconds=load_seconds,
         timed=timed,
         threads=threads,
-        metered=metered,
         **figures,
     )
-    return asdict(measurement) | {"metered": metered.model_dump()}
+    return measurement.say()
 
 
-def _figures(generations: list[Any], latencies: list[float]) -> dict[str, float]:
+def one_by_one(
+    ask: Callable[[int], Generation], lengths: Sequence[int]
+) -> tuple[list[Generation], dict[str, Any]]:
+    """Answers in one stream, `ask(i)` to a prompt of `lengths[i]` tokens, and what they took.
+
+    The latter are fields of a Measurement, the peak memory so far among them.
+    """
+    generations, latencies, accounts = [], [], []
+    with meter() as running:
+        running.calm()
+        for place, length in enumerate(lengths):
+            started = time.perf_counter()
+            with running.answer(length) as account:
+                answer = ask(place)
+                account.whole(answer.prompt_tokens, answer.written)
+            latencies.append(time.perf_counter() - started)
+            generations.append(answer)
+            accounts.append(account)
+            say_answer()
+    figures: dict[str, Any] = {
+        **_figures(generations, latencies),
+        "peak_memory_bytes": memory_of("VmHWM"),
+        "metered": running.mean(accounts, _read_share(generations)),
+    }
+    return generations, figures
+
+
+def _figures(generations: list[Generation], latencies: list[float]) -> dict[str, float]:
     """Latency percentiles and rates; a rate is tokens over the engine's own time for them."""
     in_order = sorted(latencies)
     # the first written token comes out of the prompt's pass, so it is no decoding step
@@ -141,7 +165,7 @@ def _figures(generations: list[Any], latencies: list[float]) -> dict[str, float]
     }
 
 
-def _read_share(generations: list[Any]) -> float:
+def _read_share(generations: list[Generation]) -> float:
     """The share of the engine's time that it read prompts in: it tells so only afterwards."""
     read = sum(generation.prompt_seconds for generation in generations)
     whole = read + sum(generation.seconds for generation in generations)
@@ -151,4 +175,4 @@ def _read_share(generations: list[Any]) -> float:
 if __name__ == "__main__":
     answer_parent(_measure_here)
 
-__all__ = ["STREAMS", "TIMED", "Measurement", "measure"]
+__all__ = ["STREAMS", "TIMED", "Measurement", "measure", "one_by_one"]

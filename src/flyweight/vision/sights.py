@@ -16,7 +16,8 @@ from flyweight.distill.divergences import Blend
 from flyweight.distill.head import head_of
 from flyweight.distill.judges import Answers, Live
 from flyweight.distill.losses import Batch, wanted_tokens
-from flyweight.distill.trainer import Row, collate
+from flyweight.distill.mean import mean_loss
+from flyweight.distill.trainer import Row
 from flyweight.shrink.batches import Feeding
 from flyweight.tasks.items import Item, Task
 from flyweight.vision.feeding import feeding
@@ -55,18 +56,7 @@ class Sights:
     def apart(self, teacher: Any, items: Sequence[Item]) -> Callable[[Any], float]:
         """Tells a model's mean KL(teacher || model) in nats an answer token of the items."""
         rows, measure = self.rows(items), SeeingDistillation(self.shelf, 1.0, teacher)
-
-        @torch.inference_mode()
-        def divergence(model: Any) -> float:
-            total = tokens = 0.0
-            for start in range(0, len(rows), BATCH):
-                batch = collate(rows[start : start + BATCH])
-                weight = float(batch["weights"][:, 1:].sum())
-                total += float(measure(model, batch)) * weight
-                tokens += weight
-            return total / tokens
-
-        return divergence
+        return lambda model: mean_loss(measure, model, rows, BATCH)
 
 
 @dataclass(frozen=True)
