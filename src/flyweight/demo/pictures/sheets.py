@@ -24,6 +24,7 @@ from flyweight.demo.pictures.scene import FONTS, Point, Scene, jitter, write
 
 SIDE = 280  # of a sheet, in canvas pixels
 ROWS = 7
+LIT = 0.25  # of the rows: displays
 NUMBERS = tuple(dict.fromkeys(number(each) for scale in SCALES for each in scale.numbers))
 UNITS = tuple(dict.fromkeys([*(scale.unit for scale in SCALES), *meters.UNITS]))
 TITLES = tuple(dict.fromkeys([*SERIES_TITLES, *PIE_TITLES]))
@@ -48,7 +49,7 @@ def sheet(rng: random.Random) -> Scene:
     points: dict[str, Point] = {}
     high = SIDE / ROWS
     for row in range(ROWS):
-        if rng.random() < 0.12:
+        if rng.random() < LIT:
             shown = "".join(rng.choices("0123456789-", k=rng.randint(5, 8)))
             for character, at in zip(shown, lit(draw, row * high, high, shown, rng), strict=True):
                 points[f"character {len(characters)}"] = at
