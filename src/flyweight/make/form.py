@@ -19,10 +19,10 @@ from flyweight.checkpoint import Checkpoint, save_checkpoint
 from flyweight.distill.losses import Objective
 from flyweight.distill.resume import Reading
 from flyweight.distill.trainer import Row
-from flyweight.make.data import Example, Split
+from flyweight.make.data import SPARE_TOKENS, Example, Split
 from flyweight.make.effort import learning_rate
 from flyweight.runtime.measure import TIMED, Measurement
-from flyweight.shrink.batches import Feeding, Prompt
+from flyweight.shrink.batches import Feed, Prompt
 from flyweight.sticker_card import Metered
 from flyweight.tasks.encode import prompt_ids
 from flyweight.tasks.items import Item
@@ -108,9 +108,9 @@ class Form(ABC):
         """The token ids that it is given of an item, before it answers."""
         return prompt_ids(self.tokenizer, item.messages)
 
-    @abstractmethod
     def answer_limit(self, splits: Iterable[Split], scorer: Scorer) -> int:
         """Where an answer is cut off, in tokens: a little beyond the longest that is wanted."""
+        return SPARE_TOKENS + max(len(answer) for split in splits for _, answer in split.pairs)
 
     def save(self, model: Any, folder: Path) -> None:
         """Write a network of its kind as a checkpoint in bf16."""
@@ -132,9 +132,9 @@ class Form(ABC):
         """Write the other files of a packed checkpoint into `out`, if they are `fitted`."""
         raise NotImplementedError
 
-    @abstractmethod
     def write(self, bits: int, out: Path) -> None:
-        """Write the file of the checkpoint at `bits`, unproven."""
+        """Write the file of the checkpoint at `bits`, unproven, of what `eval` opens."""
+        raise NotImplementedError
 
     @abstractmethod
     def answers(
@@ -162,7 +162,7 @@ class Form(ABC):
         """The first train items as those of importance and of mending."""
         return [each.ids.tolist() for each in job.data_of(self).train.examples[:count]]
 
-    def feeding(self, job: Job) -> Feeding | None:
+    def feed(self, job: Job) -> Feed | None:
         """What its network is given beside such prompts; None: nothing."""
         return None
 

@@ -259,8 +259,8 @@ class Job:
         """What matters in the teacher for the train items."""
 
         def make(folder: Path) -> None:
-            rows, feeding = self.form.prompts(self, CALIBRATION), self.form.feeding(self)
-            found = measure_importance(self.model, self.base.family, rows, feeding=feeding)
+            rows, feed = self.form.prompts(self, CALIBRATION), self.form.feed(self)
+            found = measure_importance(self.model, self.base.family, rows, feed=feed)
             found.save(folder / results.IMPORTANCE)
 
         inputs = self.origin | {"sequences": CALIBRATION, "format": results.IMPORTANCE_FORMAT}

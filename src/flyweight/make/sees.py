@@ -5,9 +5,8 @@ The files are the checkpoint itself, which the engine runs in fp32, and one of 8
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -17,21 +16,21 @@ import numpy as np
 import torch
 
 from flyweight.card import Parity
-from flyweight.checkpoint import Checkpoint, save_checkpoint
+from flyweight.checkpoint import Checkpoint
 from flyweight.distill.losses import Objective
 from flyweight.distill.resume import Reading
 from flyweight.distill.trainer import Row, collate
-from flyweight.errors import OptionError, TaskError
+from flyweight.errors import OptionError
 from flyweight.folder import EYES_NAMES, WEIGHTS, sha256_of
-from flyweight.make.data import SPARE_TOKENS, Example, Split
+from flyweight.make.data import Example
 from flyweight.make.form import Answers, Form
 from flyweight.make.probe import BATCH, sample_of, share_of
 from flyweight.make.workload import RANKING
 from flyweight.runtime.measure import TIMED
-from flyweight.shrink.batches import Feeding, Prompt
-from flyweight.shrink.stream import PROCESSOR
+from flyweight.shrink.batches import Feed, Prompt
+from flyweight.shrink.stream import copy_processor
 from flyweight.tasks import encode
-from flyweight.tasks.encode import answer_ids
+from flyweight.tasks.encode import encode_items
 from flyweight.tasks.items import Item
 from flyweight.tasks.score import Scorer
 from flyweight.vision.int8 import write_int8
@@ -39,8 +38,7 @@ from flyweight.vision.measure_eyes import measure_eyes
 from flyweight.vision.pixels import Cutter
 from flyweight.vision.prompts import format_of, with_picture
 from flyweight.vision.proof import prove
-from flyweight.vision.rows import pictures_of, shelve
-from flyweight.vision.sights import SeeingDistillation, Sights, seen_hidden
+from flyweight.vision.sights import Sights, seen_hidden
 from flyweight.vision.vision_folder import Opened
 
 if TYPE_CHECKING:
@@ -94,31 +92,18 @@ class Sees(Form):
         _ = self._form  # a folder without a chat template is refused
 
     def examples(self, items: Sequence[Item], name: str, scorer: Scorer) -> tuple[Example, ...]:
-        context, found = self.source.context, []
-        pictures_of(items, Path(name))
-        for item in items:
-            prompt, answer = self.prompt(item), answer_ids(self.tokenizer, item.answer or "")
-            size = len(prompt) + len(answer)
-            if size > context:
-                raise TaskError(
-                    f"{name}, line {item.line}: {size} tokens do not fit the teacher's context of "
-                    f"{context}. Shorten or remove the item."
-                )
-            ids = np.array([*prompt, *answer], np.int32)
-            found.append(Looking(ids, len(prompt), item.picture))
-        return tuple(found)
+        found = encode_items(self.tokenizer, items, name, self.source.context, prompt=self.prompt)
+        return tuple(
+            Looking(each.ids, each.prompt_length, item.picture)
+            for each, item in zip(found, items, strict=True)
+        )
 
     def prompt(self, item: Item) -> list[int]:
         return Shown(self._form.prompt(with_picture(item.messages)), item.picture)
 
-    def answer_limit(self, splits: Iterable[Split], scorer: Scorer) -> int:
-        return SPARE_TOKENS + max(len(answer) for split in splits for _, answer in split.pairs)
-
     def save(self, model: Any, folder: Path) -> None:
-        save_checkpoint(model, self.tokenizer, folder)
-        for name in PROCESSOR:
-            if (self.source.path / name).exists():
-                shutil.copyfile(self.source.path / name, folder / name)
+        super().save(model, folder)
+        copy_processor(self.source.path, folder)
 
     def pack(
         self,
@@ -131,12 +116,6 @@ class Sees(Form):
         found, model = prove(folder, [(ids, _picture(ids)) for ids in prompts])
         write_int8(model, folder / EYES_NAMES[8])
         return found
-
-    def write(self, bits: int, out: Path) -> None:
-        if out.name == WEIGHTS:
-            shutil.copyfile(self.source.path / WEIGHTS, out)
-        else:
-            write_int8(self.source.model(), out)
 
     def answers(
         self,
@@ -156,31 +135,31 @@ class Sees(Form):
         return {"pictures": [sha256_of(name) for name in names]}
 
     def prompts(self, job: Job, count: int) -> Sequence[Prompt]:
-        return self._seen(job).rows(_placed(job.items["train"][:count]))
+        return self._seen(job).rows(job.items["train"][:count])
 
-    def feeding(self, job: Job) -> Feeding | None:
-        return self._seen(job).feeding
+    def feed(self, job: Job) -> Feed | None:
+        return self._seen(job).feed
 
     def train_rows(self, job: Job) -> list[Row]:
-        return self._seen(job).rows(_placed(job.items["train"]))
+        return self._seen(job).rows(job.items["train"])
 
     def apart(self, job: Job) -> Callable[[Any], float]:
-        return self._seen(job).apart(job.model, _placed(job.items["dev"][:RANKING]))
+        return self._seen(job).apart(job.model, job.items["dev"][:RANKING])
 
     def objective(self, job: Job, kl: float) -> Objective:
-        return SeeingDistillation(self._seen(job).shelf, kl, job.model if kl else None)
+        return self._seen(job).objective(kl, job.model)
 
     def reader(self, job: Job) -> Callable[[Any], Reading]:
         split, scorer, sights = job.data.dev, job.scorer, self._seen(job)
         places = sample_of(split)
-        rows = [sights.rows(_placed([split.items[place]]))[0] for place in places]
+        rows = [sights.rows([split.items[place]])[0] for place in places]
         wanted = [split.answers[place] for place in places]
 
         def read(model: Any) -> float:
             said, right = [], []
             for start in range(0, len(rows), BATCH):
                 batch = collate(rows[start : start + BATCH])
-                hidden = seen_hidden(model, sights.shelf, batch)  # [N, D]
+                hidden = seen_hidden(model, batch, sights.shelf)  # [N, D]
                 chosen = model.get_output_embeddings()(hidden).argmax(-1)
                 counted = batch["weights"][:, 1:] != 0
                 ids = batch["input_ids"][:, 1:][counted]
@@ -195,19 +174,11 @@ class Sees(Form):
     def _seen(self, job: Job) -> Sights:
         """The task's pictures, cut once a run."""
         if self._sights is None:
-            items = _placed([item for split in job.items.values() for item in split])
-            file = Path(job.task.name)
-            names = pictures_of(items, file)
-            cutter = Cutter.of(self.source.path)
-            shelf = shelve(job.store.root / "pictures.u8", cutter, names, file)
-            opened = Opened(self.source.path, job.model, self.tokenizer, cutter)
-            self._sights = Sights(opened, shelf, names, file)
+            folder = self.source.path
+            opened = Opened(folder, job.model, self.tokenizer, Cutter.of(folder))
+            items, file = job.items.values(), Path(job.task.name)
+            self._sights = Sights.of(opened, items, file, job.store.root)
         return self._sights
-
-
-def _placed(items: Sequence[Item]) -> list[Item]:
-    """Items whose pictures are named by their whole paths."""
-    return [replace(item, image=str(item.picture)) for item in items]
 
 
 def _picture(ids: Sequence[int]) -> Path | None:

@@ -58,7 +58,7 @@ class Writes(Form):
     def answer_limit(self, splits: Iterable[Split], scorer: Scorer) -> int:
         if not scorer.needs_generation:
             return PLAIN_TOKENS
-        return SPARE_TOKENS + max(len(answer) for split in splits for _, answer in split.pairs)
+        return super().answer_limit(splits, scorer)
 
     def pack(
         self,

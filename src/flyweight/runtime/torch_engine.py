@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -277,8 +278,7 @@ class TorchEngine(Engine):
 def shared_beginning(read: Sequence[int], prompt: Sequence[int]) -> int:
     """How many tokens a prompt has in common with what was read, one being left to read."""
     pairs = zip(read, prompt[:-1], strict=False)
-    return next((place for place, (one, other) in enumerate(pairs) if one != other),
-                min(len(read), len(prompt) - 1))  # fmt: skip
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def ends_of(model: Any, tokenizer: Any) -> frozenset[int]:

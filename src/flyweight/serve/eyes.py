@@ -26,7 +26,6 @@ from flyweight.vision.language import EXTRA
 from flyweight.vision.vision_folder import bits_of, weights_of
 
 NORMAL, CONTROL = 1, 3  # ggml's numbers of types of tokens
-WHOLE = 32  # bits, where none are asked for that the engine has
 FLOAT = 4  # bytes of a weight in memory
 
 
@@ -138,8 +137,9 @@ def chats(path: Path) -> bool:
 def open_eyes(name: str, found: Found, context: int, settings: Settings) -> LoadedEyes:
     """A Mllama folder, loaded."""
     assert found.folder is not None
+    assert found.bits is not None
     engine = VisionEngine(
-        found.folder, context=context, threads=settings.threads, bits=found.bits or WHOLE
+        found.folder, context=context, threads=settings.threads, bits=found.bits
     )
     return LoadedEyes(name, engine, found, settings)
 

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 
-from flyweight.errors import TeacherError
+from flyweight.errors import TeacherError, reason_of
 from flyweight.folder import check_space
 
 
@@ -50,8 +50,7 @@ class Cutter:
         try:
             return cls(MllamaImageProcessorPil.from_pretrained(folder, local_files_only=True))
         except Exception as error:  # transformers raises many kinds for an odd config
-            reason = " ".join(str(error).split())[:200]
-            raise TeacherError(f"{folder}: its processor cannot be used ({reason}).") from error
+            raise TeacherError(f"{folder}: its processor cannot be used ({reason_of(error)}).") from error
 
     def cut(self, image: Image.Image) -> Tiled:
         """The tiles of one RGB picture."""

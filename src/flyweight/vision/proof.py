@@ -54,7 +54,7 @@ def _logits(opened: Opened, ids: Sequence[int], written: Sequence[int], image: A
     if image is not None:
         shown = opened.cutter.given([opened.cutter.cut(image)])
         places = torch.arange(whole.shape[1])[None]
-        given = looking(lambda _: shown, whole, places, torch.zeros(1).long(), opened.image_id)
+        given = looking(shown, whole, places, opened.image_id)
     return opened.model(whole, **given).logits[0, len(ids) - 1 : -1]
 
 

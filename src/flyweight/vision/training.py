@@ -41,20 +41,20 @@ class Pupil:
         schedule: Schedule,
         title: str,
         *,
-        encoder: bool = True,
+        freeze_encoder: bool = False,
     ) -> None:
         """Train on a task's train items, or take up what was learned of them before.
 
-        `pictures` are the hashes of its pictures' files by name. Without `encoder` it stays as it
-        is, and the adapter alone learns.
+        `pictures` are the hashes of its pictures' files by path. With `freeze_encoder` the adapter
+        alone learns.
         """
         opened, items = self.opened, task.train
         names = pictures_of(items, file)
         rows = rows_of(items, names, opened, file)
         told = [pictures[name] for name in names]
-        self.past.append(name_of(self.past, task.sha256, told, schedule, encoder))
+        self.past.append(name_of(self.past, task.sha256, told, schedule, freeze_encoder))
         shelf: Shelf | Encoded = shelve(self.work / "pictures.u8", opened.cutter, names, file)
-        if not encoder:
+        if freeze_encoder:
             states = self.work / f"{self.past[-1]}.bf16"
             shelf = Encoded.fill(states, opened.model, shelf)
         teach(opened.model, shelf, rows, schedule, title, self.work / self.past[-1])
@@ -82,7 +82,7 @@ def teach(
     """
     objective = AboutPictures(model, shelf)
     open_gates(model)
-    only_eyes(model, encoder=isinstance(shelf, Shelf))
+    only_eyes(model, freeze_encoder=isinstance(shelf, Encoded))
     train(model, rows, objective, schedule, title, keep=keep)
     model.requires_grad_(False)
     objective.keep_learned(model)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flyweight.checkpoint import silence_transformers
-from flyweight.errors import TeacherError
+from flyweight.errors import TeacherError, reason_of
 from flyweight.folder import CARD, read_card
 from flyweight.runtime.chat_format import ChatFormat
 from flyweight.vision.eyes import is_eyes, save_eyes
@@ -70,8 +70,7 @@ def open_vision(folder: Path) -> Opened:
     except TeacherError:
         raise
     except Exception as error:  # transformers raises many kinds for a broken checkpoint
-        reason = " ".join(str(error).split())[:200]
-        raise TeacherError(f"{folder}: cannot be read ({reason}). Make it again.") from error
+        raise TeacherError(f"{folder}: cannot be read ({reason_of(error)}). Make it again.") from error
     return Opened(folder, model, tokenizer, cutter)
 
 
@@ -85,8 +84,7 @@ def has_eyes(place: Path) -> bool:
 
 def bits_of(folder: Path) -> int:
     """The bits that a folder's card was judged with, 32 or 8; 32 where it has none."""
-    judged = read_card(folder).bits if (folder / CARD).exists() else 32
-    return 8 if judged == 8 else 32
+    return 8 if (folder / CARD).exists() and read_card(folder).bits == 8 else 32
 
 
 def weights_of(folder: Path) -> list[Path]:
@@ -110,9 +108,7 @@ def save_vision(opened: Opened, folder: Path, language: str, eyes_only: bool = F
     """Write a folder like the one that was opened, with what its model has become."""
     facts = read_facts(opened.folder)
     name, kept = facts.get("language_model", str(opened.folder)), {}
-    for file in ("processor_config.json", "preprocessor_config.json"):
-        if (opened.folder / file).exists():
-            shutil.copy2(opened.folder / file, folder / file)
+    copy_processor(opened.folder, folder)
     if eyes_only:
         save_eyes(opened.model, folder, stored(opened.folder))
     else:
