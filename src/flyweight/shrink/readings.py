@@ -47,12 +47,12 @@ def readings_of(family: Family, config: Any) -> list[Reading]:
     """Every place to read; those of one axis in the order of the blocks."""
     shape, placed = family.shape_of(config), []
     for template, spelling in family.parameters.items():
-        for layer in family.numbers(template, shape, config):
+        for layer in family.layers_with(template, shape, config):
             reading = _reading(family, template, parse_dimensions(spelling), layer)
             placed += [] if reading is None else [(layer, reading)]
     # blocks of two kinds have weights of other names that run over one axis
     found = [reading for _, reading in sorted(placed, key=lambda each: each[0])]
-    for blocks, axis in {family.blocks: "layers", **family.further}.items():
+    for blocks, axis in {family.blocks: "layers", **family.other_blocks}.items():
         if axis in AXES:
             found += [Reading(axis, f"{blocks}.{layer}") for layer in range(shape.size(axis))]
     return found
