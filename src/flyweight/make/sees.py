@@ -39,7 +39,7 @@ from flyweight.vision.pixels import Cutter
 from flyweight.vision.prompts import format_of, with_picture
 from flyweight.vision.proof import prove
 from flyweight.vision.sights import Sights, seen_hidden
-from flyweight.vision.vision_folder import Opened
+from flyweight.vision.vision_folder import Opened, open_vision
 
 if TYPE_CHECKING:
     from flyweight.make.job import Job
@@ -113,9 +113,10 @@ class Sees(Form):
     ) -> Parity:
         if prompts is None:
             prompts = [self._form.prompt([{"role": "user", "content": WORDS}])]
-        found, model = prove(folder, [(ids, _picture(ids)) for ids in prompts])
-        write_int8(model, folder / EYES_NAMES[8])
-        return found
+        opened = open_vision(folder)
+        found = prove(opened, [(ids, _picture(ids)) for ids in prompts])
+        write_int8(opened.model, folder / EYES_NAMES[8])
+        return found.card
 
     def answers(
         self,

@@ -68,12 +68,7 @@ class Writes(Form):
     ) -> Parity:
         bits = tuple(self.files) if texts else (16,)
         gguf_map = self.source.gguf_map
-        found = pack_checkpoint(folder, bits, gguf_map, prompts, texts=texts).parity
-        ties = [
-            f"prompt {tie.prompt + 1}, token {tie.position + 1}: {tie.nats:.3f} nats"
-            for tie in found.near_ties
-        ]
-        return Parity(prompts=found.prompts, equal=found.equal, near_ties=ties)
+        return pack_checkpoint(folder, bits, gguf_map, prompts, texts=texts).parity.card
 
     def quantise(self, folder: Path, texts: Sequence[Sequence[int]], out: Path) -> None:
         quantise_checkpoint(folder, out, self.source.gguf_map, texts)
