@@ -85,6 +85,8 @@ class Form(ABC):
     packages: ClassVar[tuple[str, ...]]  # that decide what a file says
     judged_in_torch: ClassVar[bool]  # `rounded` weights say there what a file says
     spare: ClassVar[tuple[int, ...]] = ()  # bits that are tried where the next fewer fall short
+    in_transformers = "transformers"  # as the card tells that it runs there
+    prompt_weight = 0.0  # of a prompt's tokens in training, beside 1 of an answer's
     fitted = False  # files of few bits are rounded for texts
 
     def __init__(self, source: Checkpoint) -> None:
@@ -111,6 +113,9 @@ class Form(ABC):
     def answer_limit(self, splits: Iterable[Split], scorer: Scorer) -> int:
         """Where an answer is cut off, in tokens: a little beyond the longest that is wanted."""
         return SPARE_TOKENS + max(len(answer) for split in splits for _, answer in split.pairs)
+
+    def begin(self, model: Any) -> None:
+        """Make a network that was just drawn ready to learn from nothing."""
 
     def save(self, model: Any, folder: Path) -> None:
         """Write a network of its kind as a checkpoint in bf16."""

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from flyweight.card import Parity
 from flyweight.checkpoint import Checkpoint
-from flyweight.distill.losses import Objective
+from flyweight.distill.losses import Batch, Objective
 from flyweight.distill.resume import Reading
 from flyweight.distill.trainer import Row, collate
 from flyweight.errors import OptionError
@@ -35,10 +36,12 @@ from flyweight.tasks.items import Item
 from flyweight.tasks.score import Scorer
 from flyweight.vision.int8 import write_int8
 from flyweight.vision.measure_eyes import measure_eyes
+from flyweight.vision.objective import open_gates
 from flyweight.vision.pixels import Cutter
 from flyweight.vision.prompts import format_of, with_picture
 from flyweight.vision.proof import prove
-from flyweight.vision.sights import Sights, seen_hidden
+from flyweight.vision.sights import SeeingDistillation, Sights, seen_hidden
+from flyweight.vision.sizes import new_encoder
 from flyweight.vision.vision_folder import Opened, open_vision
 
 if TYPE_CHECKING:
@@ -72,6 +75,7 @@ class Sees(Form):
     files = MappingProxyType(EYES_NAMES)
     formats = ("int8",)
     engines = ("flyweight (torch, as Meta's code computes it)",)
+    in_transformers = "transformers (lets a picture into earlier tokens)"
     packages = ("pillow",)
     judged_in_torch = False  # at 8 bits what is multiplied is rounded too, as the engine does it
 
@@ -100,6 +104,10 @@ class Sees(Form):
 
     def prompt(self, item: Item) -> list[int]:
         return Shown(self._form.prompt(with_picture(item.messages)), item.picture)
+
+    def begin(self, model: Any) -> None:
+        new_encoder(model.model.vision_model)
+        open_gates(model)  # which are drawn shut, and would open by a learning rate a step
 
     def save(self, model: Any, folder: Path) -> None:
         super().save(model, folder)
@@ -148,7 +156,7 @@ class Sees(Form):
         return self._seen(job).apart(job.model, job.items["dev"][:RANKING])
 
     def objective(self, job: Job, kl: float) -> Objective:
-        return self._seen(job).objective(kl, job.model)
+        return _Later(lambda: self._seen(job).objective(kl, job.model))
 
     def reader(self, job: Job) -> Callable[[Any], Reading]:
         split, scorer, sights = job.data.dev, job.scorer, self._seen(job)
@@ -159,7 +167,10 @@ class Sees(Form):
         def read(model: Any) -> float:
             said, right = [], []
             for start in range(0, len(rows), BATCH):
-                batch = collate(rows[start : start + BATCH])
+                batch = {
+                    name: each.to(model.device)
+                    for name, each in collate(rows[start : start + BATCH]).items()
+                }
                 hidden = seen_hidden(model, batch, sights.shelf)  # [N, D]
                 chosen = model.get_output_embeddings()(hidden).argmax(-1)
                 counted = batch["weights"][:, 1:] != 0
@@ -180,6 +191,24 @@ class Sees(Form):
             items, file = job.items.values(), Path(job.task.name)
             self._sights = Sights.of(opened, items, file, job.store.root)
         return self._sights
+
+
+class _Later:
+    """An objective whose pictures are cut when it is first asked: a finished training needs none."""
+
+    def __init__(self, make: Callable[[], SeeingDistillation]) -> None:
+        self._make = make
+
+    @cached_property
+    def _made(self) -> SeeingDistillation:
+        return self._make()
+
+    @property
+    def tokens_besides(self) -> int:
+        return self._made.tokens_besides
+
+    def __call__(self, model: Any, batch: Batch) -> Tensor:
+        return self._made(model, batch)
 
 
 def _picture(ids: Sequence[int]) -> Path | None:

@@ -46,6 +46,7 @@ class Writes(Form):
     packages = ("gguf", "xllamacpp")
     judged_in_torch = True
     spare = (5,)
+    prompt_weight = PROMPT_WEIGHT
     fitted = True
 
     def check(self, scorer: Scorer) -> None:
@@ -91,7 +92,7 @@ class Writes(Form):
         return rounded(open_checkpoint(folder).model(), file, self.source.gguf_map)
 
     def train_rows(self, job: Job) -> list[Row]:
-        return _recorded(job, job.data.train.examples, PROMPT_WEIGHT).rows(drawn=True)
+        return _recorded(job, job.data.train.examples, self.prompt_weight).rows(drawn=True)
 
     def apart(self, job: Job) -> Callable[[Any], float]:
         # not what is drawn: shapes are told apart by a divergence that is shown as such

@@ -285,7 +285,8 @@ def ends_of(model: Any, tokenizer: Any) -> frozenset[int]:
     """The tokens that end an answer; transformers' other wishes for it are put away."""
     from transformers import GenerationConfig
 
-    told = [model.generation_config.eos_token_id, tokenizer.eos_token_id]
+    text = model.config.get_text_config()
+    told = [model.generation_config.eos_token_id, text.eos_token_id, tokenizer.eos_token_id]
     model.generation_config = GenerationConfig()
     flat = [i for each in told for i in (each if isinstance(each, list) else [each])]
     return frozenset(i for i in flat if i is not None)

@@ -12,7 +12,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from flyweight.errors import EngineError, FlyweightError, TeacherError
-from flyweight.folder import sha256_of
+from flyweight.folder import CARD, read_card, sha256_of
 from flyweight.runtime.chat_format import ChatFormat
 from flyweight.runtime.memory import Sizes
 from flyweight.runtime.open_model import Found
@@ -92,7 +92,8 @@ def plain_keys(tokenizer: Any) -> dict[str, Any]:
 
 def find_eyes(path: Path, bits: int | None) -> tuple[Found, Sizes]:
     """The weights of a Mllama folder, with the bits that they are held in, and its sizes."""
-    files = weights_of(path)
+    held = bits_of(path, bits if bits in (*WEIGHTS, 16) else None)
+    files = weights_of(path, held)
     config = config_of(path)
     text = config.text_config
     width = text.hidden_size // text.num_attention_heads
@@ -110,8 +111,8 @@ def find_eyes(path: Path, bits: int | None) -> tuple[Found, Sizes]:
         bytes=FLOAT * (sum(map(_numbers, files)) + KEPT * kept * patches),
         repacked_bytes=0,
     )
-    held = bits if bits in WEIGHTS else bits_of(path)
-    return Found(files[0], sha256_of(files[0]), path, held), sizes
+    card = read_card(path) if (path / CARD).exists() else None
+    return Found(files[0], sha256_of(files[0]), path, held, card), sizes
 
 
 def _numbers(file: Path) -> int:

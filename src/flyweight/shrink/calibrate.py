@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flyweight.anatomy import Family
-from flyweight.errors import TaskError
+from flyweight.errors import OptionError, TaskError
 from flyweight.progress import bar
 from flyweight.shrink.batches import (
     MOST,
@@ -56,6 +56,8 @@ def measure_importance(
     from them to the same bits. `feed` tells what a model is given besides texts; first-order
     scores are of texts alone. Raises FolderError if they are of others, TaskError without a token.
     """
+    if keep is not None and feed is not None:
+        raise OptionError("importance: sums of what is no text alone cannot be kept. Leave it out.")
     stream = Stream(prompts, batch_size, tokens)
     saves = _saves(keep, model, batch_size, tokens, taylor)
     sums = saves.load()

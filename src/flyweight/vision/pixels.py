@@ -71,7 +71,7 @@ class Cutter:
     def inputs(self, tiles: Tensor, arrangements: Tensor, counts: Tensor) -> dict[str, Tensor]:
         """What the encoder is given of uint8 tiles [B, tiles, 3, S, S], `counts` of them used."""
         pixels = tiles[:, None].float()  # in place from here on: it is large
-        pixels.mul_(self._scale).sub_(self._mean).div_(self._std)
+        pixels.mul_(self._scale).sub_(self._mean.to(pixels.device)).div_(self._std.to(pixels.device))
         given = self.arrangement(arrangements, counts)
         used = given["aspect_ratio_mask"][..., None, None, None]  # [B, 1, tiles, 1, 1, 1]
         return given | {"pixel_values": pixels.mul_(used)}

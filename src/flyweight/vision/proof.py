@@ -25,12 +25,12 @@ def prove(opened: Opened, prompts: Sequence[tuple[Sequence[int], Path | None]]) 
     """
     prompts = prompts[:PROMPTS]
     parted: list[Difference] = []
-    engine = VisionEngine(opened.folder)
+    engine = VisionEngine(opened.folder, context=max(len(ids) for ids, _ in prompts) + TOKENS)
     with engine:
         for number, (ids, picture) in enumerate(prompts):
             image = None if picture is None else open_image(picture)
             engine.see(image)
-            answer = all_ids(engine.generate(ids, TOKENS))
+            answer = all_ids(engine.generate(ids, min(TOKENS, engine.context - len(ids))))
             parted += first_difference(number, _logits(opened, ids, answer, image), answer)
     report = ParityReport.of(len(prompts), parted)
     report.check(opened.folder)

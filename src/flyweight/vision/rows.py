@@ -33,6 +33,11 @@ def pictures_of(items: Sequence[Item], file: Path) -> list[str]:
                 f"{file.name}, line {item.line}: no image. Add the field image, since a model with "
                 "eyes is taught and tried on pictures, or take a model without."
             )
+        if all(message["role"] != "user" for message in item.messages):
+            raise TaskError(
+                f"{file.name}, line {item.line}: nobody asks, so that the picture has no place. Add "
+                "a message of the role user."
+            )
     return list(dict.fromkeys(str(item.picture) for item in items))
 
 
@@ -58,14 +63,17 @@ def hashes_of(names: Iterable[str], file: Path) -> dict[str, str]:
 def refuse_leaks(tasks: Sequence[tuple[Path, Task]]) -> list[dict[str, str]]:
     """The hashes of each task's pictures by their paths.
 
-    TaskError for an item without a picture, and where any task trains on a picture that any holds
-    out, under whatever name. Tasks are told with their files.
+    TaskError for an item without a picture or with one that cannot be opened, and where any task
+    trains on a picture that any holds out, under whatever name. Tasks are told with their files.
     """
     known = []
     trained: dict[str, str] = {}
     for file, task in tasks:
         every = [item for split in task.splits.values() for item in split]
-        known.append(hashes_of(pictures_of(every, file), file))
+        names = pictures_of(every, file)
+        known.append(hashes_of(names, file))
+        for _ in opened(names, file, "Checking pictures"):  # now, not after hours
+            pass
         trained |= {known[-1][str(item.picture)]: str(item.image) for item in task.train}
     for (file, task), hashes in zip(tasks, known, strict=True):
         for item in (*task.dev, *task.test):

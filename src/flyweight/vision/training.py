@@ -55,7 +55,7 @@ class Pupil:
         self.past.append(name_of(self.past, task.sha256, told, schedule, freeze_encoder))
         shelf: Shelf | Encoded = shelve(self.work / "pictures.u8", opened.cutter, names, file)
         if freeze_encoder:
-            states = self.work / f"{self.past[-1]}.bf16"
+            states = self.work / f"{name_of(self.past[0], told)}.bf16"
             shelf = Encoded.fill(states, opened.model, shelf)
         teach(opened.model, shelf, rows, schedule, title, self.work / self.past[-1])
 
@@ -93,7 +93,7 @@ def pupil_of(folder: Path, out: Path) -> Iterator[Pupil]:
     """The pupil that a Mllama folder holds, for this process alone.
 
     What it learned is kept beside `out` when it is stopped, and goes when it ends well, or before
-    anything was learned. Raises FolderError where another process teaches it.
+    anything was learned or seen. Raises FolderError where another process teaches it.
     """
     opened = open_vision(folder)
     out = out.absolute()
@@ -113,7 +113,7 @@ def pupil_of(folder: Path, out: Path) -> Iterator[Pupil]:
         ended = True
     finally:
         lock.release()
-        if ended or not list(work.glob("*/checkpoint-*")):
+        if ended or not [*work.glob("*/checkpoint-*"), *work.glob("*.bf16")]:
             shutil.rmtree(work, ignore_errors=True)
 
 
