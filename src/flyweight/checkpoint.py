@@ -207,7 +207,7 @@ def open_checkpoint(name: str | Path, *, pictures: bool = False) -> Checkpoint:
     if family.pictures and not pictures:
         raise TeacherError(
             f"{name}: has eyes, and this is for models of texts alone. Give its language model, or "
-            "use prune, make, train-vision, chat or serve, which take pictures."
+            "use prune, make, eval, sticker, train-vision, chat or serve, which take pictures."
         )
     return Checkpoint(str(name), path, commit, config, family)
 

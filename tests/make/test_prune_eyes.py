@@ -125,7 +125,5 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(
     refused(OptionError, "--layers is 1: give at least 2", prune, str(seeing), out, **few)
     no_eyes = {"task": words, "encoder_layers": 1}
     refused(OptionError, "--encoder-layers: .*no eyes", prune, str(tiny_llama), out, **no_eyes)
-    texts = {"task": words, "split": "train"}
-    refused(TeacherError, "has eyes, and this is for models of texts", flyweight.eval,
-            str(seeing), **texts)  # fmt: skip
+    refused(TeacherError, "has eyes, and this is for models of texts", flyweight.pack, seeing)
     assert list(tmp_path.iterdir()) == [words]

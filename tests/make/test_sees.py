@@ -94,6 +94,21 @@ def test_the_teacher_is_scored_by_what_its_forward_pass_writes(work: Path, made:
     assert {True, False} == set(right)
 
 
+def test_eval_scores_it_at_both_widths_as_make_did(work: Path, made: Path) -> None:
+    task = work / "pictures" / "images.jsonl"
+    lines = [json.loads(line) for line in task.read_text().splitlines()]
+    opened = open_vision(made)
+    right = [
+        line["answer"] in greedy(opened, task.parent / line["image"], line["prompt"], 12)
+        for line in lines
+        if line["split"] == "dev"
+    ]
+    found = flyweight.eval(str(made), task=task, split="dev", score="contains", bits=16)
+    assert found["mean"] == pytest.approx(sum(right) / len(right))
+    own = flyweight.eval(str(work / "teacher"), task=task, split="dev", score="contains", bits=8)
+    assert own["bytes"] < (work / "teacher" / "model.safetensors").stat().st_size / 2
+
+
 def test_it_answers_about_a_picture(
     work: Path,
     made: Path,

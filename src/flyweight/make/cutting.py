@@ -118,7 +118,13 @@ def _cutter_of(source: Checkpoint, task: Task, file: Path) -> Iterator[_Cutter]:
         return
     with TemporaryDirectory() as scratch:
         opened = open_vision(source.path)
-        sights = Sights.of(opened, task.splits.values(), file, Path(scratch))
+        folder = Path(scratch)
+
+        def kept(fill: Callable[[Path], object]) -> Path:
+            fill(folder)
+            return folder
+
+        sights = Sights.of(opened, task.splits.values(), file, kept)
         yield _SeeingCutter(source, opened.tokenizer, opened.model, task, sights)
 
 

@@ -21,11 +21,12 @@ from flyweight.distill.resume import Reading
 from flyweight.distill.trainer import Row
 from flyweight.make.data import SPARE_TOKENS, Example, Split
 from flyweight.make.effort import learning_rate
+from flyweight.make.workload import Views
 from flyweight.runtime.measure import TIMED, Measurement
 from flyweight.shrink.batches import Feed, Prompt
 from flyweight.sticker_card import Metered
 from flyweight.tasks.encode import prompt_ids
-from flyweight.tasks.items import Item
+from flyweight.tasks.items import Item, Task
 from flyweight.tasks.score import Scorer
 
 if TYPE_CHECKING:
@@ -137,9 +138,17 @@ class Form(ABC):
         """Write the other files of a packed checkpoint into `out`, if they are `fitted`."""
         raise NotImplementedError
 
+    def file(self, bits: int, scratch: Path) -> Path:
+        """The checkpoint's own file at `bits`, else one that is written to `scratch`, unproven."""
+        own = self.source.path / self.files[bits]
+        if own.exists():
+            return own
+        self.write(bits, scratch / own.name)
+        return scratch / own.name
+
+    @abstractmethod
     def write(self, bits: int, out: Path) -> None:
-        """Write the file of the checkpoint at `bits`, unproven, of what `eval` opens."""
-        raise NotImplementedError
+        """Write the file of the checkpoint at `bits`, unproven, with what it needs beside it."""
 
     @abstractmethod
     def answers(
@@ -162,6 +171,10 @@ class Form(ABC):
     def told(self, items: Sequence[Item]) -> dict[str, Any]:
         """What decides its results on items beside the task's file."""
         return {}
+
+    def views(self, task: Task) -> Views:
+        """What the task's pictures add to the work."""
+        return Views()
 
     def prompts(self, job: Job, count: int) -> Sequence[Prompt]:
         """The first train items as those of importance and of mending."""

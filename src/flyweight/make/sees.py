@@ -5,9 +5,10 @@ The files are the checkpoint itself, which the engine runs in fp32, and one of 8
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flyweight.anatomy.mllama import VISION
 from flyweight.card import Parity
 from flyweight.checkpoint import Checkpoint
 from flyweight.distill.losses import Batch, Objective
@@ -26,13 +28,13 @@ from flyweight.folder import EYES_NAMES, WEIGHTS, sha256_of
 from flyweight.make.data import Example
 from flyweight.make.form import Answers, Form
 from flyweight.make.probe import BATCH, sample_of, share_of
-from flyweight.make.workload import RANKING
+from flyweight.make.workload import RANKING, Views
 from flyweight.runtime.measure import TIMED
 from flyweight.shrink.batches import Feed, Prompt
 from flyweight.shrink.stream import copy_processor
 from flyweight.tasks import encode
 from flyweight.tasks.encode import encode_items
-from flyweight.tasks.items import Item
+from flyweight.tasks.items import Item, Task
 from flyweight.tasks.score import Scorer
 from flyweight.vision.int8 import write_int8
 from flyweight.vision.measure_eyes import measure_eyes
@@ -40,6 +42,7 @@ from flyweight.vision.objective import open_gates
 from flyweight.vision.pixels import Cutter
 from flyweight.vision.prompts import format_of, with_picture
 from flyweight.vision.proof import prove
+from flyweight.vision.rows import pictures_of
 from flyweight.vision.sights import SeeingDistillation, Sights, seen_hidden
 from flyweight.vision.sizes import new_encoder
 from flyweight.vision.vision_folder import Opened, open_vision
@@ -96,6 +99,7 @@ class Sees(Form):
         _ = self._form  # a folder without a chat template is refused
 
     def examples(self, items: Sequence[Item], name: str, scorer: Scorer) -> tuple[Example, ...]:
+        pictures_of(items, Path(name))  # each has one
         found = encode_items(self.tokenizer, items, name, self.source.context, prompt=self.prompt)
         return tuple(
             Looking(each.ids, each.prompt_length, item.picture)
@@ -126,6 +130,17 @@ class Sees(Form):
         write_int8(opened.model, folder / EYES_NAMES[8])
         return found.card
 
+    def write(self, bits: int, out: Path) -> None:
+        if out.name == WEIGHTS:
+            raise OptionError(
+                f"{self.source.name}: its weights are in several files. Save it in one, or take "
+                "--bits 8."
+            )
+        self.source.config.save_pretrained(out.parent)
+        self.tokenizer.save_pretrained(out.parent)
+        copy_processor(self.source.path, out.parent)
+        write_int8(self.source.model(), out)
+
     def answers(
         self,
         file: Path,
@@ -142,6 +157,15 @@ class Sees(Form):
     def told(self, items: Sequence[Item]) -> dict[str, Any]:
         names = sorted({item.picture for item in items})
         return {"pictures": [sha256_of(name) for name in names]}
+
+    def views(self, task: Task) -> Views:
+        source = self.source
+        eyes, tensors = source.config.vision_config, source.family.tensors(source.shape, source.config)
+        encoder = sum(math.prod(sizes) for name, sizes in tensors if name.startswith(VISION))
+        tokens = eyes.max_num_tiles * ((eyes.image_size // eyes.patch_size) ** 2 + 1)
+        pictures = len({item.picture for split in task.splits.values() for item in split})
+        cut = pictures * eyes.max_num_tiles * eyes.num_channels * eyes.image_size**2
+        return Views(tokens, tokens * encoder / source.parameters, cut)
 
     def prompts(self, job: Job, count: int) -> Sequence[Prompt]:
         return self._seen(job).rows(job.items["train"][:count])
@@ -184,12 +208,13 @@ class Sees(Form):
         return share_of(job.teacher_dev, split, scorer, read)
 
     def _seen(self, job: Job) -> Sights:
-        """The task's pictures, cut once a run."""
+        """The task's pictures, cut as a stage."""
         if self._sights is None:
             folder = self.source.path
             opened = Opened(folder, job.model, self.tokenizer, Cutter.of(folder))
             items, file = job.items.values(), Path(job.task.name)
-            self._sights = Sights.of(opened, items, file, job.store.root)
+            kept = partial(job.store.stage, "pictures", job.origin)
+            self._sights = Sights.of(opened, items, file, kept)
         return self._sights
 
 

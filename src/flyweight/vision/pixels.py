@@ -88,10 +88,11 @@ class Cutter:
 class Shelf:
     """Tiles of many pictures in one file, memory-mapped: a training reads them in any order."""
 
-    def __init__(self, file: Path, cutter: Cutter, counts: np.ndarray, arrangements: np.ndarray):
+    def __init__(self, file: Path, cutter: Cutter) -> None:
+        """Open a file that `fill` wrote, with this cutter."""
         self.cutter = cutter
-        self._counts, self._arrangements = torch.tensor(counts), torch.tensor(arrangements)
-        shape = (len(counts), cutter.most, 3, cutter.side, cutter.side)
+        self._counts, self._arrangements = torch.from_numpy(np.load(_laid_in(file)))
+        shape = (len(self._counts), cutter.most, 3, cutter.side, cutter.side)
         self._tiles = np.memmap(file, np.uint8, "r", shape=shape)
 
     def __len__(self) -> int:
@@ -102,18 +103,19 @@ class Shelf:
         """Write the tiles of `count` pictures to `file`, whole or not at all. NoSpace before."""
         each = cutter.most * 3 * cutter.side**2
         check_space(file, count * each)
-        counts, arrangements = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        laid = np.zeros((2, count), np.int64)  # tiles of each picture, and their arrangement
         scratch = file.with_name(f".{file.name}")
         try:
             with scratch.open("wb") as out:
                 for place, image in enumerate(images):
                     found = cutter.cut(image)
-                    counts[place], arrangements[place] = len(found.tiles), found.arrangement
+                    laid[:, place] = len(found.tiles), found.arrangement
                     out.write(found.tiles.tobytes().ljust(each, b"\0"))
+            np.save(_laid_in(file), laid)
             scratch.replace(file)
         finally:
             scratch.unlink(missing_ok=True)
-        return cls(file, cutter, counts, arrangements)
+        return cls(file, cutter)
 
     def inputs(self, numbers: Tensor) -> dict[str, Tensor]:
         """What the encoder is given of these pictures, int64 [B]."""
@@ -127,6 +129,11 @@ class Shelf:
     def _laid(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
         here, device = numbers.cpu(), numbers.device
         return self._arrangements[here].to(device), self._counts[here].to(device)
+
+
+def _laid_in(file: Path) -> Path:
+    """Beside a shelf's file, how its pictures are laid in tiles."""
+    return file.with_suffix(".npy")
 
 
 __all__ = ["Cutter", "Shelf", "Tiled"]

@@ -24,6 +24,7 @@ from flyweight.vision.rows import pictures_of, rows_of, shelve
 from flyweight.vision.vision_folder import Opened
 
 BATCH = 16  # rows, with a picture each
+PICTURES = "pictures.u8"
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,20 @@ class Sights:
     file: Path  # the task's, for messages
 
     @classmethod
-    def of(cls, opened: Opened, splits: Iterable[Sequence[Item]], file: Path, place: Path) -> Sights:
-        """The sights of a task in a file, kept in a folder. TaskError for an item without one."""
+    def of(
+        cls,
+        opened: Opened,
+        splits: Iterable[Sequence[Item]],
+        file: Path,
+        kept: Callable[[Callable[[Path], object]], Path],
+    ) -> Sights:
+        """The sights of a task in a file. TaskError for an item without a picture.
+
+        `kept(fill)` is a folder that `fill(folder)` has filled, now or before.
+        """
         names = pictures_of([item for split in splits for item in split], file)
-        return cls(opened, shelve(place / "pictures.u8", opened.cutter, names, file), names, file)
+        folder = kept(lambda place: shelve(place / PICTURES, opened.cutter, names, file))
+        return cls(opened, Shelf(folder / PICTURES, opened.cutter), names, file)
 
     @property
     def feed(self) -> Feed:
