@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import torch
 from transformers import MllamaForConditionalGeneration
 
 import flyweight
+from flyweight.checkpoint import open_checkpoint
 from flyweight.errors import OptionError, TaskError
 from flyweight.folder import EYES_NAMES, read_card, read_scores
+from flyweight.make.form import form_of
 from flyweight.make.report import run_commands
 from flyweight.serve import chat_verb
 from flyweight.vision.engine import VisionEngine
@@ -145,3 +148,47 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(
         assert "\n" not in str(found.value)
     flyweight.make(str(work / "teacher"), task=pictures, out=out, dry_run=True, **QUICK)
     assert list(tmp_path.iterdir()) == [words]
+
+
+def test_pictures_are_looked_at_before_anything_is_done(work: Path, tmp_path: Path) -> None:
+    shutil.copytree(work / "pictures", tmp_path / "a")
+    shutil.copytree(work / "pictures", tmp_path / "b")
+    one, other = (tmp_path / name / "images.jsonl" for name in "ab")
+    lines = [json.loads(line) for line in other.read_text().splitlines()]
+    moved = {"train": "test", "test": "train", "dev": "dev"}
+    told = [line | {"split": moved[line["split"]], "prompt": "another"} for line in lines]
+    other.write_text("\n".join(map(json.dumps, told)) + "\n")
+    asked = {"out": tmp_path / "out", **QUICK}
+    with pytest.raises(TaskError, match=r"is the training picture .* \(a leak\)"):
+        flyweight.make(str(work / "teacher"), task=[one, other], **asked)
+    file = tmp_path / "a" / "3.png"
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(TaskError, match=r"images.jsonl: .*3\.png"):
+        flyweight.make(str(work / "teacher"), task=one, **asked)
+    lines = [json.loads(line) for line in one.read_text().splitlines()]
+    lines[0] |= {"messages": [{"role": "system", "content": "be brief"}]}
+    del lines[0]["prompt"]
+    one.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    with pytest.raises(TaskError, match=r"images.jsonl, line 1: "):
+        flyweight.make(str(work / "teacher"), task=one, **asked)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_a_rival_from_nothing_begins_with_open_gates_and_says_what_it_would_without(
+    work: Path,
+) -> None:
+    source = open_checkpoint(work / "teacher", pictures=True)
+    model = type(source.model())(source.config).float().eval()
+    given = {
+        "input_ids": torch.tensor([[5, source.config.image_token_index, 7, 8]]),
+        "pixel_values": torch.rand(1, 1, 1, 3, 32, 32),
+        "aspect_ratio_ids": torch.ones(1, 1, dtype=torch.long),
+        "aspect_ratio_mask": torch.ones(1, 1, 1, dtype=torch.long),
+        "cross_attention_mask": torch.ones(1, 4, 1, 1, dtype=torch.long),
+    }
+    with torch.no_grad():
+        shut = model(**given).logits
+        form_of(source).begin(model)
+        torch.testing.assert_close(model(**given).logits, shut)
+    gates = [p for name, p in model.named_parameters() if name.endswith("attn_gate")]
+    assert all(float(gate.detach().tanh()) > 0.5 for gate in gates)
