@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,20 @@ def make_seeing(blind: Path, out: Path) -> Path:
     out.mkdir(parents=True)
     save_vision(opened, out, "drawn")
     return out
+
+
+def seeing_folder(make_llama: Callable[..., Path], folder: Path, layers: int) -> Path:
+    """A random model of so many layers of text, with eyes whose gates are open."""
+    text = make_llama(folder / "text", num_hidden_layers=layers, vocab_size=300)
+    return make_seeing(make_blind(text, folder / "blind", image_size=32, tiles=1), folder / "eyes")
+
+
+def write_words(folder: Path) -> Path:
+    """A task of words alone."""
+    file = folder / "words.jsonl"
+    lines = [{"prompt": f"what {n}", "answer": "that"} for n in range(9)]
+    file.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    return file
 
 
 def picture(seed: int, size: tuple[int, int] = (90, 70)) -> Image.Image:

@@ -342,6 +342,11 @@ class Card(Part):
         return any(name.startswith("onnx") for name in self.formats)
 
     @property
+    def sees(self) -> bool:
+        """Whether it is asked about pictures."""
+        return "encoder_layers" in self.shape
+
+    @property
     def student(self) -> Row:
         """The chosen candidate's row."""
         return next(row for row in self.rows if row.chosen)

@@ -18,6 +18,7 @@ from flyweight.folder import sha256_of
 WEIGHT_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt")
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")  # of pictures
 BYTES_AT_16_BITS = 2
 
 
@@ -91,10 +92,12 @@ class Checkpoint:
 
     def identity(self) -> dict[str, str]:
         """The hashes of all that decides what it says, for the names of what is made with it."""
+        cut_with = [self.path / name for name in PROCESSOR_FILES]
         return {
             "teacher": self.sha256(),
             "tokenizer": self.tokenizer_sha256(),
             "config": sha256_of(self.path / "config.json"),
+            **{file.name: sha256_of(file) for file in cut_with if file.exists()},
         }
 
     def model(self) -> Any:
@@ -204,7 +207,7 @@ def open_checkpoint(name: str | Path, *, pictures: bool = False) -> Checkpoint:
     if family.pictures and not pictures:
         raise TeacherError(
             f"{name}: has eyes, and this is for models of texts alone. Give its language model, or "
-            "use prune, make, train-vision, chat or serve, which take pictures."
+            "use prune, make, eval, sticker, train-vision, chat or serve, which take pictures."
         )
     return Checkpoint(str(name), path, commit, config, family)
 

@@ -62,6 +62,11 @@ class MissingExtra(FlyweightError):
     """An optional dependency is absent."""
 
 
+def reason_of(error: BaseException) -> str:
+    """What a library's error says, on one line of at most 200 characters."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def was_interrupted(error: BaseException | None) -> bool:
     """Whether Ctrl-C ended it, also where a library's tidying up then failed with another error.
 
@@ -84,5 +89,6 @@ __all__ = [
     "TaskError",
     "TeacherError",
     "UnsupportedFamily",
+    "reason_of",
     "was_interrupted",
 ]

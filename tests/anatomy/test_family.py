@@ -128,7 +128,7 @@ def test_a_config_with_eyes_says_which_blocks_look_and_where_features_are_taken(
     old = family.shape_of(model.config)
     wanted = replace(old, layers=4, hidden=48, heads=3, kv_groups=3, encoder_layers=3, mlp=56)
     config = family.config_for(
-        model.config, wanted, [0, 1, 3, 5], further={"encoder_layers": [0, 2, 4]}
+        model.config, wanted, [0, 1, 3, 5], other_blocks={"encoder_layers": [0, 2, 4]}
     )
     assert family.shape_of(config) == wanted
     assert config.text_config.cross_attention_layers == [2]  # the third that stays, of 3 and 4
@@ -169,7 +169,7 @@ def test_families_claim_different_architectures_and_cut_declared_axes() -> None:
             for axis in term
             if not axis.isdigit()
         }
-        spelled |= set(family.further.values())  # what counts a list of blocks is in no dimension
+        spelled |= set(family.other_blocks.values())  # what counts a list of blocks is in no dimension
         encoder = {"group_heads"} - set(family.cuttable)  # BERT's groups are of one head
         assert set(family.cuttable) | set(family.fixed) | encoder == spelled | {"layers"}
         assert set(family.cuttable) <= set(AXES)

@@ -18,17 +18,14 @@ from flyweight.vision.engine import VisionEngine
 from flyweight.vision.images import open_image
 from flyweight.vision.prompts import with_picture
 from flyweight.vision.vision_folder import open_vision
-from seeing import draw_lessons, make_blind, make_seeing
+from seeing import draw_lessons, seeing_folder, write_words
 
 QUESTION = [{"role": "user", "content": "what colour"}]
 
 
 @pytest.fixture(scope="module")
 def seeing(make_llama: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("eyes")
-    text = make_llama(folder / "text", num_hidden_layers=8, vocab_size=300)
-    blind = make_blind(text, folder / "blind", image_size=32, tiles=1)
-    return make_seeing(blind, folder / "seeing")
+    return seeing_folder(make_llama, tmp_path_factory.mktemp("eyes"), layers=8)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +74,7 @@ def test_every_part_is_cut_and_the_folder_is_one_that_sees(
     assert all(said)
 
 
-def test_mended_or_not_a_cut_is_nearer_to_the_teacher_than_noise(
+def test_mending_brings_a_cut_nearer_to_the_teacher(
     seeing: Path, lessons: Path, tmp_path: Path
 ) -> None:
     picture = lessons.parent / "0.png"
@@ -120,9 +117,7 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(
         assert "\n" not in str(found.value)
 
     out = tmp_path / "out"
-    words = tmp_path / "words.jsonl"
-    lines = [{"prompt": f"what {n}", "answer": "that"} for n in range(9)]
-    words.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    words = write_words(tmp_path)
     prune, cut = flyweight.prune, {"layers": 2}
     refused(TaskError, r"words.jsonl, line 1: no image", prune, str(seeing), out, task=words, **cut)
     refused(TaskError, "Leave the field image out", prune, str(tiny_llama), out, task=lessons)
@@ -130,7 +125,5 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(
     refused(OptionError, "--layers is 1: give at least 2", prune, str(seeing), out, **few)
     no_eyes = {"task": words, "encoder_layers": 1}
     refused(OptionError, "--encoder-layers: .*no eyes", prune, str(tiny_llama), out, **no_eyes)
-    texts = {"task": words, "split": "train"}
-    refused(TeacherError, "has eyes, and this is for models of texts", flyweight.eval,
-            str(seeing), **texts)  # fmt: skip
+    refused(TeacherError, "has eyes, and this is for models of texts", flyweight.pack, seeing)
     assert list(tmp_path.iterdir()) == [words]

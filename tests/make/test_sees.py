@@ -1,8 +1,9 @@
-"""`make` on a model with eyes and a task of pictures, against transformers' own generation."""
+"""`make` on a model with eyes and a task of pictures, against its forward pass without a cache."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,18 @@ import torch
 from transformers import MllamaForConditionalGeneration
 
 import flyweight
+from flyweight.checkpoint import open_checkpoint
 from flyweight.errors import OptionError, TaskError
 from flyweight.folder import EYES_NAMES, read_card, read_scores
+from flyweight.make.form import form_of
 from flyweight.make.report import run_commands
-from flyweight.make.words import sees
 from flyweight.serve import chat_verb
 from flyweight.vision.engine import VisionEngine
 from flyweight.vision.images import open_image
 from flyweight.vision.objective import looking
 from flyweight.vision.prompts import with_picture
 from flyweight.vision.vision_folder import Opened, open_vision
-from seeing import draw_lessons, make_blind, make_seeing
+from seeing import draw_lessons, seeing_folder, write_words
 
 QUESTION = [{"role": "user", "content": "what colour"}]
 QUICK: dict[str, Any] = {"score": "contains", "bar": 0.5, "effort": "quick", "steps": 3}
@@ -30,17 +32,15 @@ QUICK: dict[str, Any] = {"score": "contains", "bar": 0.5, "effort": "quick", "st
 
 @pytest.fixture(scope="module")
 def work(make_llama: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model with eyes, and pictures with what it says of them itself."""
+    """A random model with eyes, and pictures: of every other one what it says itself is wanted."""
     folder = tmp_path_factory.mktemp("sees")
-    text = make_llama(folder / "text", num_hidden_layers=4, vocab_size=300)
-    blind = make_blind(text, folder / "blind", image_size=32, tiles=1)
-    make_seeing(blind, folder / "teacher")
+    seeing_folder(make_llama, folder, layers=4).rename(folder / "teacher")
     (folder / "pictures").mkdir()
     file = draw_lessons(folder / "pictures", 20)
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     engine = VisionEngine(folder / "teacher")
     with engine:
-        for line in lines:
+        for line in lines[::4] + lines[1::4]:
             engine.see(open_image(file.parent / line["image"]))
             asked = with_picture([{"role": "user", "content": line["prompt"]}])
             line["answer"] = engine.generate(engine.form.prompt(asked), 3).text.strip()
@@ -58,7 +58,7 @@ def made(work: Path) -> Path:
 
 def test_the_folder_is_a_smaller_model_that_sees(work: Path, made: Path) -> None:
     card = read_card(made)
-    assert sees(card)
+    assert card.sees
     assert {*EYES_NAMES.values(), "report.html", "README.md"} <= {p.name for p in made.iterdir()}
     assert (made / "int8.safetensors").stat().st_size < (made / "model.safetensors").stat().st_size
     model = MllamaForConditionalGeneration.from_pretrained(made)
@@ -71,7 +71,7 @@ def test_the_folder_is_a_smaller_model_that_sees(work: Path, made: Path) -> None
 
 @torch.inference_mode()
 def greedy(opened: Opened, picture: Path, prompt: str, most: int) -> str:
-    """What the model writes in transformers, token by token without a cache."""
+    """What the model's own forward pass writes, token by token without a cache."""
     asked = with_picture([{"role": "user", "content": prompt}])
     ids = opened.form.prompt(asked)
     start = len(ids)
@@ -79,19 +79,37 @@ def greedy(opened: Opened, picture: Path, prompt: str, most: int) -> str:
     ends = {opened.tokenizer.eos_token_id}
     while len(ids) < start + most and ids[-1] not in ends:
         whole, places = torch.tensor([ids]), torch.arange(len(ids))[None]
-        given = looking(lambda _: shown, whole, places, torch.zeros(1).long(), opened.image_id)
+        given = looking(shown, whole, places, opened.image_id)
         ids = [*ids, int(opened.model(whole, **given).logits[0, -1].argmax())]
     return opened.tokenizer.decode([i for i in ids[start:] if i not in ends])
 
 
-def test_the_teacher_s_score_on_test_is_what_transformers_writes(work: Path, made: Path) -> None:
+def test_the_teacher_is_scored_by_what_its_forward_pass_writes(work: Path, made: Path) -> None:
     file = work / "pictures" / "images.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     test = [line for line in lines if line["split"] == "test"]
     opened, scores = open_vision(work / "teacher"), read_scores(made)
-    for line, found in list(zip(test, scores.teacher, strict=True))[:6]:
-        said = greedy(opened, file.parent / line["image"], line["prompt"], 8)
-        assert found or line["answer"] not in said
+    right = [
+        line["answer"] in greedy(opened, file.parent / line["image"], line["prompt"], 8)
+        for line in test
+    ]
+    assert [bool(score) for score in scores.teacher] == right
+    assert {True, False} == set(right)
+
+
+def test_eval_scores_it_at_both_widths_as_make_did(work: Path, made: Path) -> None:
+    task = work / "pictures" / "images.jsonl"
+    lines = [json.loads(line) for line in task.read_text().splitlines()]
+    opened = open_vision(made)
+    right = [
+        line["answer"] in greedy(opened, task.parent / line["image"], line["prompt"], 12)
+        for line in lines
+        if line["split"] == "dev"
+    ]
+    found = flyweight.eval(str(made), task=task, split="dev", score="contains", bits=16)
+    assert found["mean"] == pytest.approx(sum(right) / len(right))
+    own = flyweight.eval(str(work / "teacher"), task=task, split="dev", score="contains", bits=8)
+    assert own["bytes"] < (work / "teacher" / "model.safetensors").stat().st_size / 2
 
 
 def test_it_answers_about_a_picture(
@@ -117,9 +135,7 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(
     work: Path, tiny_llama: Path, tmp_path: Path
 ) -> None:
     pictures, out = work / "pictures" / "images.jsonl", tmp_path / "out"
-    words = tmp_path / "words.jsonl"
-    lines = [{"prompt": f"what {n}", "answer": "that"} for n in range(9)]
-    words.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    words = write_words(tmp_path)
     for error, match, model, options in (
         (TaskError, "words.jsonl, line 1: no image", work / "teacher", {"task": words}),
         (TaskError, "Leave the field image out", tiny_llama, {"task": pictures}),
@@ -132,3 +148,47 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(
         assert "\n" not in str(found.value)
     flyweight.make(str(work / "teacher"), task=pictures, out=out, dry_run=True, **QUICK)
     assert list(tmp_path.iterdir()) == [words]
+
+
+def test_pictures_are_looked_at_before_anything_is_done(work: Path, tmp_path: Path) -> None:
+    shutil.copytree(work / "pictures", tmp_path / "a")
+    shutil.copytree(work / "pictures", tmp_path / "b")
+    one, other = (tmp_path / name / "images.jsonl" for name in "ab")
+    lines = [json.loads(line) for line in other.read_text().splitlines()]
+    moved = {"train": "test", "test": "train", "dev": "dev"}
+    told = [line | {"split": moved[line["split"]], "prompt": "another"} for line in lines]
+    other.write_text("\n".join(map(json.dumps, told)) + "\n")
+    asked = {"out": tmp_path / "out", **QUICK}
+    with pytest.raises(TaskError, match=r"is the training picture .* \(a leak\)"):
+        flyweight.make(str(work / "teacher"), task=[one, other], **asked)
+    file = tmp_path / "a" / "3.png"
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(TaskError, match=r"images.jsonl: .*3\.png"):
+        flyweight.make(str(work / "teacher"), task=one, **asked)
+    lines = [json.loads(line) for line in one.read_text().splitlines()]
+    lines[0] |= {"messages": [{"role": "system", "content": "be brief"}]}
+    del lines[0]["prompt"]
+    one.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    with pytest.raises(TaskError, match=r"images.jsonl, line 1: "):
+        flyweight.make(str(work / "teacher"), task=one, **asked)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_a_rival_from_nothing_begins_with_open_gates_and_says_what_it_would_without(
+    work: Path,
+) -> None:
+    source = open_checkpoint(work / "teacher", pictures=True)
+    model = type(source.model())(source.config).float().eval()
+    given = {
+        "input_ids": torch.tensor([[5, source.config.image_token_index, 7, 8]]),
+        "pixel_values": torch.rand(1, 1, 1, 3, 32, 32),
+        "aspect_ratio_ids": torch.ones(1, 1, dtype=torch.long),
+        "aspect_ratio_mask": torch.ones(1, 1, 1, dtype=torch.long),
+        "cross_attention_mask": torch.ones(1, 4, 1, 1, dtype=torch.long),
+    }
+    with torch.no_grad():
+        shut = model(**given).logits
+        form_of(source).begin(model)
+        torch.testing.assert_close(model(**given).logits, shut)
+    gates = [p for name, p in model.named_parameters() if name.endswith("attn_gate")]
+    assert all(float(gate.detach().tanh()) > 0.5 for gate in gates)

@@ -63,7 +63,7 @@ def kept_places(
     """bool `shape`: what of a parameter stays; None if its block goes."""
     place = family.spell(name)
     if place.layer is not None:
-        layer = keep.place(place.layer, place.counted)
+        layer = keep.place(place.layer, place.block_axis)
         if layer is None:
             return None
     if place.dimensions[0] == EXPERTS and len(shape) > 2:

@@ -11,7 +11,7 @@ import torch
 from cutting import random_keep, silence
 
 from flyweight.anatomy import Family, family_of
-from flyweight.shrink.batches import Batch, Fed, Feed
+from flyweight.shrink.batches import Batch, Fed
 from flyweight.shrink.calibrate import measure_importance
 from flyweight.shrink.check import check_shape
 from flyweight.shrink.cut import cut_model
@@ -86,19 +86,15 @@ def test_the_picture_s_token_stays_beyond_a_smaller_vocabulary() -> None:
     assert torch.equal(new[50:], old[80:])
 
 
-def feeding(model: Any) -> Feed:
+def feed(model: Any, batch: Batch) -> Fed:
     """Rows of token ids beside the same pictures for every batch."""
-
-    def feed(batch: Batch) -> Fed:
-        given = pictures_for(model, batch.ids)
-        used = given["aspect_ratio_mask"][:, 0].bool()
-        real = torch.arange(8) < 5  # tokens of a tile, filled up to eight
-        patches = (used[:, :, None] & real).flatten(1)
-        others = dict.fromkeys(("encoder_layers", "encoder_mlp", "global_mlp"), patches)
-        others["seen"] = used[:, :, None].expand(-1, -1, 5).flatten(0, 1)
-        return Fed({"input_ids": batch.ids, "use_cache": False, **given}, batch.counts, others)
-
-    return feed
+    given = pictures_for(model, batch.ids)
+    used = given["aspect_ratio_mask"][:, 0].bool()
+    real = torch.arange(8) < 5  # tokens of a tile, filled up to eight
+    patches = (used[:, :, None] & real).flatten(1)
+    others = dict.fromkeys(("encoder_layers", "encoder_mlp", "global_mlp"), patches)
+    others["seen"] = used[:, :, None].expand(-1, -1, 5).flatten(0, 1)
+    return Fed({"input_ids": batch.ids, "use_cache": False, **given}, batch.counts, others)
 
 
 @pytest.mark.parametrize("cut", [cut for cut in CUTS if cut != "head_dim"])
@@ -108,7 +104,7 @@ def test_zeros_go_first(cut: str) -> None:
     silence(big, family, keep)
     assert keep.vocabulary is not None
     rows = keep.vocabulary[TOKENS].tolist()
-    importance = measure_importance(big, family, rows, 4, feeding=feeding)
+    importance = measure_importance(big, family, rows, 4, feed=feed)
     found = replace(importance.keep(keep.old, keep.shape), vocabulary=keep.vocabulary)
     wanted = logits(cut_model(big, family, keep), TOKENS)
     torch.testing.assert_close(logits(cut_model(big, family, found), TOKENS), wanted)
@@ -125,7 +121,7 @@ def test_one_layer_that_looks_always_stays() -> None:
             block.cross_attn_attn_gate.zero_()
             block.cross_attn_mlp_gate.fill_(0.01 * layer)
     family = family_of(big.config)
-    importance = measure_importance(big, family, TOKENS.tolist(), 4, feeding=feeding)
+    importance = measure_importance(big, family, TOKENS.tolist(), 4, feed=feed)
     old = family.shape_of(big.config)
     kept = importance.keep(old, old.with_sizes(layers=2)).layers.tolist()
     assert kept == [0, 4]
@@ -154,7 +150,7 @@ def test_mending_brings_what_tokens_that_see_say_nearer() -> None:
 
     student = cut_model(big, family, keep)
     before = apart(student)
-    mended = mend(student, big, family, keep, rows, 4, feeding=feeding)
+    mended = mend(student, big, family, keep, rows, 4, feed=feed)
     assert apart(student) < 0.9 * before
     names = {each.name.rpartition(".")[2] for each in mended if ".cross_attn." in each.name}
     assert names == {"q_proj", "o_proj"}

@@ -34,7 +34,7 @@ def test_what_was_seen_gives_the_losses_and_gradients_of_the_pixels(
         layer = model.model.language_model.layers[place]
         for weight in (layer.cross_attn.o_proj.weight, layer.mlp.down_proj.weight):
             torch.nn.init.normal_(weight, std=0.05, generator=generator)
-    only_eyes(model, encoder=False)
+    only_eyes(model, freeze_encoder=True)
     told = []
     for pictures in (shelf, seen):
         model.zero_grad()

@@ -16,7 +16,9 @@ from typer.testing import CliRunner
 from flyweight.cli import application
 from flyweight.errors import EngineError, OptionError, TeacherError
 from flyweight.runtime.constraint import Constraint
+from flyweight.vision.eight_bits import eight_bits
 from flyweight.vision.engine import VisionEngine
+from flyweight.vision.int8 import write_int8
 from flyweight.vision.mllama import load
 from flyweight.vision.prompts import with_picture
 from flyweight.vision.vision_folder import open_vision
@@ -189,6 +191,23 @@ def test_eight_bits_say_nearly_the_same(seeing: Path, draw: Draw) -> None:
     other = torch.tensor([narrow[i] for i in sorted(wide)])
     assert (one - other).std() < 0.1 * one.std()
     assert not torch.equal(one, other)
+
+
+def test_a_file_of_8_bits_runs_alone_and_its_weights_stay_what_they_are(
+    seeing: Path, draw: Draw, tmp_path: Path
+) -> None:
+    alone = tmp_path / "alone"
+    shutil.copytree(seeing, alone)
+    write_int8(load(seeing), alone / "int8.safetensors")
+    (alone / "model.safetensors").unlink()
+    with VisionEngine(alone, context=64, bits=8) as engine:
+        engine.see(draw(4))
+        assert engine.generate(asked(engine), 3).written
+    held = open_vision(alone, bits=8).model
+    for name, weight in held.named_parameters():
+        if name.endswith("_proj.weight"):
+            multiplied = eight_bits(weight.detach()).weight().dequantize()
+            torch.testing.assert_close(multiplied, weight.detach(), rtol=1e-6, atol=0)
 
 
 def test_folders_without_eyes_are_refused(text_model: Path, tmp_path: Path) -> None:

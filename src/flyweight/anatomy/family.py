@@ -56,25 +56,25 @@ class Norm:
 class Place:
     """Where a parameter belongs: its declaration, and the block and expert that it is of.
 
-    `counted` is the axis that the block is one of.
+    `block_axis` is the axis that the block is one of.
     """
 
     template: str
     dimensions: tuple[Dimension, ...]
     layer: int | None
     expert: int | None
-    counted: str = "layers"
+    block_axis: str = "layers"
 
 
 @dataclass(frozen=True)
-class Named:
+class BlockField:
     """A config field that names blocks along an axis by their numbers.
 
-    `renamed(numbers, kept, count)` tells what it says where of `count` blocks `kept` stay.
+    `renumbered(numbers, kept, count)` tells what it says where of `count` blocks `kept` stay.
     """
 
     axis: str
-    renamed: Callable[[Sequence[int], Sequence[int], int], list[int]]
+    renumbered: Callable[[Sequence[int], Sequence[int], int], list[int]]
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,11 @@ class Family:
     """One architecture family, declared.
 
     `parameters` spells every parameter by name, `{layer}` standing for the block's number; `stored`
-    those that go by another name in files (`{expert}`: an expert's number), `beginnings` how names
-    may begin there and do in memory. `sizes` names the
-    config field of each size of a Shape, `fixed` that of each dimension which is never cut, or
-    tells it of the config; `text_config.hidden_size` is a field of a config inside. `present` tells
-    of parameters that not every model (or block) has. `norms` are module names.
+    those that go by another name in files (`{expert}`: an expert's number), `prefixes` how names
+    may begin there and do in memory. `sizes` names the config field of each size of a Shape,
+    `fixed` that of each dimension which is never cut, or tells it of the config;
+    `text_config.hidden_size` is a field of a config inside. `present` tells of parameters that not
+    every model (or block) has. `norms` are module names.
     """
 
     name: str
@@ -100,7 +100,7 @@ class Family:
     gguf: GgufMap | None = None
     defaults: Mapping[str, Callable[[Any], int]] = field(default_factory=dict)
     stored: Mapping[str, str] = field(default_factory=dict)
-    beginnings: Mapping[str, str] = field(default_factory=dict)
+    prefixes: Mapping[str, str] = field(default_factory=dict)
     fixed: Mapping[str, str | Callable[[Any], int]] = field(default_factory=dict)
     present: Mapping[str, Callable[[Any, int], bool]] = field(default_factory=dict)
     embedding: str = "model.embed_tokens.weight"
@@ -112,8 +112,8 @@ class Family:
     hidden_is_heads: bool = False  # heads x head_dim is hidden, the config has no other place
     per_layer: tuple[str, ...] = ("layer_types",)  # config fields with an entry for each block
     # lists of other blocks, and the axis that counts each
-    further: Mapping[str, str] = field(default_factory=dict)
-    named: Mapping[str, Named] = field(default_factory=dict)  # by config field
+    other_blocks: Mapping[str, str] = field(default_factory=dict)
+    block_fields: Mapping[str, BlockField] = field(default_factory=dict)  # by config field
     pinned: tuple[int, ...] = ()  # blocks that cannot go
     kind: Callable[[Any, int], str] | None = None  # of a block: of each kind one has to stay
     least: Mapping[str, Callable[[Any], int]] = field(default_factory=dict)  # sizes, if over 1
@@ -143,11 +143,11 @@ class Family:
         layers: Sequence[int] | None = None,
         *,
         tied: bool | None = None,
-        further: Mapping[str, Sequence[int]] | None = None,
+        other_blocks: Mapping[str, Sequence[int]] | None = None,
     ) -> Any:
         """A copy of `config` that describes `shape`, made of these `layers` (the first ones).
 
-        `further` lists the other blocks that stay, by the axis that counts them.
+        `other_blocks` lists the other blocks that stay, by the axis that counts them.
         """
         old = self.shape_of(config)
         kept = range(shape.layers) if layers is None else layers
@@ -162,11 +162,11 @@ class Family:
         for name in self.per_layer:
             if values.get(name) is not None:
                 values[name] = [values[name][layer] for layer in kept]
-        stay = {"layers": kept, **(further or {})}
-        for name, each in self.named.items():
+        stay = {"layers": kept, **(other_blocks or {})}
+        for name, each in self.block_fields.items():
             count, now = old.size(each.axis), stay.get(each.axis, range(shape.size(each.axis)))
             if len(now) < count:
-                _set(values, name, each.renamed(_field(config, name), now, count))
+                _set(values, name, each.renumbered(_field(config, name), now, count))
         _set(values, self.norm_epsilon, self.epsilon(config, shape))
         if tied is not None:
             values["tie_word_embeddings"] = tied
@@ -203,22 +203,22 @@ class Family:
     def spell(self, parameter: str) -> Place:
         """What is declared of a parameter, in memory or in a file; KeyError for an unknown one."""
         parameter = self.in_memory(parameter)
-        template, layer, expert, counted = parameter, None, None, "layers"
-        for blocks, axis in {self.blocks: "layers", **self.further}.items():
+        template, layer, expert, block_axis = parameter, None, None, "layers"
+        for blocks, axis in {self.blocks: "layers", **self.other_blocks}.items():
             match = re.match(rf"{re.escape(blocks)}\.(\d+)\.", parameter)
             if match:
-                layer, counted = int(match.group(1)), axis
+                layer, block_axis = int(match.group(1)), axis
                 template = f"{blocks}.{{layer}}.{parameter[match.end() :]}"
         match = re.search(r"\.experts\.(\d+)\.", template)
         if match and layer is not None:
             expert = int(match.group(1))
             template = template[: match.start(1)] + "{expert}" + template[match.end(1) :]
         spelling = self.parameters.get(template) or self.stored[template]
-        return Place(template, parse_dimensions(spelling), layer, expert, counted)
+        return Place(template, parse_dimensions(spelling), layer, expert, block_axis)
 
     def in_memory(self, parameter: str) -> str:
         """A parameter's name as it begins in memory."""
-        for begin, here in self.beginnings.items():
+        for begin, here in self.prefixes.items():
             if parameter.startswith(begin):
                 return here + parameter.removeprefix(begin)
         return parameter
@@ -233,15 +233,15 @@ class Family:
                 sum(math.prod(self._size(axis, shape, config) for axis in term) for term in terms)
                 for terms in parse_dimensions(spelling)
             )
-            for layer in self.numbers(template, shape, config):
+            for layer in self.layers_with(template, shape, config):
                 yield template.format(layer=layer), sizes
 
-    def numbers(self, template: str, shape: Shape, config: Any) -> Iterator[int]:
+    def layers_with(self, template: str, shape: Shape, config: Any) -> Iterator[int]:
         """The blocks of a network of this shape that have the parameter; 0 where it is of none."""
         blocks, inside, _ = template.partition(".{layer}")
-        counted = self.further.get(blocks, "layers")
-        for layer in range(self._size(counted, shape, config) if inside else 1):
-            if counted != "layers" or self.has(template, config, layer):
+        block_axis = self.other_blocks.get(blocks, "layers")
+        for layer in range(self._size(block_axis, shape, config) if inside else 1):
+            if self.has(template, config, layer):
                 yield layer
 
     def _size(self, axis: str, shape: Shape, config: Any) -> int:

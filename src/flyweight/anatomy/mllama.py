@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flyweight.anatomy import llama
-from flyweight.anatomy.family import Family, Named, Norm
+from flyweight.anatomy.family import Family, BlockField, Norm
 from flyweight.anatomy.llama import CUTTABLE, DEFAULTS, SIZES, norms_of
 
 LANGUAGE = "model.language_model"
@@ -137,7 +137,7 @@ MLLAMA = Family(
         "taps": lambda config: len(config.vision_config.intermediate_layers_indices),
         "global_layers": f"{EYES}.num_global_layers",
     },
-    beginnings={  # as transformers 5 and 4 write them
+    prefixes={  # as transformers 5 and 4 write them
         f"{LANGUAGE}.model.": f"{LANGUAGE}.",
         "language_model.model.": f"{LANGUAGE}.",
         "language_model.lm_head.": "lm_head.",
@@ -147,10 +147,10 @@ MLLAMA = Family(
     present=dict.fromkeys(OWN, lambda config, layer: kind(config, layer) == "self")
     | dict.fromkeys(CROSSING, lambda config, layer: kind(config, layer) == "cross"),
     blocks=f"{LANGUAGE}.layers",
-    further={WITHIN: "encoder_layers", OVER: "global_layers"},
-    named={
-        f"{TEXT}.cross_attention_layers": Named("layers", places),
-        f"{EYES}.intermediate_layers_indices": Named("encoder_layers", taps),
+    other_blocks={WITHIN: "encoder_layers", OVER: "global_layers"},
+    block_fields={
+        f"{TEXT}.cross_attention_layers": BlockField("layers", places),
+        f"{EYES}.intermediate_layers_indices": BlockField("encoder_layers", taps),
     },
     norms=norms_of(PRE_NORMS, Norm())
     | {

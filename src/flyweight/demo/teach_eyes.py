@@ -180,8 +180,8 @@ def teach(
     """Teach the eyes from their seed, stage by stage, and save them alone to `out`.
 
     Stages are kept in `out.work`; a run that was ended goes on from there. The encoder is
-    `compiled` where there is a compiler, which takes a minute and makes its steps half as fast
-    again.
+    `compiled` where there is a compiler, which takes a minute; its steps are then one and a half
+    times as fast.
     """
     torch.set_num_threads(2)
     work = out.with_name(f"{out.name}.work")

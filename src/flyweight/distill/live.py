@@ -19,7 +19,7 @@ from flyweight.distill.chunked import chunked_loss
 from flyweight.distill.divergences import Blend
 from flyweight.distill.head import head_of
 from flyweight.distill.judges import Live
-from flyweight.distill.losses import MULTIPLE, Batch, wanted_hidden, wanted_tokens
+from flyweight.distill.losses import MULTIPLE, Batch, Hidden, wanted_hidden, wanted_tokens
 from flyweight.errors import OptionError
 
 HEAT = 1.0  # at which the student writes: as it is
@@ -30,13 +30,15 @@ class LiveDistillation:
     """A blend of divergence and cross-entropy against a teacher that is run on each batch.
 
     `alignment` where the heads' rows differ (`align`; TeacherError without it); `to_teacher` int64
-    [student's tokens], the teacher's ids of them, where its vocabulary was cut.
+    [student's tokens], the teacher's ids of them, where its vocabulary was cut; `hidden`, how both
+    are run on a batch that is not of texts alone.
     """
 
     teacher: Any
     blend: Blend
     alignment: Alignment | None = None
     to_teacher: Tensor | None = None
+    hidden: Hidden = wanted_hidden
 
     def unjudged(self, model: Any) -> list[int]:
         """The rows of the student's head that the teacher says nothing about: no tokens, mostly."""
@@ -49,11 +51,11 @@ class LiveDistillation:
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         targets, weights = wanted_tokens(batch)
         with torch.no_grad():
-            said = wanted_hidden(self.teacher, in_teachers_ids(batch, self.to_teacher))
+            said = self.hidden(self.teacher, in_teachers_ids(batch, self.to_teacher))
         mine, yours = head_of(model), head_of(self.teacher)
         alignment = self.alignment or align(len(mine.weight), len(yours.weight))
         judge = Live(self.blend, said, yours, targets, alignment)
-        return chunked_loss(wanted_hidden(model, batch), mine, weights, judge)
+        return chunked_loss(self.hidden(model, batch), mine, weights, judge)
 
 
 def in_teachers_ids(batch: Batch, to_teacher: Tensor | None) -> Batch:

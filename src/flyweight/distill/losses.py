@@ -27,6 +27,7 @@ from flyweight.distill.judges import Answers, Recorded
 
 Batch = dict[str, Tensor]
 Objective = Callable[[nn.Module, Batch], Tensor]
+Hidden = Callable[[Any, Batch], Tensor]  # final states [N, D] before the N wanted tokens
 # Batches are as long as a multiple of this: oneDNN keeps code of its own, a quarter of a megabyte,
 # for every size that it multiplies, so that memory grew by 8 MB a step; the time is the same.
 MULTIPLE = 8
@@ -43,7 +44,11 @@ def final_hidden(model: Any, batch: Batch) -> Tensor:
 
 def wanted_hidden(model: Any, batch: Batch) -> Tensor:
     """Final hidden states [N, D] at the positions before a token with a weight."""
-    hidden = final_hidden(model, batch)
+    return before_wanted(final_hidden(model, batch), batch)
+
+
+def before_wanted(hidden: Tensor, batch: Batch) -> Tensor:
+    """Those of hidden states [B, T, D] at the positions before a token with a weight [N, D]."""
     return hidden[:, :-1][batch["weights"][:, 1:] != 0]  # position t predicts token t + 1
 
 
@@ -56,10 +61,10 @@ def wanted_tokens(batch: Batch) -> tuple[Tensor, Tensor]:
     return batch["input_ids"][:, 1:][wanted], share
 
 
-def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
+def cross_entropy(model: nn.Module, batch: Batch, hidden: Hidden = wanted_hidden) -> Tensor:
     """Mean negative log-likelihood in nats a token, weighted."""
     targets, weights = wanted_tokens(batch)
-    return chunked_loss(wanted_hidden(model, batch), head_of(model), weights, Answers(targets))
+    return chunked_loss(hidden(model, batch), head_of(model), weights, Answers(targets))
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,9 @@ class Distillation:
 __all__ = [
     "Batch",
     "Distillation",
+    "Hidden",
     "Objective",
+    "before_wanted",
     "cross_entropy",
     "final_hidden",
     "wanted_hidden",

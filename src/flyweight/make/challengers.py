@@ -131,6 +131,7 @@ def untrained(job: Job, chosen: Candidate) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(job.options.seed)
         model = type(job.model)(config).float()
+        job.form.begin(model)
     if job.base.family.causal:
         model.generation_config = job.model.generation_config
     return model.eval()

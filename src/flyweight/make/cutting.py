@@ -20,7 +20,7 @@ from flyweight.make.rank import divergence, label_divergence, rank_shapes
 from flyweight.make.trim import used_vocabulary
 from flyweight.make.workload import CALIBRATION, MENDED, RANKING
 from flyweight.progress import say
-from flyweight.shrink.batches import Feeding, Prompt
+from flyweight.shrink.batches import Feed, Prompt
 from flyweight.shrink.calibrate import measure_importance
 from flyweight.shrink.check import check_shape, check_share
 from flyweight.shrink.coverage import coverage
@@ -38,6 +38,11 @@ from flyweight.vision.sights import Sights
 from flyweight.vision.vision_folder import open_vision
 
 DEFAULT_SHARE = 0.25
+ABSENT = {
+    "experts": "is no mixture of experts",
+    "encoder_layers": "has no eyes",
+    "encoder_mlp": "has no eyes",
+}  # sizes that not every teacher has
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ def cut_for_task(teacher: str, out: Path, task_file: Path, wish: Wish) -> Path:
     _check(source, wish)
     check_place(out)
     task = read_task(task_file, pictures=source.family.pictures)
-    with cutter_of(source, task, task_file) as cutter:
+    with _cutter_of(source, task, task_file) as cutter:
         keep, tokenizer = cutter.keep(wish), None
         vocabulary = cutter.vocabulary() if wish.used_tokens else None
         if vocabulary is not None:
@@ -90,12 +95,10 @@ def _check(source: Checkpoint, wish: Wish) -> None:
         check_share(wish.share)
     if wish.share is not None and wish.sizes:
         raise OptionError(f"--keep and {wish.named()}: give a share or sizes, not both.")
-    if "experts" in wish.sizes and not old.experts:
-        raise OptionError("--experts: the teacher is no mixture of experts. Leave it out.")
-    for name in ("encoder_layers", "encoder_mlp"):
-        if name in wish.sizes and not old.encoder_layers:
+    for name, why in ABSENT.items():
+        if name in wish.sizes and not old.size(name):
             option = name.replace("_", "-")
-            raise OptionError(f"--{option}: the teacher has no eyes. Leave it out.")
+            raise OptionError(f"--{option}: the teacher {why}. Leave it out.")
     wanted = old.with_sizes(**wish.sizes)
     check_shape(family, source.config, wanted)
     if wish.sizes and wanted == old:
@@ -108,19 +111,25 @@ def _check(source: Checkpoint, wish: Wish) -> None:
 
 
 @contextmanager
-def cutter_of(source: Checkpoint, task: Task, file: Path) -> Iterator[Cutter]:
+def _cutter_of(source: Checkpoint, task: Task, file: Path) -> Iterator[_Cutter]:
     """The cutter for a teacher, and for the pictures that the task in a file asks of."""
     if not source.family.pictures:
-        yield Cutter(source, source.tokenizer(), source.model(), task)
+        yield _Cutter(source, source.tokenizer(), source.model(), task)
         return
     with TemporaryDirectory() as scratch:
         opened = open_vision(source.path)
-        sights = Sights.of(opened, task, file, Path(scratch))
-        yield SeeingCutter(source, opened.tokenizer, opened.model, task, sights)
+        folder = Path(scratch)
+
+        def kept(fill: Callable[[Path], object]) -> Path:
+            fill(folder)
+            return folder
+
+        sights = Sights.of(opened, task.splits.values(), file, kept)
+        yield _SeeingCutter(source, opened.tokenizer, opened.model, task, sights)
 
 
 @dataclass(frozen=True)
-class Cutter:
+class _Cutter:
     """A teacher in memory, and the task that tells what matters in it."""
 
     source: Checkpoint
@@ -129,7 +138,7 @@ class Cutter:
     task: Task
 
     @property
-    def feeding(self) -> Feeding | None:
+    def feed(self) -> Feed | None:
         """What the teacher is given besides texts; None: nothing."""
         return None
 
@@ -152,7 +161,7 @@ class Cutter:
 
         def finish(folder: Path) -> None:
             prompts, family = self._rows(self.task.train[:MENDED]), self.source.family
-            mend_folder(folder, self.model, family, keep, prompts, self.feeding)
+            mend_folder(folder, self.model, family, keep, prompts, self.feed)
 
         return finish
 
@@ -175,7 +184,7 @@ class Cutter:
     def _importance(self) -> Importance:
         """What matters in the teacher for the first train items."""
         rows = self._rows(self.task.train[:CALIBRATION])
-        return measure_importance(self.model, self.source.family, rows, feeding=self.feeding)
+        return measure_importance(self.model, self.source.family, rows, feed=self.feed)
 
     def _nearest(self, importance: Importance, share: float) -> Shape:
         """The shape of the grid with about this share that stays nearest to the teacher on dev."""
@@ -204,14 +213,14 @@ class Cutter:
 
 
 @dataclass(frozen=True)
-class SeeingCutter(Cutter):
+class _SeeingCutter(_Cutter):
     """A teacher with eyes, and a task of pictures."""
 
     sights: Sights
 
     @property
-    def feeding(self) -> Feeding:
-        return self.sights.feeding
+    def feed(self) -> Feed:
+        return self.sights.feed
 
     def _rows(self, items: Sequence[Item]) -> Sequence[Prompt]:
         return self.sights.rows(items)

@@ -41,7 +41,7 @@ class Split:
 
     @property
     def different_prompts(self) -> list[list[int]]:
-        """The prompts, each once; about another picture it is another one."""
+        """The prompts, each once; the same words about two pictures are two."""
         asked = zip(self.prompts, self.items, strict=True)
         return list({(*ids, item.image): ids for ids, item in asked}.values())
 

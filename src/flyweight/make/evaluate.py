@@ -25,12 +25,12 @@ def eval(
 
     Args:
         model: A Hugging Face or Flyweight model folder, or a hub name.
-        task: JSONL or Parquet with prompt or messages, and answer.
+        task: JSONL or Parquet with prompt or messages, and answer, for a model with eyes image too.
         score: exact, choice, json, contains, numeric, f1, likelihood, accuracy, macro-f1, or
             module:function.
         split: train, dev or test; only its items need answers.
-        bits: 16, 8, 5 or 4, of an encoder 32, 16 or 8; what the model's card chose if not given,
-            else the most.
+        bits: 16, 8, 5 or 4, of an encoder 32, 16 or 8, of a model with eyes 16 or 8; what the
+            model's card chose if not given, else the most.
 
     Returns:
         Score, interval, latency, tokens (of an encoder, texts) a second and peak memory.
@@ -49,10 +49,10 @@ def eval(
 
     if split not in SPLITS:
         raise OptionError(f"--split is {split!r}: choose train, dev or test.")
-    scoring, form = scorer(score), form_of(open_checkpoint(model))
+    scoring, form = scorer(score), form_of(open_checkpoint(model, pictures=True))
     form.check(scoring)
     bits = _bits(form, bits)
-    asked = read_task(task)
+    asked = read_task(task, pictures=form.source.family.pictures)
     items = asked.splits[split]
     if scoring.needs_generation:
         refuse_unanswered(items, task, "Add one to each item of " + split)
@@ -97,10 +97,7 @@ def _measure(form: Form, bits: int, task: Task, split: str, scoring: Scorer) -> 
     part = prepare_split(task.splits[split], task.name, form, scoring)
     bench = Bench(form, scoring, form.answer_limit([part], scoring))
     with tempfile.TemporaryDirectory() as scratch:
-        file = form.source.path / form.files[bits]
-        if not file.exists():
-            file = Path(scratch) / file.name
-            form.write(bits, file)
+        file = form.file(bits, Path(scratch))
         weights = None if scoring.needs_generation else form.rounded(form.source.path, file)
         if split == "test":  # a look at test is a look, whoever takes it
             count_opening(task.test_sha256, sha256_of(file), f"{scoring.name} eval")

@@ -39,7 +39,7 @@ def disk(sizes: Sizes, course: Course) -> float:
     rival = sizes.levels[course.chosen]
     files = PACKED * (sizes.teacher + sum(packed) + rival)
     trainings = CHECKPOINT * (sum(trained) + rival) + START * sum(trained)
-    return files + trainings + _records(sizes) + 1_000_000
+    return files + trainings + _records(sizes) + sizes.pictures + 1_000_000
 
 
 def _records(sizes: Sizes) -> float:

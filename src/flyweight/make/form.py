@@ -19,13 +19,14 @@ from flyweight.checkpoint import Checkpoint, save_checkpoint
 from flyweight.distill.losses import Objective
 from flyweight.distill.resume import Reading
 from flyweight.distill.trainer import Row
-from flyweight.make.data import Example, Split
+from flyweight.make.data import SPARE_TOKENS, Example, Split
 from flyweight.make.effort import learning_rate
+from flyweight.make.workload import Views
 from flyweight.runtime.measure import TIMED, Measurement
-from flyweight.shrink.batches import Feeding, Prompt
+from flyweight.shrink.batches import Feed, Prompt
 from flyweight.sticker_card import Metered
 from flyweight.tasks.encode import prompt_ids
-from flyweight.tasks.items import Item
+from flyweight.tasks.items import Item, Task
 from flyweight.tasks.score import Scorer
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ class Form(ABC):
     packages: ClassVar[tuple[str, ...]]  # that decide what a file says
     judged_in_torch: ClassVar[bool]  # `rounded` weights say there what a file says
     spare: ClassVar[tuple[int, ...]] = ()  # bits that are tried where the next fewer fall short
+    in_transformers = "transformers"  # as the card tells that it runs there
+    prompt_weight = 0.0  # of a prompt's tokens in training, beside 1 of an answer's
     fitted = False  # files of few bits are rounded for texts
 
     def __init__(self, source: Checkpoint) -> None:
@@ -108,9 +111,12 @@ class Form(ABC):
         """The token ids that it is given of an item, before it answers."""
         return prompt_ids(self.tokenizer, item.messages)
 
-    @abstractmethod
     def answer_limit(self, splits: Iterable[Split], scorer: Scorer) -> int:
         """Where an answer is cut off, in tokens: a little beyond the longest that is wanted."""
+        return SPARE_TOKENS + max(len(answer) for split in splits for _, answer in split.pairs)
+
+    def begin(self, model: Any) -> None:
+        """Make a network that was just drawn ready to learn from nothing."""
 
     def save(self, model: Any, folder: Path) -> None:
         """Write a network of its kind as a checkpoint in bf16."""
@@ -132,9 +138,17 @@ class Form(ABC):
         """Write the other files of a packed checkpoint into `out`, if they are `fitted`."""
         raise NotImplementedError
 
+    def file(self, bits: int, scratch: Path) -> Path:
+        """The checkpoint's own file at `bits`, else one that is written to `scratch`, unproven."""
+        own = self.source.path / self.files[bits]
+        if own.exists():
+            return own
+        self.write(bits, scratch / own.name)
+        return scratch / own.name
+
     @abstractmethod
     def write(self, bits: int, out: Path) -> None:
-        """Write the file of the checkpoint at `bits`, unproven."""
+        """Write the file of the checkpoint at `bits`, unproven, with what it needs beside it."""
 
     @abstractmethod
     def answers(
@@ -158,11 +172,15 @@ class Form(ABC):
         """What decides its results on items beside the task's file."""
         return {}
 
+    def views(self, task: Task) -> Views:
+        """What the task's pictures add to the work."""
+        return Views()
+
     def prompts(self, job: Job, count: int) -> Sequence[Prompt]:
         """The first train items as those of importance and of mending."""
         return [each.ids.tolist() for each in job.data_of(self).train.examples[:count]]
 
-    def feeding(self, job: Job) -> Feeding | None:
+    def feed(self, job: Job) -> Feed | None:
         """What its network is given beside such prompts; None: nothing."""
         return None
 

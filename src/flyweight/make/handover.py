@@ -27,7 +27,6 @@ from flyweight.card import (
     VerdictCard,
 )
 from flyweight.distill.objectives import KL
-from flyweight.distill.teacher import PROMPT_WEIGHT
 from flyweight.folder import (
     MODEL_CARD,
     REPORT,
@@ -138,7 +137,7 @@ def make_card(job: Job, outcome: Outcome, folder: Path) -> Card:
         answers=shown_answers(trial, data.test),
         files=list_files(folder),
         formats=["safetensors", *job.form.formats],
-        engines=["transformers", *job.form.engines],
+        engines=[job.form.in_transformers, *job.form.engines],
         versions={name: version(name) for name in (*PACKAGES, *job.form.packages)}
         | {"python": platform.python_version()},
         device={
@@ -183,7 +182,7 @@ def _recipe(job: Job, outcome: Outcome) -> Recipe:
         batch_size=BATCH,
         learning_rate=job.form.learning_rate(chosen.shape.hidden),
         kl=KL,
-        prompt_weight=PROMPT_WEIGHT,
+        prompt_weight=job.form.prompt_weight,
         seed=job.options.seed,
         threads=job.options.threads,
         tokens=outcome.quote.actual_tokens or 0,

@@ -32,7 +32,7 @@ from flyweight.make.foreteller import Foreteller
 from flyweight.make.form import Form
 from flyweight.make.options import Options
 from flyweight.make.rank import RankedShape, rank_shapes
-from flyweight.make.store import Store
+from flyweight.make.store import ENGINES, Store
 from flyweight.make.students import compare
 from flyweight.make.trim import trimmed
 from flyweight.make.workload import CALIBRATION, RANKING, Sizes
@@ -94,8 +94,9 @@ class Job:
         """What every result of a form's checkpoint depends on, whatever the task."""
         if form not in self._sources:  # hashes of gigabytes
             told: dict[str, Any] = {**form.source.identity(), "threads": self.options.threads}
-            if not form.source.family.causal:  # the store knows the engines of others
-                told["engines"] = {name: version(name) for name in form.packages}
+            engines = {name: version(name) for name in form.packages if name not in ENGINES}
+            if engines:  # else all are the store's own
+                told["engines"] = engines
             self._sources[form] = told
         return self._sources[form]
 
@@ -259,8 +260,8 @@ class Job:
         """What matters in the teacher for the train items."""
 
         def make(folder: Path) -> None:
-            rows, feeding = self.form.prompts(self, CALIBRATION), self.form.feeding(self)
-            found = measure_importance(self.model, self.base.family, rows, feeding=feeding)
+            rows, feed = self.form.prompts(self, CALIBRATION), self.form.feed(self)
+            found = measure_importance(self.model, self.base.family, rows, feed=feed)
             found.save(folder / results.IMPORTANCE)
 
         inputs = self.origin | {"sequences": CALIBRATION, "format": results.IMPORTANCE_FORMAT}

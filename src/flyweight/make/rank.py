@@ -63,5 +63,6 @@ def rank_shapes(
     for candidate in track(candidates, f"Ranking shapes of {level:.0%}"):
         student = cut_model(teacher, family, importance.keep(old, candidate.shape))
         kl = apart(student)
-        ranked.append(RankedShape(candidate.shape, candidate.parameters, level, kl))
+        count = family.count(candidate.shape, student.config)  # which blocks stay is known now
+        ranked.append(RankedShape(candidate.shape, count, level, kl))
     return sorted(ranked, key=lambda shape: shape.kl)

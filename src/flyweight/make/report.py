@@ -95,15 +95,18 @@ def order_answers(answers: list[Answer]) -> list[Answer]:
 
 def judged_file(card: Card) -> str | None:
     """The file that was judged, None where the folder has none."""
-    names = ONNX_NAMES | {16: WEIGHTS} if card.classifies else GGUF_NAMES
-    names = EYES_NAMES if words.sees(card) else names
+    names = GGUF_NAMES
+    if card.sees:
+        names = EYES_NAMES
+    elif card.classifies:
+        names = ONNX_NAMES | {16: WEIGHTS}
     name = names.get(card.bits)
     return name if name in card.files else None
 
 
 def run_commands(card: Card) -> dict[str, str]:
     """How to run the model next, from beside its folder: by title, what to type."""
-    if words.sees(card):
+    if card.sees:
         return _seeing(card)
     return _classifying(card) if card.classifies else _writing(card)
 

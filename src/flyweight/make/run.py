@@ -40,7 +40,7 @@ from flyweight.tasks.leaks import leak_warnings
 from flyweight.tasks.read import read_task, unit_of
 from flyweight.tasks.score import Scorer, scorer
 from flyweight.tasks.several import combine
-from flyweight.vision.rows import hashes_of, pictures_of, refuse_shared
+from flyweight.vision.rows import refuse_leaks
 
 BAD_INPUT = (TaskError, TeacherError, OptionError)  # nothing is kept of a job that had no chance
 
@@ -70,9 +70,14 @@ def prepare_job(options: Options, machine: str) -> Plan:
     if options.device != "this":
         find_device(options.device, teacher.family.causal)  # refused now, not after hours
     pictures = teacher.family.pictures
+    if pictures and options.on_device:
+        raise OptionError(
+            "--by, --device and budgets of latency, memory and speed go by forecasts of models of "
+            "texts alone. Leave them out."
+        )
     tasks = [read_task(path, pictures=pictures) for path in options.tasks]
     if pictures:
-        check_pictures(tasks, options)
+        refuse_leaks(list(zip(options.tasks, tasks, strict=True)))
     task = combine(tasks)
     effort = EFFORTS[options.effort]
     steps = options.steps or default_steps(len(task.train), effort)
@@ -86,20 +91,6 @@ def prepare_job(options: Options, machine: str) -> Plan:
         warnings += check_evidence(each, options.bar, scoring)
         warnings += leak_warnings(each.train, each.test, path.name, unit_of(path))
     return Plan(options, form, task, scoring, sizes, known, quote, warnings)
-
-
-def check_pictures(tasks: Sequence[Task], options: Options) -> None:
-    """Refuse items without a picture, and pictures that are trained on and held out."""
-    if options.on_device:
-        raise OptionError(
-            "--by, --device and budgets of latency, memory and speed go by forecasts of models of "
-            "texts alone. Leave them out."
-        )
-    for path, task in zip(options.tasks, tasks, strict=True):
-        splits = task.splits.values()
-        known = hashes_of(pictures_of([item for split in splits for item in split], path), path)
-        trained = {known[str(item.image)]: str(item.image) for item in task.train}
-        refuse_shared(trained, (*task.dev, *task.test), path, known)
 
 
 def run_job(plan: Plan) -> Card:

@@ -5,43 +5,47 @@ The files are the checkpoint itself, which the engine runs in fp32, and one of 8
 
 from __future__ import annotations
 
-import shutil
+import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from flyweight.anatomy.mllama import VISION
 from flyweight.card import Parity
-from flyweight.checkpoint import Checkpoint, save_checkpoint
-from flyweight.distill.losses import Objective
+from flyweight.checkpoint import Checkpoint
+from flyweight.distill.losses import Batch, Objective
 from flyweight.distill.resume import Reading
 from flyweight.distill.trainer import Row, collate
-from flyweight.errors import OptionError, TaskError
+from flyweight.errors import OptionError
 from flyweight.folder import EYES_NAMES, WEIGHTS, sha256_of
-from flyweight.make.data import SPARE_TOKENS, Example, Split
+from flyweight.make.data import Example
 from flyweight.make.form import Answers, Form
 from flyweight.make.probe import BATCH, sample_of, share_of
-from flyweight.make.workload import RANKING
+from flyweight.make.workload import RANKING, Views
 from flyweight.runtime.measure import TIMED
-from flyweight.shrink.batches import Feeding, Prompt
-from flyweight.shrink.stream import PROCESSOR
+from flyweight.shrink.batches import Feed, Prompt
+from flyweight.shrink.stream import copy_processor
 from flyweight.tasks import encode
-from flyweight.tasks.encode import answer_ids
-from flyweight.tasks.items import Item
+from flyweight.tasks.encode import encode_items
+from flyweight.tasks.items import Item, Task
 from flyweight.tasks.score import Scorer
 from flyweight.vision.int8 import write_int8
 from flyweight.vision.measure_eyes import measure_eyes
+from flyweight.vision.objective import open_gates
 from flyweight.vision.pixels import Cutter
 from flyweight.vision.prompts import format_of, with_picture
 from flyweight.vision.proof import prove
-from flyweight.vision.rows import pictures_of, shelve
+from flyweight.vision.rows import pictures_of
 from flyweight.vision.sights import SeeingDistillation, Sights, seen_hidden
-from flyweight.vision.vision_folder import Opened
+from flyweight.vision.sizes import new_encoder
+from flyweight.vision.vision_folder import Opened, open_vision
 
 if TYPE_CHECKING:
     from flyweight.make.job import Job
@@ -74,6 +78,7 @@ class Sees(Form):
     files = MappingProxyType(EYES_NAMES)
     formats = ("int8",)
     engines = ("flyweight (torch, as Meta's code computes it)",)
+    in_transformers = "transformers (lets a picture into earlier tokens)"
     packages = ("pillow",)
     judged_in_torch = False  # at 8 bits what is multiplied is rounded too, as the engine does it
 
@@ -94,31 +99,23 @@ class Sees(Form):
         _ = self._form  # a folder without a chat template is refused
 
     def examples(self, items: Sequence[Item], name: str, scorer: Scorer) -> tuple[Example, ...]:
-        context, found = self.source.context, []
-        pictures_of(items, Path(name))
-        for item in items:
-            prompt, answer = self.prompt(item), answer_ids(self.tokenizer, item.answer or "")
-            size = len(prompt) + len(answer)
-            if size > context:
-                raise TaskError(
-                    f"{name}, line {item.line}: {size} tokens do not fit the teacher's context of "
-                    f"{context}. Shorten or remove the item."
-                )
-            ids = np.array([*prompt, *answer], np.int32)
-            found.append(Looking(ids, len(prompt), item.picture))
-        return tuple(found)
+        pictures_of(items, Path(name))  # each has one
+        found = encode_items(self.tokenizer, items, name, self.source.context, prompt=self.prompt)
+        return tuple(
+            Looking(each.ids, each.prompt_length, item.picture)
+            for each, item in zip(found, items, strict=True)
+        )
 
     def prompt(self, item: Item) -> list[int]:
         return Shown(self._form.prompt(with_picture(item.messages)), item.picture)
 
-    def answer_limit(self, splits: Iterable[Split], scorer: Scorer) -> int:
-        return SPARE_TOKENS + max(len(answer) for split in splits for _, answer in split.pairs)
+    def begin(self, model: Any) -> None:
+        new_encoder(model.model.vision_model)
+        open_gates(model)  # which are drawn shut, and would open by a learning rate a step
 
     def save(self, model: Any, folder: Path) -> None:
-        save_checkpoint(model, self.tokenizer, folder)
-        for name in PROCESSOR:
-            if (self.source.path / name).exists():
-                shutil.copyfile(self.source.path / name, folder / name)
+        super().save(model, folder)
+        copy_processor(self.source.path, folder)
 
     def pack(
         self,
@@ -128,15 +125,21 @@ class Sees(Form):
     ) -> Parity:
         if prompts is None:
             prompts = [self._form.prompt([{"role": "user", "content": WORDS}])]
-        found, model = prove(folder, [(ids, _picture(ids)) for ids in prompts])
-        write_int8(model, folder / EYES_NAMES[8])
-        return found
+        opened = open_vision(folder)
+        found = prove(opened, [(ids, _picture(ids)) for ids in prompts])
+        write_int8(opened.model, folder / EYES_NAMES[8])
+        return found.card
 
     def write(self, bits: int, out: Path) -> None:
         if out.name == WEIGHTS:
-            shutil.copyfile(self.source.path / WEIGHTS, out)
-        else:
-            write_int8(self.source.model(), out)
+            raise OptionError(
+                f"{self.source.name}: its weights are in several files. Save it in one, or take "
+                "--bits 8."
+            )
+        self.source.config.save_pretrained(out.parent)
+        self.tokenizer.save_pretrained(out.parent)
+        copy_processor(self.source.path, out.parent)
+        write_int8(self.source.model(), out)
 
     def answers(
         self,
@@ -155,32 +158,44 @@ class Sees(Form):
         names = sorted({item.picture for item in items})
         return {"pictures": [sha256_of(name) for name in names]}
 
-    def prompts(self, job: Job, count: int) -> Sequence[Prompt]:
-        return self._seen(job).rows(_placed(job.items["train"][:count]))
+    def views(self, task: Task) -> Views:
+        source = self.source
+        eyes, tensors = source.config.vision_config, source.family.tensors(source.shape, source.config)
+        encoder = sum(math.prod(sizes) for name, sizes in tensors if name.startswith(VISION))
+        tokens = eyes.max_num_tiles * ((eyes.image_size // eyes.patch_size) ** 2 + 1)
+        pictures = len({item.picture for split in task.splits.values() for item in split})
+        cut = pictures * eyes.max_num_tiles * eyes.num_channels * eyes.image_size**2
+        return Views(tokens, tokens * encoder / source.parameters, cut)
 
-    def feeding(self, job: Job) -> Feeding | None:
-        return self._seen(job).feeding
+    def prompts(self, job: Job, count: int) -> Sequence[Prompt]:
+        return self._seen(job).rows(job.items["train"][:count])
+
+    def feed(self, job: Job) -> Feed | None:
+        return self._seen(job).feed
 
     def train_rows(self, job: Job) -> list[Row]:
-        return self._seen(job).rows(_placed(job.items["train"]))
+        return self._seen(job).rows(job.items["train"])
 
     def apart(self, job: Job) -> Callable[[Any], float]:
-        return self._seen(job).apart(job.model, _placed(job.items["dev"][:RANKING]))
+        return self._seen(job).apart(job.model, job.items["dev"][:RANKING])
 
     def objective(self, job: Job, kl: float) -> Objective:
-        return SeeingDistillation(self._seen(job).shelf, kl, job.model if kl else None)
+        return _Later(lambda: self._seen(job).objective(kl, job.model))
 
     def reader(self, job: Job) -> Callable[[Any], Reading]:
         split, scorer, sights = job.data.dev, job.scorer, self._seen(job)
         places = sample_of(split)
-        rows = [sights.rows(_placed([split.items[place]]))[0] for place in places]
+        rows = [sights.rows([split.items[place]])[0] for place in places]
         wanted = [split.answers[place] for place in places]
 
         def read(model: Any) -> float:
             said, right = [], []
             for start in range(0, len(rows), BATCH):
-                batch = collate(rows[start : start + BATCH])
-                hidden = seen_hidden(model, sights.shelf, batch)  # [N, D]
+                batch = {
+                    name: each.to(model.device)
+                    for name, each in collate(rows[start : start + BATCH]).items()
+                }
+                hidden = seen_hidden(model, batch, sights.shelf)  # [N, D]
                 chosen = model.get_output_embeddings()(hidden).argmax(-1)
                 counted = batch["weights"][:, 1:] != 0
                 ids = batch["input_ids"][:, 1:][counted]
@@ -193,21 +208,32 @@ class Sees(Form):
         return share_of(job.teacher_dev, split, scorer, read)
 
     def _seen(self, job: Job) -> Sights:
-        """The task's pictures, cut once a run."""
+        """The task's pictures, cut as a stage."""
         if self._sights is None:
-            items = _placed([item for split in job.items.values() for item in split])
-            file = Path(job.task.name)
-            names = pictures_of(items, file)
-            cutter = Cutter.of(self.source.path)
-            shelf = shelve(job.store.root / "pictures.u8", cutter, names, file)
-            opened = Opened(self.source.path, job.model, self.tokenizer, cutter)
-            self._sights = Sights(opened, shelf, names, file)
+            folder = self.source.path
+            opened = Opened(folder, job.model, self.tokenizer, Cutter.of(folder))
+            items, file = job.items.values(), Path(job.task.name)
+            kept = partial(job.store.stage, "pictures", job.origin)
+            self._sights = Sights.of(opened, items, file, kept)
         return self._sights
 
 
-def _placed(items: Sequence[Item]) -> list[Item]:
-    """Items whose pictures are named by their whole paths."""
-    return [replace(item, image=str(item.picture)) for item in items]
+class _Later:
+    """An objective whose pictures are cut when it is first asked: a finished training needs none."""
+
+    def __init__(self, make: Callable[[], SeeingDistillation]) -> None:
+        self._make = make
+
+    @cached_property
+    def _made(self) -> SeeingDistillation:
+        return self._make()
+
+    @property
+    def tokens_besides(self) -> int:
+        return self._made.tokens_besides
+
+    def __call__(self, model: Any, batch: Batch) -> Tensor:
+        return self._made(model, batch)
 
 
 def _picture(ids: Sequence[int]) -> Path | None:

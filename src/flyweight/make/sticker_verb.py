@@ -61,7 +61,7 @@ def sticker(
         raise OptionError("--answers and --n are at least 1.")
     folder, told = Path(model), told_country(country)
     place = Path(out) if out is not None else folder
-    form = form_of(open_checkpoint(str(folder)))
+    form = form_of(open_checkpoint(str(folder), pictures=True))
     card = read_card(folder) if (folder / CARD).exists() else None
     file, bits = _file(form, folder, card)
     items = _items(form, card, task)
@@ -116,8 +116,10 @@ def _items(form: Form, card: Card | None, task: Path | None) -> Sequence[Item]:
     from flyweight.tasks.read import read_task
 
     if task is not None:
-        found = read_task(task)
+        found = read_task(task, pictures=form.source.family.pictures)
         return found.test or found.dev or found.train
+    if form.source.family.pictures:
+        raise OptionError("this model is asked about pictures: give some with --task.")
     first = [{"role": "system", "content": card.task.system}] if card and card.task.system else []
     if card is not None and card.answers:
         return [

@@ -145,8 +145,8 @@ def mended(job: Job, contender: Contender, keep: Keep) -> Path:
 
     def make(folder: Path) -> None:
         student = cut_model(job.model, job.base.family, keep)
-        prompts, feeding = job.form.prompts(job, MENDED), job.form.feeding(job)
-        mend(student, job.model, job.base.family, keep, prompts, feeding=feeding)
+        prompts, feed = job.form.prompts(job, MENDED), job.form.feed(job)
+        mend(student, job.model, job.base.family, keep, prompts, feed=feed)
         save_model(student, str(folder / WEIGHTS))
 
     inputs = job.origin | {

@@ -70,16 +70,11 @@ def speed(found: Cost | Row) -> str:
     return "–" if per_second is None else rate(per_second)
 
 
-def sees(card: Card) -> bool:
-    """Whether it is asked about pictures."""
-    return "encoder_layers" in card.shape
-
-
 def parity(card: Card) -> str:
     """How the file of most bits compares with its checkpoint, as the end of a sentence."""
     found = card.parity
     if found.furthest is None:
-        what = "the engine" if sees(card) else "the 16-bit GGUF"
+        what = "the engine" if card.sees else "the 16-bit GGUF"
         said = f"{what} answer alike on {found.equal} of {found.prompts} prompts"
         return f"{said}; near ties: {'; '.join(found.near_ties)}" if found.near_ties else said
     return (

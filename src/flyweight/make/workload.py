@@ -34,6 +34,19 @@ WORKSPACE = 16  # numbers a token and a hidden channel that a layer keeps for th
 
 
 @dataclass(frozen=True)
+class Views:
+    """What pictures add to a job.
+
+    Tokens that the encoder works on for an item; as much work in tokens of the whole network; and
+    bytes that all pictures take on disk, cut.
+    """
+
+    tokens: int = 0
+    work: float = 0.0
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
 class Sizes:
     """How big a job is: items by split, tokens of a prompt and an answer (means), the networks."""
 
@@ -53,6 +66,7 @@ class Sizes:
     forced: bool  # a bit width can be checked without answering
     score: str
     bar: float
+    pictures: int = 0  # bytes that they take on disk, cut
 
     @property
     def tokens(self) -> float:
@@ -75,7 +89,8 @@ def sizes_of(
         return _lengths(form.tokenizer, item, generates, classifies)
 
     prompt, answer = np.array([measure(item) for item in looked], dtype=float).mean(axis=0)
-    longest = _longest(measure, task.train)
+    views = form.views(task)
+    longest = _longest(measure, task.train) + views.tokens
     grids = [shapes_at(base, level, effort) for level in effort.levels]
     levels: list[int] = []
     for level, found in zip(effort.levels, grids, strict=True):
@@ -84,7 +99,7 @@ def sizes_of(
     unanswered = sum(item.answer is None for items in parts.values() for item in items)
     return Sizes(
         items={name: len(items) for name, items in parts.items()},
-        prompt=float(prompt),
+        prompt=float(prompt) + views.work,
         answer=float(answer),
         longest=longest,
         unanswered=unanswered if generates else 0,
@@ -99,6 +114,7 @@ def sizes_of(
         forced=scoring.teacher_forced and not classifies,
         score=options.score,
         bar=options.bar,
+        pictures=views.bytes,
     )
 
 

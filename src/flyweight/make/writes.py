@@ -46,6 +46,7 @@ class Writes(Form):
     packages = ("gguf", "xllamacpp")
     judged_in_torch = True
     spare = (5,)
+    prompt_weight = PROMPT_WEIGHT
     fitted = True
 
     def check(self, scorer: Scorer) -> None:
@@ -58,7 +59,7 @@ class Writes(Form):
     def answer_limit(self, splits: Iterable[Split], scorer: Scorer) -> int:
         if not scorer.needs_generation:
             return PLAIN_TOKENS
-        return SPARE_TOKENS + max(len(answer) for split in splits for _, answer in split.pairs)
+        return super().answer_limit(splits, scorer)
 
     def pack(
         self,
@@ -68,12 +69,7 @@ class Writes(Form):
     ) -> Parity:
         bits = tuple(self.files) if texts else (16,)
         gguf_map = self.source.gguf_map
-        found = pack_checkpoint(folder, bits, gguf_map, prompts, texts=texts).parity
-        ties = [
-            f"prompt {tie.prompt + 1}, token {tie.position + 1}: {tie.nats:.3f} nats"
-            for tie in found.near_ties
-        ]
-        return Parity(prompts=found.prompts, equal=found.equal, near_ties=ties)
+        return pack_checkpoint(folder, bits, gguf_map, prompts, texts=texts).parity.card
 
     def quantise(self, folder: Path, texts: Sequence[Sequence[int]], out: Path) -> None:
         quantise_checkpoint(folder, out, self.source.gguf_map, texts)
@@ -96,7 +92,7 @@ class Writes(Form):
         return rounded(open_checkpoint(folder).model(), file, self.source.gguf_map)
 
     def train_rows(self, job: Job) -> list[Row]:
-        return _recorded(job, job.data.train.examples, PROMPT_WEIGHT).rows(drawn=True)
+        return _recorded(job, job.data.train.examples, self.prompt_weight).rows(drawn=True)
 
     def apart(self, job: Job) -> Callable[[Any], float]:
         # not what is drawn: shapes are told apart by a divergence that is shown as such

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flyweight.card import Card
-from flyweight.errors import EngineError, FolderError, OptionError
+from flyweight.errors import EngineError, FolderError, OptionError, reason_of
 from flyweight.folder import CARD, GGUF_NAMES, read_card, sha256_of
 from flyweight.runtime.choice import ENGINES, Work, winner
 from flyweight.runtime.engine import Capability, Engine
@@ -111,9 +111,8 @@ def _tokens(folder: Path) -> dict[int, str]:
         try:
             vocabulary = Tokenizer.from_file(str(file)).get_vocab(with_added_tokens=True)
         except Exception as error:  # the library raises nothing narrower
-            reason = " ".join(str(error).split())[:200]
             raise FolderError(
-                f"{file}: cannot be read ({reason}); take it from its source"
+                f"{file}: cannot be read ({reason_of(error)}); take it from its source"
             ) from None
     return {number: token for token, number in vocabulary.items()}
 

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from flyweight.card import Parity
 from flyweight.errors import EngineError, ParityError, TeacherError
 from flyweight.runtime.llama import Generation, LlamaEngine
 
@@ -42,6 +44,40 @@ class ParityReport:
     near_ties: list[Difference] = field(default_factory=list)
     differing: list[Difference] = field(default_factory=list)
 
+    @classmethod
+    def of(
+        cls, prompts: int, parted: Sequence[Difference], tie_nats: float = NEAR_TIE_NATS
+    ) -> ParityReport:
+        """What was found of so many prompts, of whose answers these parted from the reference."""
+        near = [difference for difference in parted if difference.nats <= tie_nats]
+        real = [difference for difference in parted if difference.nats > tie_nats]
+        return cls(prompts, prompts - len(parted), near, real)
+
+    @property
+    def card(self) -> Parity:
+        """As the card tells it."""
+        ties = [
+            f"prompt {tie.prompt + 1}, token {tie.position + 1}: {tie.nats:.3f} nats"
+            for tie in self.near_ties
+        ]
+        return Parity(prompts=self.prompts, equal=self.equal, near_ties=ties)
+
+    def check(self, what: Path, tie_share: float = NEAR_TIE_SHARE) -> None:
+        """ParityError if answers of a file or folder are not the reference's; see check_parity."""
+        if self.differing:
+            worst = max(self.differing, key=lambda difference: difference.nats)
+            raise ParityError(
+                f"{what}: {len(self.differing)} of {self.prompts} answers differ from transformers "
+                f"in fp32, the worst by {worst.nats:.2f} nats (prompt {worst.prompt}, token "
+                f"{worst.position}); the export is not faithful, do not use the file"
+            )
+        allowed = max(1, math.floor(tie_share * self.prompts))
+        if len(self.near_ties) > allowed:
+            raise ParityError(
+                f"{what}: {len(self.near_ties)} of {self.prompts} answers part from transformers "
+                f"at near ties, {allowed} allowed; the model is undecided: train it further"
+            )
+
 
 def check_parity(
     checkpoint: Path,
@@ -57,19 +93,7 @@ def check_parity(
     best), or when near ties are more than `tie_share` of the prompts (one is always allowed).
     """
     report = compare(checkpoint, gguf, prompts, max_tokens, tie_nats)
-    if report.differing:
-        worst = max(report.differing, key=lambda difference: difference.nats)
-        raise ParityError(
-            f"{gguf}: {len(report.differing)} of {report.prompts} answers differ from transformers "
-            f"in fp32, the worst by {worst.nats:.2f} nats (prompt {worst.prompt}, token "
-            f"{worst.position}); the export is not faithful, do not use the file"
-        )
-    allowed = max(1, math.floor(tie_share * report.prompts))
-    if len(report.near_ties) > allowed:
-        raise ParityError(
-            f"{gguf}: {len(report.near_ties)} of {report.prompts} answers part from transformers "
-            f"at near ties, {allowed} allowed; the model is undecided: train it further"
-        )
+    report.check(gguf, tie_share)
     return report
 
 
@@ -83,19 +107,16 @@ def compare(
     """The comparison behind check_parity, without its verdict."""
     context = max(len(prompt) for prompt in prompts) + max_tokens
     with LlamaEngine(gguf, context=context) as engine:
-        answers = [_ids(engine.generate(prompt, max_tokens)) for prompt in prompts]
+        answers = [all_ids(engine.generate(prompt, max_tokens)) for prompt in prompts]
     model = _reference(checkpoint)
     parted = []
     for place, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        found = _first_difference(model, list(prompt), answer)
-        if found is not None:
-            parted.append(Difference(place, *found))
-    near = [difference for difference in parted if difference.nats <= tie_nats]
-    real = [difference for difference in parted if difference.nats > tie_nats]
-    return ParityReport(len(prompts), len(prompts) - len(parted), near, real)
+        logits = _logits(model, list(prompt), answer)
+        parted += first_difference(place, logits, answer)
+    return ParityReport.of(len(prompts), parted, tie_nats)
 
 
-def _ids(generation: Generation) -> list[int]:
+def all_ids(generation: Generation) -> list[int]:
     """All that was written: the token that ended it is part of what must agree."""
     return generation.ids if generation.stop_id is None else [*generation.ids, generation.stop_id]
 
@@ -114,18 +135,20 @@ def _reference(checkpoint: Path) -> Any:
 
 
 @torch.inference_mode()
-def _first_difference(
-    model: Any, prompt: list[int], answer: list[int]
-) -> tuple[int, int, int, float] | None:
-    """(position, engine's id, reference's id, nats between them), None where all agree."""
+def _logits(model: Any, prompt: list[int], answer: list[int]) -> Tensor:
+    """What the reference says before each token of an answer [n, V]."""
     ids = torch.tensor([prompt + answer[:-1]], device=model.device)
-    logits = model(input_ids=ids, logits_to_keep=len(answer)).logits[0].float()  # [T, V]
+    return model(input_ids=ids, logits_to_keep=len(answer)).logits[0].float()
+
+
+def first_difference(prompt: int, logits: Tensor, answer: Sequence[int]) -> list[Difference]:
+    """Where the answer to a prompt first is not what logits [n, V] say is likeliest, if it is."""
     best = logits.argmax(-1).tolist()
     for position, (wanted, said) in enumerate(zip(best, answer, strict=True)):
         if wanted != said:
             gap = float(logits[position, wanted] - logits[position, said])
-            return position, said, wanted, gap
-    return None
+            return [Difference(prompt, position, said, wanted, gap)]
+    return []
 
 
 def check_tokenizer(checkpoint: Path, gguf: Path, texts: Sequence[str]) -> int:
@@ -166,8 +189,10 @@ __all__ = [
     "NEAR_TIE_SHARE",
     "Difference",
     "ParityReport",
+    "all_ids",
     "check_alive",
     "check_parity",
     "check_tokenizer",
     "compare",
+    "first_difference",
 ]

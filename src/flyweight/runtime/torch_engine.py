@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -277,15 +278,15 @@ class TorchEngine(Engine):
 def shared_beginning(read: Sequence[int], prompt: Sequence[int]) -> int:
     """How many tokens a prompt has in common with what was read, one being left to read."""
     pairs = zip(read, prompt[:-1], strict=False)
-    return next((place for place, (one, other) in enumerate(pairs) if one != other),
-                min(len(read), len(prompt) - 1))  # fmt: skip
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def ends_of(model: Any, tokenizer: Any) -> frozenset[int]:
     """The tokens that end an answer; transformers' other wishes for it are put away."""
     from transformers import GenerationConfig
 
-    told = [model.generation_config.eos_token_id, tokenizer.eos_token_id]
+    text = model.config.get_text_config()
+    told = [model.generation_config.eos_token_id, text.eos_token_id, tokenizer.eos_token_id]
     model.generation_config = GenerationConfig()
     flat = [i for each in told for i in (each if isinstance(each, list) else [each])]
     return frozenset(i for i in flat if i is not None)

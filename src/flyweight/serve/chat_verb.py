@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from flyweight.card import Card
     from flyweight.energy.ledger import Ledger
     from flyweight.runtime.terminal import Terminal
 
@@ -41,6 +42,7 @@ def chat(
     """
     from rich.console import Console
 
+    from flyweight.card import Card
     from flyweight.energy.ledger import Ledger
     from flyweight.errors import FolderError, OptionError
     from flyweight.vision.vision_folder import has_eyes
@@ -99,21 +101,28 @@ class _Talk:
 
     def seeing(self, image: Path | None) -> Terminal:
         """A terminal for a model with eyes."""
+        from flyweight.folder import CARD, read_card
         from flyweight.vision.engine import VisionEngine
         from flyweight.vision.terminal import VisionTerminal
         from flyweight.vision.vision_folder import bits_of
 
-        engine = VisionEngine(self.place, bits=self.bits or bits_of(self.place))
+        engine = VisionEngine(self.place, bits=bits_of(self.place, self.bits))
         self.opened.enter_context(engine)
         name = self.place.absolute().name
+        card = read_card(self.place) if (self.place / CARD).exists() else None
         terminal = VisionTerminal(
-            engine, engine.form, self.console, LONGEST, self.system, name=name, ledger=self.ledger
-        )
+            engine, engine.form, self.console, LONGEST, self._system(card),
+            alone=card is not None and card.task.one_turn, name=name, ledger=self.ledger,
+        )  # fmt: skip
         told = "/help lists commands" if image else "/image FILE shows it a picture"
         self.console.print(f"[dim]{name}, which sees; {engine.context:,} tokens; {told}[/dim]")
         if image is not None:
             terminal.see(image)
         return terminal
+
+    def _system(self, card: Card | None) -> str | None:
+        """What was asked for, else what it was judged with."""
+        return card.task.system if card and self.system is None else self.system
 
     def reading(self) -> Terminal:
         """A terminal for a packed model."""
@@ -129,10 +138,9 @@ class _Talk:
         told = f"{found.gguf.stat().st_size / 1e6:,.1f} MB{width}, {engine.context:,} tokens"
         told += f"; {card.verdict.word} at a bar of {card.verdict.bar:.0%}" if card else ""
         self.console.print(f"[dim]{told}; /help lists commands[/dim]")
-        system = card.task.system if card and self.system is None else self.system
         name = (found.folder or found.gguf.with_suffix("")).absolute().name
         return Terminal(
-            engine, form, self.console, LONGEST, system,
+            engine, form, self.console, LONGEST, self._system(card),
             alone=card is not None and card.task.one_turn, name=name, ledger=self.ledger,
         )  # fmt: skip
 

@@ -12,7 +12,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from flyweight.errors import EngineError, FlyweightError, TeacherError
-from flyweight.folder import sha256_of
+from flyweight.folder import CARD, read_card, sha256_of
 from flyweight.runtime.chat_format import ChatFormat
 from flyweight.runtime.memory import Sizes
 from flyweight.runtime.open_model import Found
@@ -26,7 +26,6 @@ from flyweight.vision.language import EXTRA
 from flyweight.vision.vision_folder import bits_of, weights_of
 
 NORMAL, CONTROL = 1, 3  # ggml's numbers of types of tokens
-WHOLE = 32  # bits, where none are asked for that the engine has
 FLOAT = 4  # bytes of a weight in memory
 
 
@@ -93,7 +92,8 @@ def plain_keys(tokenizer: Any) -> dict[str, Any]:
 
 def find_eyes(path: Path, bits: int | None) -> tuple[Found, Sizes]:
     """The weights of a Mllama folder, with the bits that they are held in, and its sizes."""
-    files = weights_of(path)
+    held = bits_of(path, bits if bits in (*WEIGHTS, 16) else None)
+    files = weights_of(path, held)
     config = config_of(path)
     text = config.text_config
     width = text.hidden_size // text.num_attention_heads
@@ -111,8 +111,8 @@ def find_eyes(path: Path, bits: int | None) -> tuple[Found, Sizes]:
         bytes=FLOAT * (sum(map(_numbers, files)) + KEPT * kept * patches),
         repacked_bytes=0,
     )
-    held = bits if bits in WEIGHTS else bits_of(path)
-    return Found(files[0], sha256_of(files[0]), path, held), sizes
+    card = read_card(path) if (path / CARD).exists() else None
+    return Found(files[0], sha256_of(files[0]), path, held, card), sizes
 
 
 def _numbers(file: Path) -> int:
@@ -138,8 +138,9 @@ def chats(path: Path) -> bool:
 def open_eyes(name: str, found: Found, context: int, settings: Settings) -> LoadedEyes:
     """A Mllama folder, loaded."""
     assert found.folder is not None
+    assert found.bits is not None
     engine = VisionEngine(
-        found.folder, context=context, threads=settings.threads, bits=found.bits or WHOLE
+        found.folder, context=context, threads=settings.threads, bits=found.bits
     )
     return LoadedEyes(name, engine, found, settings)
 

@@ -47,14 +47,13 @@ class Fed:
         return self.others.get(axis, self.counts)
 
 
-Feed = Callable[[Batch], Fed]
-Feeding = Callable[[Any], Feed]  # by model
+Feed = Callable[[Any, Batch], Fed]  # what this model is given of a batch
 
 
-def feed_of(model: Any, family: Family) -> Feed:
-    """What feeds a model with the texts of batches alone."""
+def feed_texts(family: Family) -> Feed:
+    """Feeds models of a family with the texts of batches alone."""
 
-    def feed(batch: Batch) -> Fed:
+    def feed(model: Any, batch: Batch) -> Fed:
         counts = batch.counts.to(model.device)
         inputs = {"input_ids": batch.ids.to(model.device), **family.inputs(counts)}
         return Fed(inputs, counts)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flyweight.anatomy import Family
-from flyweight.errors import TaskError
+from flyweight.errors import OptionError, TaskError
 from flyweight.progress import bar
 from flyweight.shrink.batches import (
     MOST,
@@ -24,10 +24,9 @@ from flyweight.shrink.batches import (
     Batch,
     Fed,
     Feed,
-    Feeding,
     Prompt,
     Stream,
-    feed_of,
+    feed_texts,
 )
 from flyweight.shrink.importance import Importance
 from flyweight.shrink.readings import Reading, readings_of, routed
@@ -47,21 +46,22 @@ def measure_importance(
     tokens: int | None = None,
     taylor: bool = False,
     keep: Path | None = None,
-    feeding: Feeding | None = None,
+    feed: Feed | None = None,
 ) -> Importance:
     """Importance from one pass over `prompts`, read as they come and at most `tokens` of them.
 
     Prompts are token ids, or training rows whose weights say what the loss of `taylor` counts: with
     it first-order scores are added (taylor.py), for a backward pass. With a folder `keep` the sums
     are saved there now and then; a second call with the same model, prompts and settings goes on
-    from them to the same bits. `feeding` tells what a model is given besides texts; first-order
+    from them to the same bits. `feed` tells what a model is given besides texts; first-order
     scores are of texts alone. Raises FolderError if they are of others, TaskError without a token.
     """
+    if keep is not None and feed is not None:
+        raise OptionError("importance: sums of what is no text alone cannot be kept. Leave it out.")
     stream = Stream(prompts, batch_size, tokens)
     saves = _saves(keep, model, batch_size, tokens, taylor)
     sums = saves.load()
-    feed = feed_of(model, family) if feeding is None else feeding(model)
-    meter = _Meter(model, family, sums, taylor, feed)
+    meter = _Meter(model, family, sums, taylor, feed or feed_texts(family))
     total = len(prompts) if isinstance(prompts, Sized) and tokens is None else None
     done, place = sums.batches, 0
     with bar("Measuring importance", total) as running, meter.reading():
@@ -122,7 +122,7 @@ class _Meter:
 
     def take(self, batch: Batch) -> None:
         """Add one batch."""
-        self.fed = self.feed(batch)
+        self.fed = self.feed(self.model, batch)
         if self.gates is None:
             whole = self.model.base_model if self.family.causal else self.model  # needs no head
             whole(**self.fed.inputs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flyweight.anatomy import Family, Shape
-from flyweight.errors import OptionError
+from flyweight.errors import OptionError, reason_of
 from flyweight.shrink.shapes import fits
 
 EXACT_ROPE = ("default", "linear", "llama3")  # kinds whose rates depend on no other pair
@@ -44,8 +44,9 @@ def _check_config(family: Family, config: Any, new: Shape) -> None:
     try:
         family.config_for(config, new)
     except Exception as error:  # of several kinds, as the config's class has it
-        reason = " ".join(str(error).split())[:200]
-        raise OptionError(f"{new}: transformers has no such {family.name}: {reason}") from error
+        raise OptionError(
+            f"{new}: transformers has no such {family.name}: {reason_of(error)}"
+        ) from error
 
 
 def _check_heads(family: Family, old: Shape, new: Shape) -> None:

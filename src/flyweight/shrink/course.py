@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from flyweight.anatomy import Family
-from flyweight.shrink.batches import Batch, Feeding, feed_of
+from flyweight.shrink.batches import Batch, Feed, feed_texts
 
 
 class Course:
@@ -24,9 +24,9 @@ class Course:
         model: Any,
         family: Family,
         batches: Sequence[Batch],
-        feeding: Feeding | None = None,
+        feed: Feed | None = None,
     ) -> None:
-        feed = feed_of(model, family) if feeding is None else feeding(model)
+        feed = feed or feed_texts(family)
         self.model, self.blocks = model, model.get_submodule(family.blocks)
         self.block = 0
         self.hidden: list[Tensor] = []  # [B, T, D] of each batch
@@ -38,7 +38,7 @@ class Course:
         for batch in batches:
             with self._listening(self.blocks, before=True) as given:
                 whole = model.base_model if family.causal else model
-                whole(**feed(batch).inputs)
+                whole(**feed(model, batch).inputs)
             inputs = [given[block] for block in self.blocks]
             self.hidden.append(inputs[0][0][0])
             self.rest.append([(args[1:], named) for args, named in inputs])

@@ -60,7 +60,7 @@ def new_name(family: Family, place: Place, keep: Keep) -> tuple[str, int | None,
     if place.template == family.head and keep.tied:
         return None
     if place.layer is not None:
-        layer = keep.place(place.layer, place.counted)
+        layer = keep.place(place.layer, place.block_axis)
         if layer is None:
             return None
     if place.expert is not None:
@@ -98,8 +98,8 @@ def cut_config(family: Family, config: Any, keep: Keep) -> Any:
     """The config of the network that stays."""
     tied = True if keep.tied else None
     layers, encoder = keep.layers.tolist(), keep.encoder_layers
-    further = {} if encoder is None else {"encoder_layers": encoder.tolist()}
-    return family.config_for(config, keep.shape, layers, tied=tied, further=further)
+    other_blocks = {} if encoder is None else {"encoder_layers": encoder.tolist()}
+    return family.config_for(config, keep.shape, layers, tied=tied, other_blocks=other_blocks)
 
 
 def cut_model(model: Any, family: Family, keep: Keep) -> Any:

@@ -27,7 +27,7 @@ from flyweight.anatomy.family import Place
 from flyweight.checkpoint import open_checkpoint
 from flyweight.errors import OptionError
 from flyweight.progress import track
-from flyweight.shrink.batches import Batch, Feeding, Prompt, Stream
+from flyweight.shrink.batches import Batch, Feed, Prompt, Stream
 from flyweight.shrink.course import Course
 from flyweight.shrink.cut import place_of
 from flyweight.shrink.keep import Keep, is_fixed
@@ -61,14 +61,14 @@ def mend(
     batch_size: int = 32,
     *,
     tokens: int = TOKENS,
-    feeding: Feeding | None = None,
+    feed: Feed | None = None,
 ) -> list[Mended]:
     """Mend in place what `cut_model(teacher, family, keep)` gave; what was mended, in order.
 
     See `mend_all`.
     """
     cuts = [(student, keep)]
-    return mend_all(cuts, teacher, family, prompts, batch_size, tokens=tokens, feeding=feeding)[0]
+    return mend_all(cuts, teacher, family, prompts, batch_size, tokens=tokens, feed=feed)[0]
 
 
 @torch.no_grad()
@@ -80,7 +80,7 @@ def mend_all(
     batch_size: int = 32,
     *,
     tokens: int = TOKENS,
-    feeding: Feeding | None = None,
+    feed: Feed | None = None,
 ) -> list[list[Mended]]:
     """Mend in place students that were cut from one teacher, each with what it keeps.
 
@@ -90,12 +90,12 @@ def mend_all(
     two hidden states a token for each model, what the teacher's weights say in one block and, of
     one weight at a time, the square of its inputs. Embeddings, head, norms, biases and experts stay
     as they are, and an encoder with all that reads of it, and everything where nothing was lost.
-    What models are given besides texts `feeding` tells. Raises OptionError where a prompt holds a
+    What models are given besides texts `feed` tells. Raises OptionError where a prompt holds a
     token that went.
     """
     batches = list(Stream(prompts, batch_size, tokens))
-    students = [_Student(model, teacher, family, keep, batches, feeding) for model, keep in cuts]
-    course = Course(teacher, family, batches, feeding)
+    students = [_Student(model, teacher, family, keep, batches, feed) for model, keep in cuts]
+    course = Course(teacher, family, batches, feed)
     for old in track(range(max(student.last for student in students) + 1), "Mending"):
         fitted = [student.weights(old) for student in students]
         names = dict.fromkeys(weight.wanted for weights in fitted for weight in weights)
@@ -111,11 +111,11 @@ def mend_folder(
     family: Family,
     keep: Keep,
     prompts: Iterable[Prompt],
-    feeding: Feeding | None = None,
+    feed: Feed | None = None,
 ) -> list[Mended]:
     """Mend the checkpoint that `cut_folder` wrote, in its files and in their types; see `mend`."""
     student = open_checkpoint(folder, pictures=family.pictures).model()
-    mended = mend(student, teacher, family, keep, prompts, feeding=feeding)
+    mended = mend(student, teacher, family, keep, prompts, feed=feed)
     stored = {place_of(family, name): tensor for name, tensor in stored_tensors(folder).items()}
     for each in mended:
         name = f"{each.name}.weight"
@@ -143,12 +143,12 @@ class _Student:
         family: Family,
         keep: Keep,
         batches: Sequence[Batch],
-        feeding: Feeding | None,
+        feed: Feed | None,
     ) -> None:
         self.model, self.family, self.keep = model, family, keep
         self.scales = scales_of(family, teacher.config, keep)
         renumbered = [_renumbered(batch, keep) for batch in batches]
-        self.course = Course(model, family, renumbered, feeding)
+        self.course = Course(model, family, renumbered, feed)
         self.layers: list[int] = keep.layers.tolist()
         self.mended: list[Mended] = []
 

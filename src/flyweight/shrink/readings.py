@@ -18,7 +18,7 @@ HIDDEN: Dimension = (("hidden",),)
 MLP: Dimension = (("mlp",),)
 EXPERTS: Dimension = (("experts",),)
 SEEN: Dimension = (("seen",),)
-FED: dict[Dimension, str] = {
+INPUT_AXES: dict[Dimension, str] = {
     MLP: "mlp",
     (VALUES,): "values",
     SEEN: "seen",
@@ -31,7 +31,7 @@ FED: dict[Dimension, str] = {
 class Reading:
     """A module and the axis that is read there.
 
-    "hidden": what a norm says. "mlp", "values" and the like of FED: what goes into the weight
+    "hidden": what a norm says. "mlp", "values" and the like of INPUT_AXES: what goes into the weight
     `outward`, which carries it to the residual stream (of "seen", to keys and values). "experts":
     all experts of a block in one module, with the names of their weights into and out of the MLP
     channels. "layers", "encoder_layers": a block, before and after.
@@ -47,12 +47,12 @@ def readings_of(family: Family, config: Any) -> list[Reading]:
     """Every place to read; those of one axis in the order of the blocks."""
     shape, placed = family.shape_of(config), []
     for template, spelling in family.parameters.items():
-        for layer in family.numbers(template, shape, config):
+        for layer in family.layers_with(template, shape, config):
             reading = _reading(family, template, parse_dimensions(spelling), layer)
             placed += [] if reading is None else [(layer, reading)]
     # blocks of two kinds have weights of other names that run over one axis
     found = [reading for _, reading in sorted(placed, key=lambda each: each[0])]
-    for blocks, axis in {family.blocks: "layers", **family.further}.items():
+    for blocks, axis in {family.blocks: "layers", **family.other_blocks}.items():
         if axis in AXES:
             found += [Reading(axis, f"{blocks}.{layer}") for layer in range(shape.size(axis))]
     return found
@@ -66,8 +66,8 @@ def _reading(
     place = module.format(layer=layer)
     if name == "weight" and module in family.norms:
         return Reading("hidden", place) if dimensions[0] == HIDDEN else None
-    if name == "weight" and len(dimensions) == 2 and dimensions[1] in FED:
-        return Reading(FED[dimensions[1]], place, outward=name)
+    if name == "weight" and len(dimensions) == 2 and dimensions[1] in INPUT_AXES:
+        return Reading(INPUT_AXES[dimensions[1]], place, outward=name)
     if dimensions[0] == EXPERTS and dimensions[-1] == MLP:
         return Reading("experts", place, inward=_inward(family, module), outward=name)
     return None

@@ -97,11 +97,12 @@ def _encoders(teacher: Shape) -> list[dict[str, int]]:
     """The sizes of an encoder, its blocks and their MLP in step; of a model without one nothing."""
     if not teacher.encoder_layers:
         return [{}]
-    found = {
-        share: {
-            "encoder_layers": portions(teacher.encoder_layers, (share,), 1)[0],
-            "encoder_mlp": portions(teacher.encoder_mlp, (share,), BLOCK)[0],
-        }
+    sizes = {
+        (
+            portions(teacher.encoder_layers, (share,), 1)[0],
+            portions(teacher.encoder_mlp, (share,), BLOCK)[0],
+        )
         for share in ENCODER
     }
-    return list(found.values())
+    biggest_first = sorted(sizes, reverse=True)
+    return [{"encoder_layers": layers, "encoder_mlp": mlp} for layers, mlp in biggest_first]

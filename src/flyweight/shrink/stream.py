@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from flyweight.anatomy import Family
-from flyweight.checkpoint import open_checkpoint
+from flyweight.checkpoint import PROCESSOR_FILES, open_checkpoint
 from flyweight.errors import FolderError, OptionError, TeacherError
 from flyweight.folder import check_place, check_space, new_folder
 from flyweight.progress import Bar, bar
@@ -36,7 +36,6 @@ TOKENIZER = (
     "tokenizer*", "*.model", "*.jinja", "vocab.*", "merges.txt", "added_tokens.json",
     "special_tokens_map.json",
 )  # fmt: skip
-PROCESSOR = ("processor_config.json", "preprocessor_config.json")  # of pictures
 
 
 @dataclass(frozen=True)
@@ -235,7 +234,17 @@ def _write_others(source: Path, folder: Path, config: Any, keep: Keep, tokenizer
         shutil.copyfile(source / GENERATION, folder / GENERATION)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
-    patterns = PROCESSOR if tokenizer is not None else (*TOKENIZER, *PROCESSOR)
+    else:
+        _copy(source, folder, TOKENIZER)
+    copy_processor(source, folder)
+
+
+def copy_processor(source: Path, folder: Path) -> None:
+    """What pictures are cut with, if anything, from one model's folder to another's."""
+    _copy(source, folder, PROCESSOR_FILES)
+
+
+def _copy(source: Path, folder: Path, patterns: Sequence[str]) -> None:
     for file in {file for pattern in patterns for file in source.glob(pattern)}:
         if file.is_file():
             shutil.copyfile(file, folder / file.name)

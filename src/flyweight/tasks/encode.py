@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,8 +60,11 @@ def answer_ids(tokenizer: Any, answer: str) -> list[int]:
 
 def encode(tokenizer: Any, messages: Sequence[Message], answer: str) -> Example:
     """Prompt and answer as one sequence, in the form in which the model will meet them."""
-    prompt = prompt_ids(tokenizer, messages)
-    return Example(np.array(prompt + answer_ids(tokenizer, answer), dtype=np.int32), len(prompt))
+    return _answered(prompt_ids(tokenizer, messages), answer_ids(tokenizer, answer))
+
+
+def _answered(prompt: list[int], answer: list[int]) -> Example:
+    return Example(np.array([*prompt, *answer], dtype=np.int32), len(prompt))
 
 
 def encode_text(tokenizer: Any, text: str) -> Example:
@@ -71,19 +74,27 @@ def encode_text(tokenizer: Any, text: str) -> Example:
 
 
 def encode_items(
-    tokenizer: Any, items: Sequence[Item], name: str, context: int, *, plain: bool = False
+    tokenizer: Any,
+    items: Sequence[Item],
+    name: str,
+    context: int,
+    *,
+    plain: bool = False,
+    prompt: Callable[[Item], list[int]] | None = None,
 ) -> tuple[Example, ...]:
     """The items tokenised; TaskError where one is longer than the model's `context`.
 
     An item without an answer counts as answered with nothing; if `plain`, it is itself the text
-    that is to be predicted. `name` is the task's, for the message.
+    that is to be predicted. `name` is the task's, for the message; `prompt` what a model is given
+    of an item, `prompt_ids` of its messages if None.
     """
     examples = []
     for item in items:
         if plain and item.answer is None:
             example = encode_text(tokenizer, item.messages[-1]["content"])
         else:
-            example = encode(tokenizer, item.messages, item.answer or "")
+            given = prompt(item) if prompt else prompt_ids(tokenizer, item.messages)
+            example = _answered(given, answer_ids(tokenizer, item.answer or ""))
         if len(example) > context:
             raise TaskError(
                 f"{name}, line {item.line}: {len(example)} tokens do not fit the teacher's "

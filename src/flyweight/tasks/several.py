@@ -51,15 +51,20 @@ def _mixed(parts: Sequence[Sequence[Item]]) -> tuple[Item, ...]:
 
 
 def _refuse_leak(tasks: Sequence[Task]) -> None:
-    trained = {item.asked_sha256: (task, item) for task in tasks for item in task.train}
+    trained = {_asked(item): (task, item) for task in tasks for item in task.train}
     for task in tasks:
         for item in task.test:
-            other, same = trained.get(item.asked_sha256, (task, item))
+            other, same = trained.get(_asked(item), (task, item))
             if other is not task:
                 raise TaskError(
                     f"{task.name}, line {item.line}: this test prompt is a train prompt of "
                     f"{other.name} (line {same.line}). Remove one of the two."
                 )
+
+
+def _asked(item: Item) -> str:
+    """A hex name for what the model is given, its picture by its whole path."""
+    return replace(item, image=item.image and str(item.picture)).asked_sha256
 
 
 __all__ = ["combine"]

@@ -51,7 +51,7 @@ def write_vision(source: Checkpoint, eyes: Learned, count: int, folder: Path, se
     text = source.model()
     torch.manual_seed(seed)
     model = Mllama(config).eval()
-    _begin(model, eyes.weights)
+    _initialise(model, eyes.weights)
     put_language(model, text)
     model.generation_config = text.generation_config  # it says what ends an answer
     before = language_sha256(text_tensors(text))
@@ -74,8 +74,8 @@ def write_vision(source: Checkpoint, eyes: Learned, count: int, folder: Path, se
     return built
 
 
-def _begin(model: Any, learned: Mapping[str, Tensor]) -> None:
-    """The encoder as it begins: with what it has learned, else as `new_encoder` says."""
+def _initialise(model: Any, learned: Mapping[str, Tensor]) -> None:
+    """Draw cross-attention and projector; the encoder as it was `learned`, else a new one."""
     vision = model.model.vision_model
     with torch.no_grad():
         for name, parameter in model.named_parameters():

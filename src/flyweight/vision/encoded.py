@@ -34,7 +34,7 @@ class Encoded:
         """
         count = len(shelf) if count is None else count
         config = model.config.vision_config
-        tokens = (config.image_size // config.patch_size) ** 2 + 1
+        tokens = model.model.vision_model.num_patches
         shape = (count, 1, config.max_num_tiles, tokens, config.vision_output_dim)
         if not file.is_file():
             check_space(file, 2 * int(np.prod(shape)))

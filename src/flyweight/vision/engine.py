@@ -16,7 +16,6 @@ from PIL import Image
 from torch import Tensor
 
 from flyweight.errors import OptionError
-from flyweight.folder import EYES_NAMES
 from flyweight.runtime.chat_format import ChatFormat
 from flyweight.runtime.engine import Capability, Generation, Score, Wish, check_sizes
 from flyweight.runtime.threads import cores
@@ -24,7 +23,6 @@ from flyweight.runtime.torch_engine import TorchEngine, ends_of, shared_beginnin
 from flyweight.runtime.torch_steps import Clock, Grammar
 from flyweight.vision.decoder import Decoder, Product, Seen, plain
 from flyweight.vision.eight_bits import eight_bits
-from flyweight.vision.int8 import read_int8
 from flyweight.vision.pixels import Tiled
 from flyweight.vision.vision_folder import Opened, open_vision
 
@@ -35,7 +33,8 @@ WEIGHTS: dict[int, Callable[[Tensor], Product]] = {32: plain, 8: eight_bits}
 class VisionEngine(TorchEngine):
     """A Mllama folder on the processor, in fp32 or with its language model's weights in 8 bits.
 
-    With 8 bits all weights are those of the folder's file of 8 bits, where it has one.
+    With 8 bits all weights are those of the folder's file of 8 bits, where it has one; no other is
+    read.
     `see` says which picture the prompts that follow speak of. Raises TeacherError for a folder that
     has no eyes or cannot be loaded.
     """
@@ -51,10 +50,7 @@ class VisionEngine(TorchEngine):
         check_sizes(context, 1, threads)
         if bits not in WEIGHTS:
             raise OptionError(f"bits is {bits}: choose from {', '.join(map(str, WEIGHTS))}")
-        opened = open_vision(folder)
-        packed = opened.folder / EYES_NAMES[8]
-        if bits == 8 and packed.is_file():
-            read_int8(opened.model, packed)
+        opened = open_vision(folder, bits)
         self._begin(opened, min(context, opened.context), threads or cores())
         with torch.inference_mode():
             self._decoder = Decoder(opened.model, WEIGHTS[bits])

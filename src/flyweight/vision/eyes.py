@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import MllamaConfig
 
 from flyweight.checkpoint import Checkpoint
-from flyweight.errors import TeacherError
+from flyweight.errors import TeacherError, reason_of
 from flyweight.vision.facts import copy_texts, read_facts, write_facts
 from flyweight.vision.language import (
     EMBEDDED,
@@ -38,8 +38,7 @@ def config_of(folder: Path) -> Any:
     try:
         return MllamaConfig.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers raises many kinds for an odd config
-        reason = " ".join(str(error).split())[:200]
-        raise TeacherError(f"{folder}: its config.json cannot be used ({reason}).") from error
+        raise TeacherError(f"{folder}: its config.json cannot be used ({reason_of(error)}).") from error
 
 
 def save_eyes(model: Any, folder: Path, dtype: torch.dtype) -> None:

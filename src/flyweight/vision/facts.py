@@ -29,7 +29,7 @@ def write_facts(
     folder its last part is told: where it lies is nobody else's business.
     """
     facts = {
-        "language_model": Path(name).name if Path(name).exists() else name,
+        "language_model": Path(name).resolve().name if Path(name).exists() else name,
         "language_sha256": sha256,
         "formats": ["safetensors", *(["gguf (texts alone)"] if kept else [])],
         "engines": [

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from flyweight.shrink.batches import Batch, Fed, Feed, Feeding
+from flyweight.shrink.batches import Batch, Fed, Feed
 from flyweight.vision.objective import looking
 from flyweight.vision.pixels import Shelf
 
 MULTIPLE = 8  # of tokens a tile, to which transformers fills it up
 
 
-def feeding(shelf: Shelf) -> Feeding:
-    """What feeds models with rows (rows.py) about the pictures of a shelf."""
-
-    def feed_of(model: Any) -> Feed:
-        return lambda batch: _fed(model, shelf, batch)
-
-    return feed_of
+def feed_pictures(shelf: Shelf) -> Feed:
+    """Feeds models with rows (rows.py) about the pictures of a shelf."""
+    return partial(_fed, shelf)
 
 
-def _fed(model: Any, shelf: Shelf, batch: Batch) -> Fed:
+def _fed(shelf: Shelf, model: Any, batch: Batch) -> Fed:
     device, image_id = model.device, model.config.image_token_index
     ids, positions, pictures = (
         each.to(device) for each in (batch.ids, batch.positions, batch.pictures)
     )
-    given = looking(shelf.inputs, ids, positions, pictures, image_id)
+    given = looking(shelf.inputs(pictures), ids, positions, image_id)
     tokens = model.model.vision_model.num_patches
     used = given["aspect_ratio_mask"][:, 0].bool()  # [B, tiles]
     patches = _patches(used, tokens, tokens + -tokens % MULTIPLE)
@@ -47,4 +44,4 @@ def _patches(used: Tensor, tokens: int, length: int) -> Tensor:
     return (used[:, :, None] & real).flatten(1)
 
 
-__all__ = ["feeding"]
+__all__ = ["feed_pictures"]

@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from flyweight.errors import ImageError
+from flyweight.errors import ImageError, reason_of
 
 SECONDS = 15.0  # from the first packet to the last; looking the name up is not in them
 _ADDRESSES = 8  # of a host, that are tried
@@ -61,10 +61,8 @@ def fetched(
     try:
         return _body(connection, asked, most)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        if connection.late:
-            reason = f"took more than {seconds:.0f} seconds"
-        else:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+        late = f"took more than {seconds:.0f} seconds"
+        reason = late if connection.late else reason_of(error)
         raise ImageError(f"{asked.host}: no picture came ({reason}); {_INSTEAD}") from error
     finally:
         clock.cancel()

@@ -24,10 +24,16 @@ def write_int8(model: Any, file: Path) -> None:
         if weight.dim() < 2:
             tensors[name] = weight.bfloat16()
             continue
-        scale = weight.abs().amax(tuple(range(1, weight.dim())), keepdim=True) / MOST
-        tensors[name] = (weight / scale.clamp(min=1e-12)).round().to(torch.int8)
+        scale = scale_of(weight)
+        tensors[name] = (weight / scale).round().to(torch.int8)
         tensors[name + SCALE] = scale.flatten()
     save_file(tensors, file, metadata={"format": "pt"})
+
+
+def scale_of(weight: Tensor) -> Tensor:
+    """What each row of a matrix [R, ...] is a multiple of in int8 [R, 1, ...]."""
+    most = weight.abs().amax(tuple(range(1, weight.dim())), keepdim=True)
+    return most.clamp(min=1e-12) / MOST
 
 
 def read_int8(model: Any, file: Path) -> None:
@@ -44,4 +50,4 @@ def read_int8(model: Any, file: Path) -> None:
         raise TeacherError(f"{file} does not fit its config ({error}). Make it again.") from error
 
 
-__all__ = ["read_int8", "write_int8"]
+__all__ = ["read_int8", "scale_of", "write_int8"]

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flyweight.errors import TeacherError
+from flyweight.errors import TeacherError, reason_of
 from flyweight.vision.sizes import arrangements, check_tiles
 
 HALF = [0.5, 0.5, 0.5]  # ViT's and SigLIP's normalisation
@@ -97,9 +97,8 @@ def read_encoder(name: str, tiles: int) -> Learned:
     except TeacherError:
         raise
     except Exception as error:  # transformers raises many kinds for a broken checkpoint
-        reason = " ".join(str(error).split())[:200]
         raise TeacherError(
-            f"{name}: is no image encoder that can be read ({reason}). Give a size (tiny, small, "
+            f"{name}: is no image encoder that can be read ({reason_of(error)}). Give a size (tiny, small, "
             "base, meta), or the folder of a ViT, CLIP or SigLIP model."
         ) from error
     sides = (model.config.image_size, model.config.patch_size)

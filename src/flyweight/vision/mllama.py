@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 from transformers import MllamaForConditionalGeneration
+from transformers.initialization import no_init_weights
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.mllama.modeling_mllama import (
     MllamaCrossAttentionDecoderLayer,
@@ -22,6 +23,7 @@ from transformers.models.mllama.modeling_mllama import (
 )
 
 from flyweight.errors import TeacherError
+from flyweight.vision.int8 import read_int8
 
 
 class Mllama(MllamaForConditionalGeneration):
@@ -98,4 +100,15 @@ def load(folder: Path, *, dtype: str = "float32") -> Mllama:
     return model.eval()
 
 
-__all__ = ["Mllama", "load"]
+def load_int8(folder: Path, file: Path) -> Mllama:
+    """The corrected model of a Mllama folder in fp32, with the weights of its file of 8 bits.
+
+    TeacherError for a file that does not fit the config.
+    """
+    with no_init_weights():
+        model = Mllama(Mllama.config_class.from_pretrained(folder, local_files_only=True)).float()
+    read_int8(model, file)
+    return model.eval()
+
+
+__all__ = ["Mllama", "load", "load_int8"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from flyweight.distill.chunked import chunked_loss
 from flyweight.distill.head import Head
 from flyweight.distill.judges import Answers
-from flyweight.distill.losses import Batch, wanted_tokens
+from flyweight.distill.losses import Batch, before_wanted, wanted_tokens
 from flyweight.vision.encoded import Encoded, projected
 from flyweight.vision.language import is_language
 from flyweight.vision.pixels import Shelf
@@ -36,21 +35,18 @@ class AboutPictures:
             self.learned = nn.Embedding.from_pretrained(
                 embedding[self.vocabulary :].detach().clone(), freeze=False
             )
-        config = model.config.vision_config
-        patches = (config.image_size // config.patch_size) ** 2 + 1
-        looks = isinstance(shelf, Shelf)
-        self.tokens_besides = config.max_num_tiles * patches if looks else 0
+        self.tokens_besides = tokens_of_picture(model) if isinstance(shelf, Shelf) else 0
 
     def __call__(self, model: Any, batch: Batch) -> Tensor:
         targets, weights = wanted_tokens(batch)
-        hidden = self._hidden(model, batch)[:, :-1][batch["weights"][:, 1:] != 0]
+        hidden = before_wanted(self._hidden(model, batch), batch)
         head = Head(model.get_output_embeddings().weight)
         return chunked_loss(hidden, head, weights, Answers(targets))
 
     def _hidden(self, model: Any, batch: Batch) -> Tensor:
         """Final hidden states [B, T, D]."""
         ids, places = batch["input_ids"], batch["position_ids"]
-        given = looking(self.shelf.inputs, ids, places, batch["picture"], self.image_id)
+        given = looking(self.shelf.inputs(batch["picture"]), ids, places, self.image_id)
         if "cross_attention_states" in given:
             states = projected(model, given["cross_attention_states"])
             given = given | {"cross_attention_states": states}
@@ -72,21 +68,21 @@ class AboutPictures:
 
 
 def looking(
-    shown: Callable[[Tensor], dict[str, Tensor]],
-    ids: Tensor,
-    positions: Tensor,
-    pictures: Tensor,
-    image_id: int,
+    given: dict[str, Tensor], ids: Tensor, positions: Tensor, image_id: int
 ) -> dict[str, Any]:
-    """What a model is given besides tokens [B, T]: its pictures int64 [B], and who sees them.
+    """What a model is given besides tokens [B, T]: a picture for each row, and who sees it.
 
-    `shown` is what stands for pictures of these numbers, such as `Shelf.inputs`.
+    `given` are the pictures, such as `Shelf.inputs` gives them.
     """
-    given = shown(pictures)
     tiles = given["aspect_ratio_mask"]  # [B, 1, tiles]
     sees = seeing(ids, positions, image_id)[:, :, None, None]
     mask = sees.to(tiles.dtype) * tiles[:, None]  # [B, T, 1, tiles]
     return given | {"position_ids": positions, "cross_attention_mask": mask, "use_cache": False}
+
+
+def tokens_of_picture(model: Any) -> int:
+    """What an encoder works on for each picture."""
+    return model.config.vision_config.max_num_tiles * model.model.vision_model.num_patches
 
 
 def seeing(ids: Tensor, positions: Tensor, image_id: int) -> Tensor:
@@ -119,12 +115,12 @@ def open_gates(model: Any) -> None:
                     last.zero_()
 
 
-def only_eyes(model: Any, *, encoder: bool = True) -> None:
+def only_eyes(model: Any, *, freeze_encoder: bool = False) -> None:
     """Let the eyes be trained, or the adapter alone, and nothing of the language model."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not is_language(name, model.config))
-    if not encoder:
+    if freeze_encoder:
         model.model.vision_model.requires_grad_(False)
 
 
-__all__ = ["AboutPictures", "looking", "only_eyes", "open_gates", "seeing"]
+__all__ = ["AboutPictures", "looking", "only_eyes", "open_gates", "seeing", "tokens_of_picture"]

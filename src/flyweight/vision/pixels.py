@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 
-from flyweight.errors import TeacherError
+from flyweight.errors import TeacherError, reason_of
 from flyweight.folder import check_space
 
 
@@ -50,8 +50,7 @@ class Cutter:
         try:
             return cls(MllamaImageProcessorPil.from_pretrained(folder, local_files_only=True))
         except Exception as error:  # transformers raises many kinds for an odd config
-            reason = " ".join(str(error).split())[:200]
-            raise TeacherError(f"{folder}: its processor cannot be used ({reason}).") from error
+            raise TeacherError(f"{folder}: its processor cannot be used ({reason_of(error)}).") from error
 
     def cut(self, image: Image.Image) -> Tiled:
         """The tiles of one RGB picture."""
@@ -72,7 +71,7 @@ class Cutter:
     def inputs(self, tiles: Tensor, arrangements: Tensor, counts: Tensor) -> dict[str, Tensor]:
         """What the encoder is given of uint8 tiles [B, tiles, 3, S, S], `counts` of them used."""
         pixels = tiles[:, None].float()  # in place from here on: it is large
-        pixels.mul_(self._scale).sub_(self._mean).div_(self._std)
+        pixels.mul_(self._scale).sub_(self._mean.to(pixels.device)).div_(self._std.to(pixels.device))
         given = self.arrangement(arrangements, counts)
         used = given["aspect_ratio_mask"][..., None, None, None]  # [B, 1, tiles, 1, 1, 1]
         return given | {"pixel_values": pixels.mul_(used)}
@@ -89,10 +88,11 @@ class Cutter:
 class Shelf:
     """Tiles of many pictures in one file, memory-mapped: a training reads them in any order."""
 
-    def __init__(self, file: Path, cutter: Cutter, counts: np.ndarray, arrangements: np.ndarray):
+    def __init__(self, file: Path, cutter: Cutter) -> None:
+        """Open a file that `fill` wrote, with this cutter."""
         self.cutter = cutter
-        self._counts, self._arrangements = torch.tensor(counts), torch.tensor(arrangements)
-        shape = (len(counts), cutter.most, 3, cutter.side, cutter.side)
+        self._counts, self._arrangements = torch.from_numpy(np.load(_laid_in(file)))
+        shape = (len(self._counts), cutter.most, 3, cutter.side, cutter.side)
         self._tiles = np.memmap(file, np.uint8, "r", shape=shape)
 
     def __len__(self) -> int:
@@ -103,18 +103,19 @@ class Shelf:
         """Write the tiles of `count` pictures to `file`, whole or not at all. NoSpace before."""
         each = cutter.most * 3 * cutter.side**2
         check_space(file, count * each)
-        counts, arrangements = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        laid = np.zeros((2, count), np.int64)  # tiles of each picture, and their arrangement
         scratch = file.with_name(f".{file.name}")
         try:
             with scratch.open("wb") as out:
                 for place, image in enumerate(images):
                     found = cutter.cut(image)
-                    counts[place], arrangements[place] = len(found.tiles), found.arrangement
+                    laid[:, place] = len(found.tiles), found.arrangement
                     out.write(found.tiles.tobytes().ljust(each, b"\0"))
+            np.save(_laid_in(file), laid)
             scratch.replace(file)
         finally:
             scratch.unlink(missing_ok=True)
-        return cls(file, cutter, counts, arrangements)
+        return cls(file, cutter)
 
     def inputs(self, numbers: Tensor) -> dict[str, Tensor]:
         """What the encoder is given of these pictures, int64 [B]."""
@@ -128,6 +129,11 @@ class Shelf:
     def _laid(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
         here, device = numbers.cpu(), numbers.device
         return self._arrangements[here].to(device), self._counts[here].to(device)
+
+
+def _laid_in(file: Path) -> Path:
+    """Beside a shelf's file, how its pictures are laid in tiles."""
+    return file.with_suffix(".npy")
 
 
 __all__ = ["Cutter", "Shelf", "Tiled"]

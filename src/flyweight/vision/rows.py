@@ -16,7 +16,7 @@ from flyweight.errors import FlyweightError, TaskError
 from flyweight.folder import sha256_of
 from flyweight.progress import track
 from flyweight.tasks.encode import answer_ids
-from flyweight.tasks.items import Item, short
+from flyweight.tasks.items import Item, Task, short
 from flyweight.vision.images import open_image
 from flyweight.vision.pixels import Cutter, Shelf
 from flyweight.vision.prompts import with_picture
@@ -26,21 +26,26 @@ LONGEST = 512  # tokens of a row with several questions
 
 
 def pictures_of(items: Sequence[Item], file: Path) -> list[str]:
-    """The pictures that items ask of, each once; TaskError for an item without one."""
+    """The paths of the pictures that items ask of, each once; TaskError for an item without one."""
     for item in items:
         if item.image is None:
             raise TaskError(
                 f"{file.name}, line {item.line}: no image. Add the field image, since a model with "
                 "eyes is taught and tried on pictures, or take a model without."
             )
-    return list(dict.fromkeys(str(item.image) for item in items))
+        if all(message["role"] != "user" for message in item.messages):
+            raise TaskError(
+                f"{file.name}, line {item.line}: nobody asks, so that the picture has no place. Add "
+                "a message of the role user."
+            )
+    return list(dict.fromkeys(str(item.picture) for item in items))
 
 
 def opened(names: Sequence[str], file: Path, title: str) -> Iterator[Image.Image]:
-    """The pictures, whose names are paths from the task's `file` on; TaskError names a bad one."""
+    """The pictures at these paths; TaskError names a bad one, and the task's `file`."""
     for name in track(names, title):
         try:
-            yield open_image(file.parent / name, name)
+            yield open_image(Path(name), name)
         except FlyweightError as error:
             raise TaskError(f"{file.name}: {error}") from error
 
@@ -51,30 +56,39 @@ def shelve(place: Path, cutter: Cutter, names: Sequence[str], file: Path) -> She
 
 
 def hashes_of(names: Iterable[str], file: Path) -> dict[str, str]:
-    """The hash of each picture's file, by its name."""
+    """The hash of each picture's file, by its path."""
     return {name: _sha256(name, file) for name in names}
 
 
-def refuse_shared(
-    train: Mapping[str, str], held_out: Sequence[Item], file: Path, known: Mapping[str, str]
-) -> None:
-    """TaskError where a held-out picture of `file` is also trained on, under whatever name.
+def refuse_leaks(tasks: Sequence[tuple[Path, Task]]) -> list[dict[str, str]]:
+    """The hashes of each task's pictures by their paths.
 
-    `train` are names by the hashes of pictures that are trained on, `known` hashes by the names of
-    the file's own.
+    TaskError for an item without a picture or with one that cannot be opened, and where any task
+    trains on a picture that any holds out, under whatever name. Tasks are told with their files.
     """
-    for item in held_out:
-        same = train.get(known[str(item.image)])
-        if same is not None:
-            raise TaskError(
-                f"{file.name}, line {item.line}: {item.image} is the training picture {same} (a "
-                "leak). Remove one of the two, or give both the same group."
-            )
+    known = []
+    trained: dict[str, str] = {}
+    for file, task in tasks:
+        every = [item for split in task.splits.values() for item in split]
+        names = pictures_of(every, file)
+        known.append(hashes_of(names, file))
+        for _ in opened(names, file, "Checking pictures"):  # now, not after hours
+            pass
+        trained |= {known[-1][str(item.picture)]: str(item.image) for item in task.train}
+    for (file, task), hashes in zip(tasks, known, strict=True):
+        for item in (*task.dev, *task.test):
+            same = trained.get(hashes[str(item.picture)])
+            if same is not None:
+                raise TaskError(
+                    f"{file.name}, line {item.line}: {item.image} is the training picture {same} "
+                    "(a leak). Remove one of the two, or give both the same group."
+                )
+    return known
 
 
 def _sha256(name: str, file: Path) -> str:
     try:
-        return sha256_of(file.parent / name)
+        return sha256_of(Path(name))
     except (OSError, ValueError) as error:  # ValueError: a name that no path can have
         reason = getattr(error, "strerror", None) or error
         raise TaskError(
@@ -92,7 +106,7 @@ def rows_of(items: Sequence[Item], names: Sequence[str], opened: Opened, file: P
     numbers = {name: number for number, name in enumerate(names)}
     asked: dict[str, list[Item]] = {}
     for item in items:
-        asked.setdefault(str(item.image), []).append(item)
+        asked.setdefault(str(item.picture), []).append(item)
     prompts: dict[str, list[int]] = {}  # many pictures are asked the same
     rows = []
     for name, about in track(asked.items(), "Reading questions"):
@@ -146,4 +160,4 @@ def name_of(*told: Any) -> str:
     return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
 
-__all__ = ["hashes_of", "name_of", "opened", "pictures_of", "refuse_shared", "rows_of", "shelve"]
+__all__ = ["hashes_of", "name_of", "opened", "pictures_of", "refuse_leaks", "rows_of", "shelve"]

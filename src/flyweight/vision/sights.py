@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from flyweight.distill.alignment import align
-from flyweight.distill.chunked import chunked_loss
 from flyweight.distill.divergences import Blend
-from flyweight.distill.head import head_of
-from flyweight.distill.judges import Answers, Live
-from flyweight.distill.losses import Batch, wanted_tokens
+from flyweight.distill.live import LiveDistillation
+from flyweight.distill.losses import Batch, before_wanted, cross_entropy
 from flyweight.distill.mean import mean_loss
 from flyweight.distill.trainer import Row
-from flyweight.shrink.batches import Feeding
-from flyweight.tasks.items import Item, Task
-from flyweight.vision.feeding import feeding
-from flyweight.vision.objective import looking
+from flyweight.shrink.batches import Feed
+from flyweight.tasks.items import Item
+from flyweight.vision.feeding import feed_pictures
+from flyweight.vision.objective import looking, tokens_of_picture
 from flyweight.vision.pixels import Shelf
 from flyweight.vision.rows import pictures_of, rows_of, shelve
 from flyweight.vision.vision_folder import Opened
 
 BATCH = 16  # rows, with a picture each
+PICTURES = "pictures.u8"
 
 
 @dataclass(frozen=True)
@@ -35,27 +33,42 @@ class Sights:
 
     opened: Opened
     shelf: Shelf
-    names: Sequence[str]  # of the pictures, by their numbers
-    file: Path  # the task's, from which the names are paths
+    names: Sequence[str]  # the paths of the pictures, by their numbers
+    file: Path  # the task's, for messages
 
     @classmethod
-    def of(cls, opened: Opened, task: Task, file: Path, place: Path) -> Sights:
-        """The sights of a task in a file, kept in a folder. TaskError for an item without one."""
-        names = pictures_of([item for split in task.splits.values() for item in split], file)
-        return cls(opened, shelve(place / "pictures.u8", opened.cutter, names, file), names, file)
+    def of(
+        cls,
+        opened: Opened,
+        splits: Iterable[Sequence[Item]],
+        file: Path,
+        kept: Callable[[Callable[[Path], object]], Path],
+    ) -> Sights:
+        """The sights of a task in a file. TaskError for an item without a picture.
+
+        `kept(fill)` is a folder that `fill(folder)` has filled, now or before.
+        """
+        names = pictures_of([item for split in splits for item in split], file)
+        folder = kept(lambda place: shelve(place / PICTURES, opened.cutter, names, file))
+        return cls(opened, Shelf(folder / PICTURES, opened.cutter), names, file)
 
     @property
-    def feeding(self) -> Feeding:
+    def feed(self) -> Feed:
         """What feeds a model where its parts are weighed."""
-        return feeding(self.shelf)
+        return feed_pictures(self.shelf)
 
     def rows(self, items: Sequence[Item]) -> list[Row]:
         """The items about each picture side by side; see rows.py."""
         return rows_of(items, self.names, self.opened, self.file)
 
+    def objective(self, kl: float, teacher: Any) -> SeeingDistillation:
+        """What a student that is cut from the model is trained towards."""
+        besides = tokens_of_picture(self.opened.model)
+        return SeeingDistillation(self.shelf, kl, teacher if kl else None, besides)
+
     def apart(self, teacher: Any, items: Sequence[Item]) -> Callable[[Any], float]:
         """Tells a model's mean KL(teacher || model) in nats an answer token of the items."""
-        rows, measure = self.rows(items), SeeingDistillation(self.shelf, 1.0, teacher)
+        rows, measure = self.rows(items), self.objective(1.0, teacher)
         return lambda model: mean_loss(measure, model, rows, BATCH)
 
 
@@ -70,26 +83,21 @@ class SeeingDistillation:
     shelf: Shelf
     kl: float
     teacher: Any = None
+    tokens_besides: int = 0  # of a picture
 
     def __call__(self, model: Any, batch: Batch) -> Tensor:
-        targets, weights = wanted_tokens(batch)
-        head = head_of(model)
-        judge: Answers | Live = Answers(targets)
-        if self.kl:
-            with torch.no_grad():
-                said = seen_hidden(self.teacher, self.shelf, batch)
-            theirs = head_of(self.teacher)
-            alignment = align(len(head.weight), len(theirs.weight))
-            judge = Live(Blend(self.kl), said, theirs, targets, alignment)
-        return chunked_loss(seen_hidden(model, self.shelf, batch), head, weights, judge)
+        hidden = partial(seen_hidden, shelf=self.shelf)
+        if not self.kl:
+            return cross_entropy(model, batch, hidden)
+        return LiveDistillation(self.teacher, Blend(self.kl), hidden=hidden)(model, batch)
 
 
-def seen_hidden(model: Any, shelf: Shelf, batch: Batch) -> Tensor:
+def seen_hidden(model: Any, batch: Batch, shelf: Shelf) -> Tensor:
     """Final hidden states [N, D] before each token of a batch that is wanted."""
     ids, image_id = batch["input_ids"], model.config.image_token_index
-    given = looking(shelf.inputs, ids, batch["position_ids"], batch["picture"], image_id)
+    given = looking(shelf.inputs(batch["picture"]), ids, batch["position_ids"], image_id)
     hidden = model.model(input_ids=ids, **given).last_hidden_state  # [B, T, D]
-    return hidden[:, :-1][batch["weights"][:, 1:] != 0]
+    return before_wanted(hidden, batch)
 
 
 __all__ = ["SeeingDistillation", "Sights", "seen_hidden"]

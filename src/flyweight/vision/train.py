@@ -70,32 +70,26 @@ def train_vision(
     with pupil_of(model, out) as pupil:
         for (file, count, title), (task, pictures) in zip(lessons, read, strict=True):
             schedule = Schedule(count, batch_size, learning_rate, seed=seed)
-            pupil.learn(task, file, pictures, schedule, title, encoder=not freeze_encoder)
+            pupil.learn(task, file, pictures, schedule, title, freeze_encoder=freeze_encoder)
         pupil.save(out, eyes_only)
     return Path(out)
 
 
 def _read(files: Sequence[Path]) -> list[tuple[Task, dict[str, str]]]:
-    """Tasks whose train items all have pictures and answers, with the hashes of their pictures.
+    """Tasks whose train items all have answers, with the hashes of their pictures by path.
 
-    TaskError where any trains on a picture that any holds out.
+    TaskError as of `rows.refuse_leaks`.
     """
     from flyweight.tasks.items import refuse_unanswered
     from flyweight.tasks.read import read_task
-    from flyweight.vision.rows import hashes_of, pictures_of, refuse_shared
+    from flyweight.vision.rows import refuse_leaks
 
     read = []
-    trained: dict[str, str] = {}
     for file in map(Path, files):
         task = read_task(file, pictures=True)
         refuse_unanswered(task.train, file, "Add one, or remove the item")
-        every = [item for split in task.splits.values() for item in split]
-        known = hashes_of(pictures_of(every, file), file)
-        trained |= {known[str(item.image)]: str(item.image) for item in task.train}
-        read.append((task, known))
-    for file, (task, known) in zip(map(Path, files), read, strict=True):
-        refuse_shared(trained, (*task.dev, *task.test), file, known)
-    return read
+        read.append((file, task))
+    return [(task, known) for (_, task), known in zip(read, refuse_leaks(read), strict=True)]
 
 
 __all__ = ["train_vision"]

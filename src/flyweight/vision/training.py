@@ -41,21 +41,21 @@ class Pupil:
         schedule: Schedule,
         title: str,
         *,
-        encoder: bool = True,
+        freeze_encoder: bool = False,
     ) -> None:
         """Train on a task's train items, or take up what was learned of them before.
 
-        `pictures` are the hashes of its pictures' files by name. Without `encoder` it stays as it
-        is, and the adapter alone learns.
+        `pictures` are the hashes of its pictures' files by path. With `freeze_encoder` the adapter
+        alone learns.
         """
         opened, items = self.opened, task.train
         names = pictures_of(items, file)
         rows = rows_of(items, names, opened, file)
         told = [pictures[name] for name in names]
-        self.past.append(name_of(self.past, task.sha256, told, schedule, encoder))
+        self.past.append(name_of(self.past, task.sha256, told, schedule, freeze_encoder))
         shelf: Shelf | Encoded = shelve(self.work / "pictures.u8", opened.cutter, names, file)
-        if not encoder:
-            states = self.work / f"{self.past[-1]}.bf16"
+        if freeze_encoder:
+            states = self.work / f"{name_of(self.past[0], told)}.bf16"
             shelf = Encoded.fill(states, opened.model, shelf)
         teach(opened.model, shelf, rows, schedule, title, self.work / self.past[-1])
 
@@ -82,7 +82,7 @@ def teach(
     """
     objective = AboutPictures(model, shelf)
     open_gates(model)
-    only_eyes(model, encoder=isinstance(shelf, Shelf))
+    only_eyes(model, freeze_encoder=isinstance(shelf, Encoded))
     train(model, rows, objective, schedule, title, keep=keep)
     model.requires_grad_(False)
     objective.keep_learned(model)
@@ -93,7 +93,7 @@ def pupil_of(folder: Path, out: Path) -> Iterator[Pupil]:
     """The pupil that a Mllama folder holds, for this process alone.
 
     What it learned is kept beside `out` when it is stopped, and goes when it ends well, or before
-    anything was learned. Raises FolderError where another process teaches it.
+    anything was learned or seen. Raises FolderError where another process teaches it.
     """
     opened = open_vision(folder)
     out = out.absolute()
@@ -113,7 +113,7 @@ def pupil_of(folder: Path, out: Path) -> Iterator[Pupil]:
         ended = True
     finally:
         lock.release()
-        if ended or not list(work.glob("*/checkpoint-*")):
+        if ended or not [*work.glob("*/checkpoint-*"), *work.glob("*.bf16")]:
             shutil.rmtree(work, ignore_errors=True)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from flyweight.checkpoint import silence_transformers
-from flyweight.errors import TeacherError
-from flyweight.folder import CARD, read_card
+from flyweight.errors import TeacherError, reason_of
+from flyweight.folder import CARD, EYES_NAMES, read_card
 from flyweight.runtime.chat_format import ChatFormat
 from flyweight.vision.eyes import is_eyes, save_eyes
 from flyweight.vision.facts import copy_texts, read_facts, write_facts
@@ -45,11 +45,14 @@ class Opened:
         return int(self.model.config.text_config.max_position_embeddings)
 
 
-def open_vision(folder: Path) -> Opened:
-    """Open a Mllama folder; TeacherError for one that is none."""
+def open_vision(folder: Path, bits: int = 32) -> Opened:
+    """Open a Mllama folder; TeacherError for one that is none.
+
+    At 8 bits its model has the weights of the folder's file of 8 bits, where there is one.
+    """
     from transformers import AutoTokenizer
 
-    from flyweight.vision.mllama import load
+    from flyweight.vision.mllama import load, load_int8
 
     silence_transformers()
     folder = Path(folder)
@@ -64,14 +67,14 @@ def open_vision(folder: Path) -> Opened:
             f"add-vision MODEL OUT --encoder {folder}."
         )
     try:
-        model = load(folder)
+        packed = folder / EYES_NAMES[8]
+        model = load_int8(folder, packed) if bits == 8 and packed.is_file() else load(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         cutter = Cutter.of(folder)
     except TeacherError:
         raise
     except Exception as error:  # transformers raises many kinds for a broken checkpoint
-        reason = " ".join(str(error).split())[:200]
-        raise TeacherError(f"{folder}: cannot be read ({reason}). Make it again.") from error
+        raise TeacherError(f"{folder}: cannot be read ({reason_of(error)}). Make it again.") from error
     return Opened(folder, model, tokenizer, cutter)
 
 
@@ -83,14 +86,21 @@ def has_eyes(place: Path) -> bool:
         return False
 
 
-def bits_of(folder: Path) -> int:
-    """The bits that a folder's card was judged with, 32 or 8; 32 where it has none."""
-    judged = read_card(folder).bits if (folder / CARD).exists() else 32
-    return 8 if judged == 8 else 32
+def bits_of(folder: Path, asked: int | None = None) -> int:
+    """The bits that a folder's weights are held in: those `asked` for, else those it was judged at.
+
+    What is stored in 16 is held in 32.
+    """
+    if asked is None:
+        asked = read_card(folder).bits if (folder / CARD).exists() else 32
+    return 32 if asked == 16 else asked
 
 
-def weights_of(folder: Path) -> list[Path]:
-    """The files of a folder's weights; TeacherError where there are none."""
+def weights_of(folder: Path, bits: int = 32) -> list[Path]:
+    """The files of a folder's weights at `bits`; TeacherError where there are none."""
+    packed = folder / EYES_NAMES[8]
+    if bits == 8 and packed.is_file():
+        return [packed]
     files = sorted(folder.glob("model*.safetensors"))
     if not files:
         raise TeacherError(f"{folder}: no *.safetensors in the folder. Add the weights.")
@@ -110,9 +120,7 @@ def save_vision(opened: Opened, folder: Path, language: str, eyes_only: bool = F
     """Write a folder like the one that was opened, with what its model has become."""
     facts = read_facts(opened.folder)
     name, kept = facts.get("language_model", str(opened.folder)), {}
-    for file in ("processor_config.json", "preprocessor_config.json"):
-        if (opened.folder / file).exists():
-            shutil.copy2(opened.folder / file, folder / file)
+    copy_processor(opened.folder, folder)
     if eyes_only:
         save_eyes(opened.model, folder, stored(opened.folder))
     else:

@@ -18,7 +18,7 @@ from flyweight.demo.pictures.designs import (
     LIGHT_INKS,
     SCALES,
 )
-from flyweight.demo.pictures.meters import LCDS, LEDS, SEGMENTS, Display
+from flyweight.demo.pictures.meters import LCDS, LEDS, Display
 from flyweight.demo.pictures.questions import DAYS, number
 from flyweight.demo.pictures.scene import FONTS, Point, Scene, jitter, write
 
@@ -89,7 +89,6 @@ def lit(
     glows = rng.random() < 0.5
     window, digit = rng.choice(LEDS if glows else LCDS)
     draw.rectangle((0, top, SIDE, top + high), fill=window)
-    assert set(shown) <= set(SEGMENTS)
     room = 4.0, top + 3, SIDE - 4.0, top + high - 3
     display = Display(shown, len(shown), 0, "")
     cells = meters.number(draw, room, display, (window, digit), glows, rng)
