@@ -169,7 +169,9 @@ def test_families_claim_different_architectures_and_cut_declared_axes() -> None:
             for axis in term
             if not axis.isdigit()
         }
-        spelled |= set(family.other_blocks.values())  # what counts a list of blocks is in no dimension
+        spelled |= set(
+            family.other_blocks.values()
+        )  # what counts a list of blocks is in no dimension
         encoder = {"group_heads"} - set(family.cuttable)  # BERT's groups are of one head
         assert set(family.cuttable) | set(family.fixed) | encoder == spelled | {"layers"}
         assert set(family.cuttable) <= set(AXES)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flyweight.anatomy import llama
-from flyweight.anatomy.family import Family, BlockField, Norm
+from flyweight.anatomy.family import BlockField, Family, Norm
 from flyweight.anatomy.llama import CUTTABLE, DEFAULTS, SIZES, norms_of
 
 LANGUAGE = "model.language_model"

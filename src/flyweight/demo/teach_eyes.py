@@ -60,10 +60,11 @@ class Lesson:
 
 PLACES = Schedule(4600, BATCH, 1e-3, seed=SEED, weight_decay=0.05, muon=True)
 LESSONS = (
-    Lesson("Teaching to answer", Schedule(900, BATCH, 1e-3, seed=SEED + 1, muon=True)),
-    Lesson("Teaching to read", Schedule(1000, 2 * BATCH, 1e-3, seed=SEED + 2, muon=True), one=True),
+    Lesson("Teaching to answer", Schedule(600, BATCH, 1e-3, seed=SEED + 1, muon=True)),
+    Lesson("Teaching to read", Schedule(1450, 2 * BATCH, 1e-3, seed=SEED + 2, muon=True), one=True),
 )
-READINGS = 0.9  # how often one thing that is asked of an instrument is its reading
+READINGS = 0.95  # how often the one thing that is asked of a gauge is what it reads
+OTHERS = 0.5  # of the other pictures that are asked about with gauges
 
 
 class Places:
@@ -160,12 +161,17 @@ def items_of(questions: Sequence[tuple[Question, ...]]) -> list[Item]:
 
 
 def one_each(questions: Sequence[tuple[Question, ...]]) -> list[tuple[Question, ...]]:
-    """A question a picture: of an instrument most often what it reads."""
+    """A question of every gauge, most often what it reads, and of some of the other pictures."""
     rng = random.Random(SEED)
-    chosen = []
+    chosen: list[tuple[Question, ...]] = []
     for asked in questions:
-        readings = [each for each in asked if each.kind in ("gauge", "meter")]
-        chosen.append((rng.choice(readings if readings and rng.random() < READINGS else asked),))
+        readings = [each for each in asked if each.kind == "gauge"]
+        if not readings and rng.random() >= OTHERS:
+            chosen.append(())
+        else:
+            chosen.append(
+                (rng.choice(readings if rng.random() < READINGS and readings else asked),)
+            )
     return chosen
 
 

@@ -115,7 +115,7 @@ class Form(ABC):
         """Where an answer is cut off, in tokens: a little beyond the longest that is wanted."""
         return SPARE_TOKENS + max(len(answer) for split in splits for _, answer in split.pairs)
 
-    def begin(self, model: Any) -> None:
+    def begin(self, model: Any) -> None:  # noqa: B027 - most are as they are drawn
         """Make a network that was just drawn ready to learn from nothing."""
 
     def save(self, model: Any, folder: Path) -> None:

@@ -160,7 +160,10 @@ class Sees(Form):
 
     def views(self, task: Task) -> Views:
         source = self.source
-        eyes, tensors = source.config.vision_config, source.family.tensors(source.shape, source.config)
+        eyes, tensors = (
+            source.config.vision_config,
+            source.family.tensors(source.shape, source.config),
+        )
         encoder = sum(math.prod(sizes) for name, sizes in tensors if name.startswith(VISION))
         tokens = eyes.max_num_tiles * ((eyes.image_size // eyes.patch_size) ** 2 + 1)
         pictures = len({item.picture for split in task.splits.values() for item in split})
@@ -219,7 +222,7 @@ class Sees(Form):
 
 
 class _Later:
-    """An objective whose pictures are cut when it is first asked: a finished training needs none."""
+    """An objective whose pictures are cut at its first use: a finished training needs none."""
 
     def __init__(self, make: Callable[[], SeeingDistillation]) -> None:
         self._make = make

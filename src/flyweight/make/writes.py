@@ -18,7 +18,7 @@ from flyweight.distill.teacher import PROMPT_WEIGHT, answer_rows
 from flyweight.distill.trainer import Row, fast_math
 from flyweight.distill.wish import Wish
 from flyweight.folder import GGUF_NAMES
-from flyweight.make.data import PLAIN_TOKENS, SPARE_TOKENS, Example, Split
+from flyweight.make.data import PLAIN_TOKENS, Example, Split
 from flyweight.make.form import Answers, Form
 from flyweight.make.probe import BATCH, sample_of, share_of
 from flyweight.make.rank import divergence

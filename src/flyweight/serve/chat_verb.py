@@ -42,7 +42,6 @@ def chat(
     """
     from rich.console import Console
 
-    from flyweight.card import Card
     from flyweight.energy.ledger import Ledger
     from flyweight.errors import FolderError, OptionError
     from flyweight.vision.vision_folder import has_eyes

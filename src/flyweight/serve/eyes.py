@@ -139,9 +139,7 @@ def open_eyes(name: str, found: Found, context: int, settings: Settings) -> Load
     """A Mllama folder, loaded."""
     assert found.folder is not None
     assert found.bits is not None
-    engine = VisionEngine(
-        found.folder, context=context, threads=settings.threads, bits=found.bits
-    )
+    engine = VisionEngine(found.folder, context=context, threads=settings.threads, bits=found.bits)
     return LoadedEyes(name, engine, found, settings)
 
 

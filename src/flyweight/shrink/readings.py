@@ -31,7 +31,7 @@ INPUT_AXES: dict[Dimension, str] = {
 class Reading:
     """A module and the axis that is read there.
 
-    "hidden": what a norm says. "mlp", "values" and the like of INPUT_AXES: what goes into the weight
+    "hidden": what a norm says. "mlp", "values" and others of INPUT_AXES: what goes into the weight
     `outward`, which carries it to the residual stream (of "seen", to keys and values). "experts":
     all experts of a block in one module, with the names of their weights into and out of the MLP
     channels. "layers", "encoder_layers": a block, before and after.

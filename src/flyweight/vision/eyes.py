@@ -38,7 +38,9 @@ def config_of(folder: Path) -> Any:
     try:
         return MllamaConfig.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers raises many kinds for an odd config
-        raise TeacherError(f"{folder}: its config.json cannot be used ({reason_of(error)}).") from error
+        raise TeacherError(
+            f"{folder}: its config.json cannot be used ({reason_of(error)})."
+        ) from error
 
 
 def save_eyes(model: Any, folder: Path, dtype: torch.dtype) -> None:

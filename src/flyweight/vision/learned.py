@@ -98,8 +98,8 @@ def read_encoder(name: str, tiles: int) -> Learned:
         raise
     except Exception as error:  # transformers raises many kinds for a broken checkpoint
         raise TeacherError(
-            f"{name}: is no image encoder that can be read ({reason_of(error)}). Give a size (tiny, small, "
-            "base, meta), or the folder of a ViT, CLIP or SigLIP model."
+            f"{name}: is no image encoder that can be read ({reason_of(error)}). Give a size "
+            "(tiny, small, base, meta), or the folder of a ViT, CLIP or SigLIP model."
         ) from error
     sides = (model.config.image_size, model.config.patch_size)
     if not all(isinstance(side, int) for side in sides):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from transformers import MllamaForConditionalGeneration
+from transformers import MllamaConfig, MllamaForConditionalGeneration
 from transformers.initialization import no_init_weights
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.mllama.modeling_mllama import (
@@ -106,7 +106,7 @@ def load_int8(folder: Path, file: Path) -> Mllama:
     TeacherError for a file that does not fit the config.
     """
     with no_init_weights():
-        model = Mllama(Mllama.config_class.from_pretrained(folder, local_files_only=True)).float()
+        model = Mllama(MllamaConfig.from_pretrained(folder, local_files_only=True)).float()
     read_int8(model, file)
     return model.eval()
 

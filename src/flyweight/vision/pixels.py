@@ -50,7 +50,9 @@ class Cutter:
         try:
             return cls(MllamaImageProcessorPil.from_pretrained(folder, local_files_only=True))
         except Exception as error:  # transformers raises many kinds for an odd config
-            raise TeacherError(f"{folder}: its processor cannot be used ({reason_of(error)}).") from error
+            raise TeacherError(
+                f"{folder}: its processor cannot be used ({reason_of(error)})."
+            ) from error
 
     def cut(self, image: Image.Image) -> Tiled:
         """The tiles of one RGB picture."""
@@ -71,7 +73,9 @@ class Cutter:
     def inputs(self, tiles: Tensor, arrangements: Tensor, counts: Tensor) -> dict[str, Tensor]:
         """What the encoder is given of uint8 tiles [B, tiles, 3, S, S], `counts` of them used."""
         pixels = tiles[:, None].float()  # in place from here on: it is large
-        pixels.mul_(self._scale).sub_(self._mean.to(pixels.device)).div_(self._std.to(pixels.device))
+        pixels.mul_(self._scale).sub_(self._mean.to(pixels.device)).div_(
+            self._std.to(pixels.device)
+        )
         given = self.arrangement(arrangements, counts)
         used = given["aspect_ratio_mask"][..., None, None, None]  # [B, 1, tiles, 1, 1, 1]
         return given | {"pixel_values": pixels.mul_(used)}

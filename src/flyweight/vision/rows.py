@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,8 @@ def pictures_of(items: Sequence[Item], file: Path) -> list[str]:
             )
         if all(message["role"] != "user" for message in item.messages):
             raise TaskError(
-                f"{file.name}, line {item.line}: nobody asks, so that the picture has no place. Add "
-                "a message of the role user."
+                f"{file.name}, line {item.line}: nobody asks, so the picture has no place. Add a "
+                "message of the role user."
             )
     return list(dict.fromkeys(str(item.picture) for item in items))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,7 @@ from flyweight.checkpoint import silence_transformers
 from flyweight.errors import TeacherError, reason_of
 from flyweight.folder import CARD, EYES_NAMES, read_card
 from flyweight.runtime.chat_format import ChatFormat
+from flyweight.shrink.stream import copy_processor
 from flyweight.vision.eyes import is_eyes, save_eyes
 from flyweight.vision.facts import copy_texts, read_facts, write_facts
 from flyweight.vision.pixels import Cutter
@@ -74,7 +74,9 @@ def open_vision(folder: Path, bits: int = 32) -> Opened:
     except TeacherError:
         raise
     except Exception as error:  # transformers raises many kinds for a broken checkpoint
-        raise TeacherError(f"{folder}: cannot be read ({reason_of(error)}). Make it again.") from error
+        raise TeacherError(
+            f"{folder}: cannot be read ({reason_of(error)}). Make it again."
+        ) from error
     return Opened(folder, model, tokenizer, cutter)
 
 
