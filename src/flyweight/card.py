@@ -293,16 +293,12 @@ class ItemScores(Part):
 
 
 class Parity(Part):
-    """The checkpoint in fp32 against the file of most bits, on `prompts` prompts.
-
-    Of a model that writes, greedy answers; of one that classifies, labels, and how far apart its
-    logits are at the most, in their standard deviations.
-    """
+    """The checkpoint in fp32 against the file of most bits, on `prompts` prompts."""
 
     prompts: int
-    equal: int
+    equal: int  # answers, or labels
     near_ties: list[str]
-    furthest: float | None = None
+    furthest: float | None = None  # of the logits of one that classifies, in standard deviations
 
 
 class Card(Part):

@@ -108,8 +108,11 @@ def test_eval_scores_it_at_both_widths_as_make_did(work: Path, made: Path) -> No
     ]
     found = flyweight.eval(str(made), task=task, split="dev", score="contains", bits=16)
     assert found["mean"] == pytest.approx(sum(right) / len(right))
-    own = flyweight.eval(str(work / "teacher"), task=task, split="dev", score="contains", bits=8)
-    assert own["bytes"] < (work / "teacher" / "model.safetensors").stat().st_size / 2
+    row = next(row for row in read_card(made).rows if row.role == "teacher")
+    own = flyweight.eval(str(work / "teacher"), task=task, split="dev", score="contains", bits=16)
+    assert own["mean"] == pytest.approx(row.dev.mean)
+    eight = flyweight.eval(str(work / "teacher"), task=task, split="dev", score="contains", bits=8)
+    assert eight["bytes"] < 0.6 * own["bytes"]
 
 
 def test_it_answers_about_a_picture(
@@ -169,7 +172,7 @@ def test_pictures_are_looked_at_before_anything_is_done(work: Path, tmp_path: Pa
     lines[0] |= {"messages": [{"role": "system", "content": "be brief"}]}
     del lines[0]["prompt"]
     one.write_text("\n".join(map(json.dumps, lines)) + "\n")
-    with pytest.raises(TaskError, match=r"images.jsonl, line 1: "):
+    with pytest.raises(TaskError, match=r"images.jsonl, line 1: nobody asks"):
         flyweight.make(str(work / "teacher"), task=one, **asked)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["a", "b"]
 

@@ -118,7 +118,10 @@ def test_answers_and_the_rest_are_all_that_the_chip_took(demo_model: Path, tmp_p
 def test_a_budget_warns_and_then_refuses_also_after_a_restart(
     demo_model: Path, tmp_path: Path
 ) -> None:
-    options = ["--budget", "3J/month"]
+    options = [
+        "--budget",
+        "12J/month",
+    ]  # an answer is a small part, so that the warning has its turn
     with serving(demo_model, state=tmp_path, options=options) as (address, process):
         statuses = []
         for number in range(400):

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from flyweight.demo.pictures import SIZE, Question, draw
 from flyweight.demo.pictures.labels import ASKED, PARTS, POINTS, Labels, labels
+from flyweight.demo.pictures.sheets import LIT
 from flyweight.distill.losses import Batch
 from flyweight.distill.trainer import Row, Schedule, train
 from flyweight.folder import new_folder
@@ -42,7 +43,7 @@ from flyweight.vision.vision_folder import Opened, open_vision, save_vision
 
 TEACHER = Path(__file__).parent / "teacher"
 SEED = 11
-PICTURES, SHEETS = 160_000, 40_000  # few are seen twice: an encoder gets to know them by heart
+PICTURES, SHEETS = 160_000, 40_000  # mostly seen once: more often, and they are known by heart
 ASKED_OF = 100_000  # of the pictures, in words
 SHARES = {"gauge": 0.58, "meter": 0.14, "bar": 0.11, "line": 0.09, "pie": 0.08}  # what is hard more
 BATCH = 64
@@ -205,17 +206,17 @@ def teach(
             yield Image.frombytes("RGB", (SIZE, SIZE), pixels)
 
     shelf = Shelf.fill(work / "pictures.u8", opened.cutter, images(), pictures + sheets)
-    past = [name_of(pictures, sheets, places)]
+    past = [name_of(pictures, sheets, places, SHARES, SEED, LIT)]
     if compiled and which("g++"):
         model.model.vision_model.compile()
     teach_places(opened, shelf, told, places, work / past[0])
     asked_of = min(pictures, ASKED_OF)
-    known = Encoded.fill(work / f"{past[0]}.bf16", model, shelf, asked_of)
+    known = Encoded.fill(work / f"{name_of(past[0], asked_of)}.bf16", model, shelf, asked_of)
     names, of_pictures = [str(number) for number in range(asked_of)], questions[:asked_of]
     for lesson in lessons:
         items = items_of(one_each(of_pictures) if lesson.one else of_pictures)
         rows = rows_of(items, names, opened, work)
-        past.append(name_of(past, lesson))
+        past.append(name_of(past, lesson, READINGS, OTHERS))
         training.teach(model, known, rows, lesson.schedule, lesson.title, work / past[-1])
     if language_sha256(language_tensors(model)) != before:
         raise RuntimeError("the language model changed")

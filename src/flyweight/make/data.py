@@ -26,6 +26,19 @@ Writer = Callable[[list[list[int]], int], list[str]]  # prompts, most tokens -> 
 
 
 @dataclass(frozen=True)
+class Views:
+    """What pictures add to a job.
+
+    Tokens that the encoder works on for an item; as much work in tokens of the whole network; and
+    bytes that all pictures take on disk, cut.
+    """
+
+    tokens: int = 0
+    work: float = 0.0
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
 class Split:
     """The items of one split beside their token ids; every item has an answer."""
 
@@ -43,7 +56,7 @@ class Split:
     def different_prompts(self) -> list[list[int]]:
         """The prompts, each once; the same words about two pictures are two."""
         asked = zip(self.prompts, self.items, strict=True)
-        return list({(*ids, item.image): ids for ids, item in asked}.values())
+        return list({(*ids, item.picture): ids for ids, item in asked}.values())
 
     @property
     def pairs(self) -> list[tuple[list[int], list[int]]]:

@@ -43,7 +43,9 @@ def disk(sizes: Sizes, course: Course) -> float:
 
 
 def _records(sizes: Sizes) -> float:
-    """Bytes of what the teacher said about the train items and some of dev."""
+    """Bytes of what the teacher said about the train items and some of dev; of pictures nothing."""
+    if sizes.pictures:
+        return 0.0
     items = sizes.items["train"] + min(RANKING, sizes.items["dev"])
     top, drawn = kept(TOP_K, sizes.vocabulary)
     return items * sizes.tokens * bytes_a_token(top, sizes.vocabulary, drawn)

@@ -19,9 +19,8 @@ from flyweight.checkpoint import Checkpoint, save_checkpoint
 from flyweight.distill.losses import Objective
 from flyweight.distill.resume import Reading
 from flyweight.distill.trainer import Row
-from flyweight.make.data import SPARE_TOKENS, Example, Split
+from flyweight.make.data import SPARE_TOKENS, Example, Split, Views
 from flyweight.make.effort import learning_rate
-from flyweight.make.workload import Views
 from flyweight.runtime.measure import TIMED, Measurement
 from flyweight.shrink.batches import Feed, Prompt
 from flyweight.sticker_card import Metered

@@ -25,10 +25,10 @@ from flyweight.distill.resume import Reading
 from flyweight.distill.trainer import Row, collate
 from flyweight.errors import OptionError
 from flyweight.folder import EYES_NAMES, WEIGHTS, sha256_of
-from flyweight.make.data import Example
+from flyweight.make.data import Example, Views
 from flyweight.make.form import Answers, Form
 from flyweight.make.probe import BATCH, sample_of, share_of
-from flyweight.make.workload import RANKING, Views
+from flyweight.make.workload import RANKING
 from flyweight.runtime.measure import TIMED
 from flyweight.shrink.batches import Feed, Prompt
 from flyweight.shrink.stream import copy_processor
@@ -131,15 +131,16 @@ class Sees(Form):
         return found.card
 
     def write(self, bits: int, out: Path) -> None:
-        if out.name == WEIGHTS:
+        if out.name == WEIGHTS:  # there are others: the checkpoint was opened
             raise OptionError(
                 f"{self.source.name}: its weights are in several files. Save it in one, or take "
                 "--bits 8."
             )
-        self.source.config.save_pretrained(out.parent)
-        self.tokenizer.save_pretrained(out.parent)
+        model = self.source.model()
+        for part in (model.config, model.generation_config, self.tokenizer):
+            part.save_pretrained(out.parent)
         copy_processor(self.source.path, out.parent)
-        write_int8(self.source.model(), out)
+        write_int8(model, out)
 
     def answers(
         self,

@@ -86,7 +86,10 @@ def _file(form: Form, folder: Path, card: Card | None) -> tuple[Path, int]:
     if card is not None and card.bits in there:
         return there[card.bits], card.bits
     if not there:
-        raise FolderError(f"{folder} has no file to run. Make them: flyweight pack {folder}")
+        way = f"Make them: flyweight pack {folder}"
+        if form.source.family.pictures:
+            way = "Save its weights in one file."
+        raise FolderError(f"{folder} has no file to run. {way}")
     return there[min(there)], min(there)
 
 

@@ -34,19 +34,6 @@ WORKSPACE = 16  # numbers a token and a hidden channel that a layer keeps for th
 
 
 @dataclass(frozen=True)
-class Views:
-    """What pictures add to a job.
-
-    Tokens that the encoder works on for an item; as much work in tokens of the whole network; and
-    bytes that all pictures take on disk, cut.
-    """
-
-    tokens: int = 0
-    work: float = 0.0
-    bytes: int = 0
-
-
-@dataclass(frozen=True)
 class Sizes:
     """How big a job is: items by split, tokens of a prompt and an answer (means), the networks."""
 

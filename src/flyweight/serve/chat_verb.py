@@ -33,7 +33,7 @@ def chat(
         model: A packed model folder, a GGUF file, or a folder with eyes.
         prompt: What to answer, once.
         image: A picture that the conversation is about, for models with eyes.
-        bits: 16, 8, 5 or 4 of a packed folder, 32 or 8 of one with eyes; what its card names, or
+        bits: 16, 8, 5 or 4 of a packed folder, 16 or 8 of one with eyes; what its card names, or
             the smallest file, or 32, if not given.
         system: A system message; the one that its card says it was judged with, if not given.
 

@@ -112,7 +112,13 @@ def find_eyes(path: Path, bits: int | None) -> tuple[Found, Sizes]:
         repacked_bytes=0,
     )
     card = read_card(path) if (path / CARD).exists() else None
-    return Found(files[0], sha256_of(files[0]), path, held, card), sizes
+    sha256 = sha256_of(files[0])
+    entry = card.files.get(files[0].name) if card is not None else None
+    if entry is not None and entry.sha256 != sha256:
+        raise EngineError(
+            f"{files[0]}: is not the file that {CARD} names; make or download it again"
+        )
+    return Found(files[0], sha256, path, held, card), sizes
 
 
 def _numbers(file: Path) -> int:

@@ -14,6 +14,7 @@ from fastapi import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from flyweight.card import Card
 from flyweight.energy.budget import Budget
 from flyweight.energy.ledger import Ledger
 from flyweight.errors import FlyweightError
@@ -205,11 +206,11 @@ class Service:
             told |= {
                 "parameters": card.parameters,
                 "teacher": card.teacher.name,
-                "bytes_ratio": book.sizes.bytes / card.teacher.bytes,
+                "bytes_ratio": book.found.gguf.stat().st_size / card.teacher.bytes,
                 "task": card.task.name,
                 "system": card.task.system,
                 "one_turn": card.task.one_turn,
-                "examples": [each.prompt for each in card.answers if each.student_score][:EXAMPLES],
+                "examples": _examples(card),
                 "verdict": {"word": card.verdict.word, "sentence": card.verdict.sentence},
                 "score": {
                     "name": card.task.score,
@@ -302,6 +303,13 @@ async def unless_gone(http: HttpRequest, work: Awaitable[T]) -> T:
                 task.cancel()
         with suppress(asyncio.CancelledError):
             await gone
+
+
+def _examples(card: Card) -> list[str]:
+    """Prompts that it answered well; those about pictures are nothing without them."""
+    if card.sees:
+        return []
+    return [each.prompt for each in card.answers if each.student_score][:EXAMPLES]
 
 
 __all__ = ["EventStream", "Service", "unless_gone"]

@@ -78,7 +78,7 @@ def _ask(engine: Any, prompt: tuple[Sequence[int], str | None], most: int) -> Ge
 
     ids, picture = prompt
     engine.see(None if picture is None else open_image(Path(picture)))
-    return engine.generate(ids, min(most, engine.context - len(ids)))
+    return engine.generate(ids, max(1, min(most, engine.context - len(ids))))
 
 
 if __name__ == "__main__":

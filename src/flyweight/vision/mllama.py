@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from transformers import MllamaConfig, MllamaForConditionalGeneration
+from transformers import GenerationConfig, MllamaConfig, MllamaForConditionalGeneration
 from transformers.initialization import no_init_weights
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.mllama.modeling_mllama import (
@@ -23,6 +23,7 @@ from transformers.models.mllama.modeling_mllama import (
 )
 
 from flyweight.errors import TeacherError
+from flyweight.shrink.stream import GENERATION
 from flyweight.vision.int8 import read_int8
 
 
@@ -108,6 +109,9 @@ def load_int8(folder: Path, file: Path) -> Mllama:
     with no_init_weights():
         model = Mllama(MllamaConfig.from_pretrained(folder, local_files_only=True)).float()
     read_int8(model, file)
+    if (folder / GENERATION).is_file():  # it may name ends of an answer
+        told = GenerationConfig.from_pretrained(folder, local_files_only=True)
+        model.generation_config = told
     return model.eval()
 
 

@@ -30,7 +30,7 @@ def prove(opened: Opened, prompts: Sequence[tuple[Sequence[int], Path | None]]) 
         for number, (ids, picture) in enumerate(prompts):
             image = None if picture is None else open_image(picture)
             engine.see(image)
-            answer = all_ids(engine.generate(ids, min(TOKENS, engine.context - len(ids))))
+            answer = all_ids(engine.generate(ids, max(1, min(TOKENS, engine.context - len(ids)))))
             parted += first_difference(number, _logits(opened, ids, answer, image), answer)
     report = ParityReport.of(len(prompts), parted)
     report.check(opened.folder)

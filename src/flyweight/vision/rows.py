@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ from flyweight.vision.vision_folder import Opened
 LONGEST = 512  # tokens of a row with several questions
 
 
-def pictures_of(items: Sequence[Item], file: Path) -> list[str]:
-    """The paths of the pictures that items ask of, each once; TaskError for an item without one."""
+def pictures_of(items: Sequence[Item], file: Path) -> dict[str, str]:
+    """The pictures that items ask of, by path, as the task names them; TaskError without one."""
     for item in items:
         if item.image is None:
             raise TaskError(
@@ -38,26 +38,26 @@ def pictures_of(items: Sequence[Item], file: Path) -> list[str]:
                 f"{file.name}, line {item.line}: nobody asks, so the picture has no place. Add a "
                 "message of the role user."
             )
-    return list(dict.fromkeys(str(item.picture) for item in items))
+    return {str(item.picture): str(item.image) for item in items}
 
 
-def opened(names: Sequence[str], file: Path, title: str) -> Iterator[Image.Image]:
-    """The pictures at these paths; TaskError names a bad one, and the task's `file`."""
-    for name in track(names, title):
+def opened(names: Mapping[str, str], file: Path, title: str) -> Iterator[Image.Image]:
+    """The pictures of `pictures_of`; TaskError names a bad one, and the task's `file`."""
+    for path, name in track(list(names.items()), title):
         try:
-            yield open_image(Path(name), name)
+            yield open_image(Path(path), name)
         except FlyweightError as error:
             raise TaskError(f"{file.name}: {error}") from error
 
 
-def shelve(place: Path, cutter: Cutter, names: Sequence[str], file: Path) -> Shelf:
+def shelve(place: Path, cutter: Cutter, names: Mapping[str, str], file: Path) -> Shelf:
     """Every picture cut into tiles, in a file at `place`."""
     return Shelf.fill(place, cutter, opened(names, file, "Reading pictures"), len(names))
 
 
-def hashes_of(names: Iterable[str], file: Path) -> dict[str, str]:
+def hashes_of(names: Mapping[str, str], file: Path) -> dict[str, str]:
     """The hash of each picture's file, by its path."""
-    return {name: _sha256(name, file) for name in names}
+    return {path: _sha256(path, name, file) for path, name in names.items()}
 
 
 def refuse_leaks(tasks: Sequence[tuple[Path, Task]]) -> list[dict[str, str]]:
@@ -86,9 +86,9 @@ def refuse_leaks(tasks: Sequence[tuple[Path, Task]]) -> list[dict[str, str]]:
     return known
 
 
-def _sha256(name: str, file: Path) -> str:
+def _sha256(path: str, name: str, file: Path) -> str:
     try:
-        return sha256_of(Path(name))
+        return sha256_of(Path(path))
     except (OSError, ValueError) as error:  # ValueError: a name that no path can have
         reason = getattr(error, "strerror", None) or error
         raise TaskError(
@@ -97,11 +97,11 @@ def _sha256(name: str, file: Path) -> str:
         ) from error
 
 
-def rows_of(items: Sequence[Item], names: Sequence[str], opened: Opened, file: Path) -> list[Row]:
+def rows_of(items: Sequence[Item], names: Iterable[str], opened: Opened, file: Path) -> list[Row]:
     """Rows of the questions about each picture, side by side, none seeing another; answers weigh 1.
 
-    `names` number the pictures. A picture with more questions than make LONGEST tokens has several
-    rows. TaskError for an item that does not fit the model's context.
+    `names`, the paths of the pictures, number them. A picture with more questions than make LONGEST
+    tokens has several rows. TaskError for an item that does not fit the model's context.
     """
     numbers = {name: number for number, name in enumerate(names)}
     asked: dict[str, list[Item]] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ class Sights:
 
     opened: Opened
     shelf: Shelf
-    names: Sequence[str]  # the paths of the pictures, by their numbers
+    names: Mapping[str, str]  # of the pictures, as rows.py has them
     file: Path  # the task's, for messages
 
     @classmethod

@@ -95,6 +95,8 @@ def bits_of(folder: Path, asked: int | None = None) -> int:
     """
     if asked is None:
         asked = read_card(folder).bits if (folder / CARD).exists() else 32
+        if not list(folder.glob("model*.safetensors")) and (folder / EYES_NAMES[8]).is_file():
+            asked = 8  # there is nothing else
     return 32 if asked == 16 else asked
 
 
