@@ -14,7 +14,7 @@ from flyweight.make.job import Job
 from flyweight.make.openings import count_opening
 from flyweight.make.report import SHOWN
 from flyweight.make.students import Candidate, compare, ratios
-from flyweight.tasks.items import content_sha256
+from flyweight.tasks.items import Item, content_sha256
 from flyweight.tasks.statistics import Interval, mean_interval
 from flyweight.tasks.verdict import Verdict, confidence_of_opening, judge, slice_regressions
 
@@ -134,7 +134,7 @@ def shown_answers(trial: Trial, test: Split) -> list[Answer]:
     )
     return [
         Answer(
-            prompt=test.items[i].last_text,
+            prompt=_asked(test.items[i]),
             wanted=test.answers[i],
             teacher=trial.teacher.answers[i],
             student=trial.student.answers[i],
@@ -143,3 +143,8 @@ def shown_answers(trial: Trial, test: Split) -> list[Answer]:
         )
         for i in order[:SHOWN]
     ]
+
+
+def _asked(item: Item) -> str:
+    """What was asked last, after the picture's name where it is about one."""
+    return item.last_text if item.image is None else f"[{item.image}] {item.last_text}"

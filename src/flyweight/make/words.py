@@ -21,6 +21,8 @@ SIZES = {
     "hidden": "hidden width",
     "mlp": "MLP width",
     "heads": "query heads",
+    "encoder_layers": "encoder layers",
+    "encoder_mlp": "encoder MLP width",
     "kv_groups": "KV groups",
     "head_dim": "head dimension",
     "vocabulary": "vocabulary",
