@@ -34,6 +34,7 @@ from flyweight.shrink.vocabulary import Vocabulary
 from flyweight.tasks.encode import encode_items, prompt_ids
 from flyweight.tasks.items import Item, Task
 from flyweight.tasks.read import read_task
+from flyweight.vision.rows import pictures_of, shelve
 from flyweight.vision.sights import Sights
 from flyweight.vision.vision_folder import open_vision
 
@@ -118,13 +119,9 @@ def _cutter_of(source: Checkpoint, task: Task, file: Path) -> Iterator[_Cutter]:
         return
     with TemporaryDirectory() as scratch:
         opened = open_vision(source.path)
-        folder = Path(scratch)
-
-        def kept(fill: Callable[[Path], object]) -> Path:
-            fill(folder)
-            return folder
-
-        sights = Sights.of(opened, task.splits.values(), file, kept)
+        names = pictures_of([item for split in task.splits.values() for item in split], file)
+        shelf = shelve(Path(scratch) / "pictures.u8", opened.cutter, names, file)
+        sights = Sights(opened, shelf, names, file)
         yield _SeeingCutter(source, opened.tokenizer, opened.model, task, sights)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -39,10 +39,10 @@ from flyweight.tasks.score import Scorer
 from flyweight.vision.int8 import write_int8
 from flyweight.vision.measure_eyes import measure_eyes
 from flyweight.vision.objective import open_gates
-from flyweight.vision.pixels import Cutter
+from flyweight.vision.pixels import Cutter, Shelf
 from flyweight.vision.prompts import format_of, with_picture
 from flyweight.vision.proof import prove
-from flyweight.vision.rows import pictures_of
+from flyweight.vision.rows import pictures_of, shelve
 from flyweight.vision.sights import SeeingDistillation, Sights, seen_hidden
 from flyweight.vision.sizes import new_encoder
 from flyweight.vision.vision_folder import Opened, open_vision
@@ -50,6 +50,7 @@ from flyweight.vision.vision_folder import Opened, open_vision
 if TYPE_CHECKING:
     from flyweight.make.job import Job
 
+PICTURES = "pictures.u8"
 WORDS = "What does it show?"  # where no prompts are told
 
 
@@ -161,10 +162,8 @@ class Sees(Form):
 
     def views(self, task: Task) -> Views:
         source = self.source
-        eyes, tensors = (
-            source.config.vision_config,
-            source.family.tensors(source.shape, source.config),
-        )
+        eyes = source.config.vision_config
+        tensors = source.family.tensors(source.shape, source.config)
         encoder = sum(math.prod(sizes) for name, sizes in tensors if name.startswith(VISION))
         tokens = eyes.max_num_tiles * ((eyes.image_size // eyes.patch_size) ** 2 + 1)
         pictures = len({item.picture for split in task.splits.values() for item in split})
@@ -214,11 +213,15 @@ class Sees(Form):
     def _seen(self, job: Job) -> Sights:
         """The task's pictures, cut as a stage."""
         if self._sights is None:
-            folder = self.source.path
-            opened = Opened(folder, job.model, self.tokenizer, Cutter.of(folder))
-            items, file = job.items.values(), Path(job.task.name)
-            kept = partial(job.store.stage, "pictures", job.origin)
-            self._sights = Sights.of(opened, items, file, kept)
+            cutter, file = Cutter.of(self.source.path), Path(job.task.name)
+            names = pictures_of([item for split in job.items.values() for item in split], file)
+
+            def make(folder: Path) -> None:
+                shelve(folder / PICTURES, cutter, names, file)
+
+            shelf = Shelf(job.store.stage("pictures", job.origin, make) / PICTURES, cutter)
+            opened = Opened(self.source.path, job.model, self.tokenizer, cutter)
+            self._sights = Sights(opened, shelf, names, file)
         return self._sights
 
 

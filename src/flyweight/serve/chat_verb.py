@@ -33,8 +33,8 @@ def chat(
         model: A packed model folder, a GGUF file, or a folder with eyes.
         prompt: What to answer, once.
         image: A picture that the conversation is about, for models with eyes.
-        bits: 16, 8, 5 or 4 of a packed folder, 16 or 8 of one with eyes; what its card names, or
-            the smallest file, or 32, if not given.
+        bits: 16, 8, 5 or 4 of a packed folder, 16 or 8 of one with eyes; what its card names if
+            not given, else the smallest file, of one with eyes the most.
         system: A system message; the one that its card says it was judged with, if not given.
 
     Raises:

@@ -34,9 +34,8 @@ class VisionEngine(TorchEngine):
     """A Mllama folder on the processor, in fp32 or with its language model's weights in 8 bits.
 
     With 8 bits all weights are those of the folder's file of 8 bits, where it has one; no other is
-    read.
-    `see` says which picture the prompts that follow speak of. Raises TeacherError for a folder that
-    has no eyes or cannot be loaded.
+    read. `see` says which picture the prompts that follow speak of. Raises TeacherError for a
+    folder that has no eyes or cannot be loaded.
     """
 
     name: ClassVar[str] = "torch"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,11 +20,10 @@ from flyweight.tasks.items import Item
 from flyweight.vision.feeding import feed_pictures
 from flyweight.vision.objective import looking, tokens_of_picture
 from flyweight.vision.pixels import Shelf
-from flyweight.vision.rows import pictures_of, rows_of, shelve
+from flyweight.vision.rows import rows_of
 from flyweight.vision.vision_folder import Opened
 
 BATCH = 16  # rows, with a picture each
-PICTURES = "pictures.u8"
 
 
 @dataclass(frozen=True)
@@ -35,22 +34,6 @@ class Sights:
     shelf: Shelf
     names: Mapping[str, str]  # of the pictures, as rows.py has them
     file: Path  # the task's, for messages
-
-    @classmethod
-    def of(
-        cls,
-        opened: Opened,
-        splits: Iterable[Sequence[Item]],
-        file: Path,
-        kept: Callable[[Callable[[Path], object]], Path],
-    ) -> Sights:
-        """The sights of a task in a file. TaskError for an item without a picture.
-
-        `kept(fill)` is a folder that `fill(folder)` has filled, now or before.
-        """
-        names = pictures_of([item for split in splits for item in split], file)
-        folder = kept(lambda place: shelve(place / PICTURES, opened.cutter, names, file))
-        return cls(opened, Shelf(folder / PICTURES, opened.cutter), names, file)
 
     @property
     def feed(self) -> Feed:
