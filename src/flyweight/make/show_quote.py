@@ -21,6 +21,7 @@ NAMES = {
     "score": "importance of what can be cut",
     "record": "record the teacher",
     "rank": "rank shapes",
+    "pictures": "cut pictures into tiles",
     "mend": "mend what is cut",
     "distil": "distil students",
     "pack": "pack and prove students",
