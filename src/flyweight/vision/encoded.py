@@ -46,6 +46,14 @@ class Encoded:
                 scratch.unlink(missing_ok=True)
         return cls(shelf, np.memmap(file, np.int16, "r", shape=shape))
 
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def tokens(self, numbers: Tensor, tokens: Tensor) -> Tensor:
+        """The states float32 [N, D] of one token, int64 [N], of each of these first tiles."""
+        states = torch.from_numpy(self._states[numbers.numpy(), 0, 0, tokens.numpy()])
+        return states.view(torch.bfloat16).float()
+
     def inputs(self, numbers: Tensor) -> dict[str, Tensor]:
         """What a model is given of these pictures, int64 [B], instead of their pixels.
 

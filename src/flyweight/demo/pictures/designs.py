@@ -24,6 +24,10 @@ class Scale:
     decimals: int
     layouts: tuple[tuple[float, int], ...]
 
+    def at(self, fraction: float) -> float:
+        """What a needle reads that stands at a fraction of the scale."""
+        return self.low + fraction * (self.high - self.low)
+
     def write(self, value: float) -> str:
         written = f"{round(value / self.step) * self.step:.{self.decimals}f}"
         return written.removeprefix("-") if float(written) == 0 else written

@@ -51,7 +51,7 @@ def gauge(rng: random.Random, fraction: float | None = None) -> Scene:
     printed = ticks(draw, dial, rng) | lettering(draw, dial, rng)
     tip = needle(draw, dial, fraction, rng)
     scale = dial.scale
-    reading = scale.low + fraction * (scale.high - scale.low)
+    reading = scale.at(fraction)
     facts = {
         "kind": "gauge",
         "reading": reading,
