@@ -20,7 +20,10 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from rich.console import Console
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
+from flyweight.folder import sha256_of
 from flyweight.tasks.read import read_task
 from flyweight.vision.engine import VisionEngine
 from flyweight.vision.images import open_image
@@ -37,17 +40,27 @@ def write_data(folder: Path) -> Path:
     """The task file, with its pictures beside it."""
     with tarfile.open(NLVR / "dev_images_perm0.tar") as tar:
         tar.extractall(folder, filter="data")
-    lines = []
+    lines, pictures = [], []
     for line in (NLVR / "dev.json").read_text().splitlines():
         each = json.loads(line)
         name = f"images/{each['directory']}/dev-{each['identifier']}-0.png"
-        lines.append({
-            "image": name, "prompt": each["sentence"], "answer": each["label"],
-            "group": each["identifier"].split("-")[0],
-        })  # fmt: skip
+        lines.append({"image": name, "prompt": each["sentence"], "answer": each["label"]})
+        pictures.append((each["identifier"].split("-")[0], sha256_of(folder / name)))
+    for line, group in zip(lines, groups_of(pictures), strict=True):
+        line["group"] = group
     file = folder / "nlvr.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return file
+
+
+def groups_of(pictures: list[tuple[str, str]]) -> list[str]:
+    """The group of each: some pictures stand in two sets of the data, which are then one group."""
+    ids = dict.fromkeys(part for pair in pictures for part in pair)
+    numbers = {part: number for number, part in enumerate(ids)}
+    one, other = np.array([[numbers[part] for part in pair] for pair in pictures]).T
+    graph = coo_array((np.ones(len(one)), (one, other)), shape=(len(ids), len(ids)))
+    _, parts = connected_components(graph, directed=False)
+    return [f"group {parts[each]}" for each in one]
 
 
 def interval(found: dict[str, list[float]]) -> str:
