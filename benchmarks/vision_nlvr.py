@@ -83,7 +83,7 @@ def main() -> None:
             given.folder or shipped(), Path(place) / "eyes", data=data, steps=given.steps,
             learning_rate=5e-4,
         )  # fmt: skip
-        task = read_task(data)
+        task = read_task(data, pictures=True)
         trues = sum(item.answer == "true" for item in task.train)
         commonest = "true" if 2 * trues >= len(task.train) else "false"
         rng = random.Random(0)

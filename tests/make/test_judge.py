@@ -12,7 +12,7 @@ import torch
 
 from flyweight.make.bench import Result, bits_per_byte
 from flyweight.make.data import Split
-from flyweight.make.judge import Trial, slice_scores
+from flyweight.make.judge import Trial, shown_answers, slice_scores
 from flyweight.tasks.encode import Example
 from flyweight.tasks.items import Item
 
@@ -71,3 +71,19 @@ def test_a_slice_of_answers_scores_its_mean(split: Split) -> None:
     for part in found:
         inside = [part.name in item.slices for item in split.items]
         assert (part.teacher, part.student) == (1, pytest.approx(right[inside].mean()))
+
+
+def test_answers_that_were_lost_are_shown_wherever_they_stand() -> None:
+    """Thirty answers in other words, of which the last alone is lost."""
+    size = 30
+    items = [Item(({"role": "user", "content": str(i)},), "yes", group=str(i)) for i in range(size)]
+    split = Split(tuple(items), ())
+    kept = np.ones(size)
+    lost = np.where(np.arange(size) == size - 1, 0.0, 1.0)
+    mine, theirs = (
+        Result(scores, [f"{word} {i}" for i in range(size)], NONE)
+        for scores, word in ((lost, "mine"), (kept, "theirs"))
+    )
+    shown = shown_answers(Trial(NONE, 1, theirs, mine), split)
+    assert shown[0].prompt == str(size - 1)
+    assert (shown[0].student_score, shown[0].teacher_score) == (0.0, 1.0)

@@ -196,6 +196,17 @@ def test_after_three_jobs_the_next_is_quoted_within_a_quarter(slower: float) -> 
     assert all(abs(ratio - 1) < 0.25 for ratio in ratios[3:])
 
 
+def test_what_no_stage_foresaw_is_learned_from_whole_jobs() -> None:
+    """Jobs that take half as long again as their stages: imports, loading, what is held up."""
+    machine, likely = Machine("m"), make_quote(SIZES, QUICK, Machine("m"))
+    for foreseen in (100.0, 300.0, 50.0):
+        machine.learn([(Work("time", foreseen, 0.0), 1.5 * foreseen)])
+    longer = make_quote(SIZES, QUICK, machine)
+    for name in ("seconds", "seconds_shortest", "seconds_longest"):
+        assert getattr(longer, name) == pytest.approx(1.5 * getattr(likely, name))
+    assert longer.seconds == pytest.approx(sum(stage.quoted for stage in longer.stages))
+
+
 def test_the_ends_are_those_of_the_courses_that_jobs_may_take() -> None:
     machine = Machine("m", jobs=16, courses=[past(SMALLEST), past(ALL)] * 12)
     quote = make_quote(SIZES, QUICK, machine)

@@ -118,7 +118,7 @@ def _scratch(job: Job, chosen: Candidate, rate: float, steps: int) -> Lesson:
         f"{chosen.parameters / 1e6:.2f}M",
         chosen.parameters,
         job.origin | told,
-        job.form.objective(job, 0.0),
+        lambda: job.form.objective(job, 0.0),
         schedule,
         lambda: untrained(job, chosen),
     )

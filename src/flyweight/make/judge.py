@@ -12,7 +12,7 @@ from flyweight.make.bench import Result
 from flyweight.make.data import Split
 from flyweight.make.job import Job
 from flyweight.make.openings import count_opening
-from flyweight.make.report import SHOWN
+from flyweight.make.report import SHOWN, order_answers
 from flyweight.make.students import Candidate, compare, ratios
 from flyweight.tasks.items import Item, content_sha256
 from flyweight.tasks.statistics import Interval, mean_interval
@@ -126,13 +126,10 @@ def slice_scores(trial: Trial, test: Split, lower_is_better: bool, bar: float) -
 
 
 def shown_answers(trial: Trial, test: Split) -> list[Answer]:
-    """Test answers for a person to read: those where student and teacher differ come first."""
+    """Test answers for a person to read: first what the student lost, then what it won."""
     if not trial.student.answers:
         return []
-    order = sorted(
-        range(len(test)), key=lambda i: trial.student.answers[i] == trial.teacher.answers[i]
-    )
-    return [
+    told = [
         Answer(
             prompt=_asked(test.items[i]),
             wanted=test.answers[i],
@@ -141,8 +138,9 @@ def shown_answers(trial: Trial, test: Split) -> list[Answer]:
             teacher_score=float(trial.teacher.scores[i]),
             student_score=float(trial.student.scores[i]),
         )
-        for i in order[:SHOWN]
+        for i in range(len(test))
     ]
+    return order_answers(told)[:SHOWN]
 
 
 def _asked(item: Item) -> str:

@@ -25,8 +25,8 @@ from flyweight.runtime.threads import cores
 FORMAT = 4  # of the file; what was written in another way is left out
 KEPT = 60  # stages of each kind
 JOBS_KEPT = 24
-# foretold in bytes and joules, and so recorded: bytes, or joules, for seconds
-SIZES = ("memory", "disk", "energy")
+# foretold of whole jobs, and so recorded: bytes, joules, or the sum of the stages' seconds
+SIZES = ("memory", "disk", "energy", "time")
 # Elsewhere, roughly: how many times as fast as the core of ASSUMED the processor is, and how many
 # times as fast as that processor an accelerator trains (by peak bf16 throughput).
 NAMED = {"laptop": (5.0, 1.0), "a100-80": (6.5, 100.0), "h100": (6.5, 220.0)}
@@ -48,7 +48,7 @@ class Machine:
         return Rates(self.records, self.speed, self.accelerator)
 
     def factor(self, kind: str) -> float:
-        """What past jobs took of memory or disk, for each byte that was foretold; 1 without any."""
+        """What past jobs took of one of SIZES for what was foretold of it; 1 without any."""
         records = [each for each in self.records.get(kind, []) if each[0] > 0 and each[2] > 0]
         logs = [math.log(taken / foretold) for foretold, _, taken in records[-5:]]
         return math.exp(float(np.median(logs))) if logs else 1.0

@@ -25,10 +25,11 @@ from flyweight.make.workload import Sizes
 def make_quote(sizes: Sizes, effort: Effort, machine: Machine) -> QuoteCard:
     """What a job is expected to take on a machine: on average over the courses that it may take."""
     rates, stages, tokens, files = machine.rates(), dict[str, float](), 0.0, 0.0
+    slower = machine.factor("time")
     for chance, course in likely_courses(sizes, effort, machine.courses):
         works = works_of(course, sizes, effort)
         for kind, seconds in _by_kind(works, rates).items():
-            stages[kind] = stages.get(kind, 0.0) + chance * seconds
+            stages[kind] = stages.get(kind, 0.0) + chance * slower * seconds
         tokens += chance * trained_tokens(works)
         files += chance * disk(sizes, course)
     shortest = works_of(shortest_course(sizes, effort), sizes, effort)
@@ -38,8 +39,8 @@ def make_quote(sizes: Sizes, effort: Effort, machine: Machine) -> QuoteCard:
         source="measured" if machine.records else "assumed",
         jobs=machine.jobs,
         seconds=sum(stages.values()),
-        seconds_shortest=seconds_of(shortest, rates),
-        seconds_longest=seconds_of(longest, rates),
+        seconds_shortest=slower * seconds_of(shortest, rates),
+        seconds_longest=slower * seconds_of(longest, rates),
         tokens=round(tokens),
         memory=round(LIBRARIES + working_memory(sizes) * machine.factor("memory")),
         disk=round(files * machine.factor("disk")),

@@ -182,7 +182,6 @@ def _view(card: Card) -> dict[str, Any]:
         "recovery": list(enumerate(recovery, 1)),
         "unfinished": any(each.fate != "finished" for each in recovery),
         "answers": [_shown(answer) for answer in answers],
-        "differing": sum(a.student.strip() != a.teacher.strip() for a in card.answers),
         "commands": run_commands(card),
         "file": judged_file(card),
         "engines": words.engines(rows),

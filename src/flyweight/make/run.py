@@ -145,7 +145,8 @@ def _run(plan: Plan, store: Store) -> Card:
     job.count_all()
     tokens = round(sum(job.steps_taken.values()) * BATCH * plan.sizes.tokens)
     course = course_of(found, chosen, len(plan.sizes.levels))
-    as_it_went = seconds_of(works_of(course, plan.sizes, job.effort), plan.machine.rates())
+    foreseen = seconds_of(works_of(course, plan.sizes, job.effort), plan.machine.rates())
+    as_it_went = foreseen * plan.machine.factor("time")
     quote = settle(plan.quote, as_it_went, store.seconds, tokens, store.root)
     if store.is_metered_whole:
         taken = store.energy.meter.boundaries(store.energy.whole).facility
@@ -153,7 +154,7 @@ def _run(plan: Plan, store: Store) -> Card:
     else:
         say("What earlier runs of this job took in energy is not known, and so not the sum.")
     card = hand_over(job, Outcome(found, chosen, rivals, trial, quote))
-    _remember_all(plan, store, quote, course)
+    _remember_all(plan, store, quote, course, foreseen)
     return card
 
 
@@ -169,8 +170,13 @@ def _enter(store: Store, name: str) -> None:
         say(f"What this took is not in the ledger: {error}")
 
 
-def _remember_all(plan: Plan, store: Store, quote: QuoteCard, course: Course) -> None:
-    """Keep how a whole job went; one that was taken up says nothing of the memory of others."""
+def _remember_all(
+    plan: Plan, store: Store, quote: QuoteCard, course: Course, foreseen: float
+) -> None:
+    """Keep how a whole job went; one that was taken up says nothing of the memory of others.
+
+    `foreseen`: the seconds of its course by the rates of its stages alone.
+    """
     sizes = plan.sizes
     if store.fresh and store.is_first_run:
         store.fresh += [
@@ -178,6 +184,8 @@ def _remember_all(plan: Plan, store: Store, quote: QuoteCard, course: Course) ->
             (Work("disk", disk(sizes, course), 0.0), float(quote.actual_disk or 0)),
             *_energy(quote, plan.machine),
         ]
+        if plan.machine.jobs:  # a first job's rates were assumed; its stages correct them
+            store.fresh.append((Work("time", foreseen, 0.0), quote.actual_seconds or 0.0))
     _remember(store, PastCourse(sizes.score, sizes.bar, sizes.steps, course))
 
 

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from flyweight.anatomy.mllama import VISION
 from flyweight.card import Parity
 from flyweight.checkpoint import Checkpoint
-from flyweight.distill.losses import Batch, Objective
+from flyweight.distill.losses import Objective
 from flyweight.distill.resume import Reading
 from flyweight.distill.trainer import Row, collate
 from flyweight.errors import OptionError
@@ -43,7 +42,7 @@ from flyweight.vision.pixels import Cutter, Shelf
 from flyweight.vision.prompts import format_of, with_picture
 from flyweight.vision.proof import prove
 from flyweight.vision.rows import pictures_of, shelve
-from flyweight.vision.sights import SeeingDistillation, Sights, seen_hidden
+from flyweight.vision.sights import Sights, seen_hidden
 from flyweight.vision.sizes import new_encoder
 from flyweight.vision.vision_folder import Opened, open_vision
 
@@ -183,7 +182,7 @@ class Sees(Form):
         return self._seen(job).apart(job.model, job.items["dev"][:RANKING])
 
     def objective(self, job: Job, kl: float) -> Objective:
-        return _Later(lambda: self._seen(job).objective(kl, job.model))
+        return self._seen(job).objective(kl, job.model)
 
     def reader(self, job: Job) -> Callable[[Any], Reading]:
         split, scorer, sights = job.data.dev, job.scorer, self._seen(job)
@@ -223,24 +222,6 @@ class Sees(Form):
             opened = Opened(self.source.path, job.model, self.tokenizer, cutter)
             self._sights = Sights(opened, shelf, names, file)
         return self._sights
-
-
-class _Later:
-    """An objective whose pictures are cut at its first use: a finished training needs none."""
-
-    def __init__(self, make: Callable[[], SeeingDistillation]) -> None:
-        self._make = make
-
-    @cached_property
-    def _made(self) -> SeeingDistillation:
-        return self._make()
-
-    @property
-    def tokens_besides(self) -> int:
-        return self._made.tokens_besides
-
-    def __call__(self, model: Any, batch: Batch) -> Tensor:
-        return self._made(model, batch)
 
 
 def _picture(ids: Sequence[int]) -> Path | None:

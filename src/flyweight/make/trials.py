@@ -45,7 +45,7 @@ class Lesson:
     label: str
     parameters: int
     inputs: dict[str, Any]
-    objective: Objective
+    objective: Callable[[], Objective]  # made when it is needed
     schedule: Schedule
     start: Callable[[], Any]  # the model before the first step
 
@@ -67,7 +67,7 @@ def learn(job: Job, lesson: Lesson, step: int, model: Any = None) -> Trained:
     trained = train(
         model or lesson.start(),
         job.train_rows,
-        lesson.objective,
+        lesson.objective(),
         lesson.schedule,
         f"{'Distilling' if lesson.kind == 'distil' else 'From scratch:'} {lesson.label}",
         keep=folder,
@@ -125,7 +125,7 @@ def distillation(job: Job, contender: Contender) -> Lesson:
         contender.label,
         contender.ranked.parameters,
         job.origin | told,
-        job.form.objective(job, KL),
+        lambda: job.form.objective(job, KL),
         schedule,
         lambda: cut(job, contender),
     )
