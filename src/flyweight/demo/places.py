@@ -35,7 +35,7 @@ class Places:
     def __call__(self, model: Any, batch: Batch) -> Tensor:
         given = self.shelf.inputs(batch["picture"])
         light = 0.8 + 0.4 * torch.rand(len(batch["picture"]), 1, 1, 1, 1, 1)
-        given["pixel_values"].mul_(light)
+        given["pixel_values"].mul_(light.to(given["pixel_values"].device))
         states = model.model.vision_model(**given).last_hidden_state  # [B, 1, 1, tokens, D]
         told = [self.told[i] for i in batch["picture"].tolist()]
         asked = sorted(
@@ -47,14 +47,16 @@ class Places:
         places = [row * tokens + token for _, row, token, _ in asked]
         patches = [row * tokens + token for row in dials for token in range(1, tokens)]
         # taken out at once: to go back through an index fills the whole of `states` with zeros
-        shown = states.flatten(0, 3).index_select(0, torch.tensor(places + patches))
+        shown = states.flatten(0, 3).index_select(
+            0, torch.tensor(places + patches, device=states.device)
+        )
         of_labels, of_patches = self.learned["norm"](shown.float()).split(
             [len(places), len(patches)]
         )
-        fractions = torch.tensor([told[row].fraction for _, row, _, _ in asked])
+        fractions = of_labels.new_tensor([told[row].fraction for _, row, _, _ in asked])
         loss = self._labels(of_labels, [(name, answer) for name, _, _, answer in asked], fractions)
         if dials:
-            points = torch.tensor([told[row].points for row in dials])
+            points = of_patches.new_tensor([told[row].points for row in dials])
             loss = loss + self._points(of_patches.unflatten(0, (len(dials), -1)), points)
         return loss * batch["share"] if "share" in batch else loss
 
@@ -62,7 +64,7 @@ class Places:
         """Of tokens [labels, D]: what each is asked and its answer, by what is asked."""
         loss, begin = shown.new_zeros(()), 0
         for name, of_name in groupby(asked, key=itemgetter(0)):
-            right = torch.tensor([answer for _, answer in of_name])
+            right = torch.tensor([answer for _, answer in of_name], device=shown.device)
             end = begin + len(right)
             logits = self.learned[name](shown[begin:end])
             if name == "part":
@@ -79,7 +81,8 @@ class Places:
         patches = (cells[..., 1] * self.grid + cells[..., 0]).long()  # [G, points]
         heat = self.learned["heat"](shown).transpose(1, 2)  # [G, points, patches]
         offsets = self.learned["offset"](shown).unflatten(-1, (len(POINTS), 2))
-        here = torch.arange(len(points))[:, None], patches, torch.arange(len(POINTS))
+        dials, names = (torch.arange(n, device=shown.device) for n in (len(points), len(POINTS)))
+        here = dials[:, None], patches, names
         missed = (offsets[here] - (at - cells - 0.5)).abs().mean()
         return 2 * F.cross_entropy(heat.flatten(0, 1), patches.flatten()) + missed
 
@@ -102,7 +105,7 @@ class Places:
 
 def _near(fractions: Tensor) -> Tensor:
     """Shares [N, PARTS] of the parts of a scale: most for the nearest to the needle."""
-    return (-((MIDDLES - fractions[:, None]) ** 2) / (2 * NEAR**2)).softmax(-1)
+    return (-((MIDDLES.to(fractions.device) - fractions[:, None]) ** 2) / (2 * NEAR**2)).softmax(-1)
 
 
 __all__ = ["MIDDLES", "Places"]
