@@ -112,9 +112,9 @@ def pupil_of(folder: Path, out: Path) -> Iterator[Pupil]:
             yield Pupil(opened, work)
         ended = True
     finally:
-        lock.release()
         if ended or not [*work.glob("*/checkpoint-*"), *work.glob("*.bf16")]:
-            shutil.rmtree(work, ignore_errors=True)
+            shutil.rmtree(work, ignore_errors=True)  # while it is ours: it may take long
+        lock.release()
 
 
 __all__ = ["Pupil", "pupil_of", "teach"]
