@@ -1,10 +1,12 @@
 """Does the demo's model with eyes see? Unseen gauges, meters and charts, beside no picture at all.
 
-    .venv/bin/python benchmarks/vision_sees.py [FOLDER] [--count 1000]
+    .venv/bin/python benchmarks/vision_sees.py [FOLDER] [--count 1000] [--bits 8]
+    .venv/bin/python benchmarks/vision_sees.py [FOLDER] --beside 8
 
 Pictures of a seed that no training had. A gauge is right within 2 % of its full scale, all else if
 the answer is exact. The baselines: the same model asked without a picture, and the commonest answer
-to each kind of question.
+to each kind of question. With `--beside`, gauges alone: the share of right readings that weights of
+so many bits keep, on the same pictures.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from rich.table import Table
 from scipy.stats import binomtest
 
 from flyweight.demo.pictures import Question, draw
+from flyweight.tasks.statistics import paired_ratio
 from flyweight.vision.engine import VisionEngine
 from flyweight.vision.prompts import with_picture
 from flyweight.vision.shipped import shipped
@@ -50,12 +53,42 @@ def share(found: list[bool]) -> str:
     return f"{share:.1%} ({interval.low:.1%} to {interval.high:.1%}), n = {len(found):,}"
 
 
+def kept_beside(folder: Path, count: int, bits: int, fewer: int) -> None:
+    """Gauges read right at two widths of weights, and the ratio of the two with its limits."""
+    widths = (bits, fewer)
+    found: dict[int, list[bool]] = {each: [] for each in widths}
+    with (
+        VisionEngine(folder, context=256, bits=bits) as one,
+        VisionEngine(folder, context=256, bits=fewer) as other,
+    ):
+        for number in track(range(count), "Asking"):
+            picture = draw(random.Random(f"{SEED}/beside/{number}"), "gauge")
+            [question] = [each for each in picture.questions if each.kind == "gauge"]
+            asked = with_picture([{"role": "user", "content": question.prompt}])
+            for width, engine in zip(widths, (one, other), strict=True):
+                engine.see(picture.image)
+                said = engine.generate(engine.form.prompt(asked), LONGEST).text
+                found[width].append(right(question, said))
+    for width in widths:
+        console.print(f"{width} bits: {share(found[width])}")
+    scores = [[float(each) for each in found[width]] for width in widths]
+    kept = paired_ratio(scores[1], scores[0], range(count))
+    console.print(
+        f"{fewer} bits keep {kept.estimate:.1%} ({kept.low:.1%} to {kept.high:.1%}, each one-sided "
+        f"at 95 %); {kept.disagreements} of {count} differ"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--bits", type=int, default=32)
+    parser.add_argument("--beside", type=int, help="bits of the weights")
     given = parser.parse_args()
+    if given.beside:
+        kept_beside(given.folder or shipped(), given.count, given.bits, given.beside)
+        return
     seen: dict[str, list[bool]] = defaultdict(list)
     blind: dict[str, list[bool]] = defaultdict(list)
     answers: dict[str, Counter[str]] = defaultdict(Counter)
