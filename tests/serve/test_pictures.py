@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import openai
@@ -14,6 +18,7 @@ from browser import ARGUMENTS, CHROMIUM
 from PIL import Image
 from running import serving
 
+from flyweight.serve.eyes import LoadedEyes
 from flyweight.vision.engine import VisionEngine
 from flyweight.vision.images import open_image
 from flyweight.vision.prompts import with_picture
@@ -218,3 +223,26 @@ def test_the_page_takes_a_picture_and_keeps_it_with_the_conversation(
         sync_api.expect(page.locator(".person img.seen")).to_be_visible()
         browser.close()
     assert errors == []
+
+
+def test_requests_at_once_hold_one_decoded_picture_at_a_time() -> None:
+    """Small files may be large pictures: what many decode together would not fit in memory."""
+    open_now, most, guard = 0, 0, threading.Lock()
+
+    def cut(image: Image.Image) -> tuple[int, int]:
+        nonlocal open_now, most
+        with guard:
+            open_now += 1
+            most = max(most, open_now)
+        time.sleep(0.02)
+        with guard:
+            open_now -= 1
+        return image.size
+
+    eyes = LoadedEyes.__new__(LoadedEyes)
+    eyes.engine = SimpleNamespace(cutter=SimpleNamespace(cut=cut))  # type: ignore[assignment]
+    eyes._settings = SimpleNamespace(image_folder=None, image_hosts=())  # type: ignore[assignment]
+    urls = [data_url(Image.new("RGB", (40 + i, 30))) for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(eyes.image, urls)) == [(40 + i, 30) for i in range(8)]
+    assert most == 1

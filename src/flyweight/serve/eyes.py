@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -21,12 +22,14 @@ from flyweight.serve.faults import Fault
 from flyweight.serve.loaded import Loaded, Settings
 from flyweight.vision.engine import KEPT, WEIGHTS, VisionEngine
 from flyweight.vision.eyes import config_of
-from flyweight.vision.images import image_from
+from flyweight.vision.images import open_image, source_from
 from flyweight.vision.language import EXTRA
 from flyweight.vision.vision_folder import bits_of, weights_of
 
 NORMAL, CONTROL = 1, 3  # ggml's numbers of types of tokens
 FLOAT = 4  # bytes of a weight in memory
+# A picture of a few hundred kilobytes may take more than a gigabyte while it is decoded.
+ONE_AT_A_TIME = threading.Lock()
 
 
 class LoadedEyes(Loaded):
@@ -60,13 +63,16 @@ class LoadedEyes(Loaded):
         """The picture that a request names. Fault 400 for one that is refused or cannot be read."""
         settings = self._settings
         try:
-            image = image_from(
+            source = source_from(
                 url,
                 files=settings.image_folder is not None,
                 hosts=settings.image_hosts,
                 base=settings.image_folder,
             )
-            return self.engine.cutter.cut(image)  # what waits in the line is small
+            with ONE_AT_A_TIME:
+                return self.engine.cutter.cut(
+                    open_image(*source)
+                )  # what waits in the line is small
         except FlyweightError as error:
             raise Fault(400, f"{error}", code="invalid_image", param="messages") from error
 

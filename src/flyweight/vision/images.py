@@ -66,25 +66,30 @@ def open_image(source: Path | bytes, name: str | None = None) -> Image.Image:
 def image_from(
     value: str, *, files: bool = False, hosts: Collection[str] = (), base: Path | None = None
 ) -> Image.Image:
-    """The picture that a request names, as `open_image` gives it. Raises ImageError.
+    """The picture that a request names, as `open_image` gives it. Raises ImageError."""
+    return open_image(*source_from(value, files=files, hosts=hosts, base=base))
 
-    A data: URL always; a file only if `files`, and with `base` only inside that folder, wherever
-    links lead; an http(s) URL only of `hosts`, as `fetch.fetched` says.
+
+def source_from(
+    value: str, *, files: bool = False, hosts: Collection[str] = (), base: Path | None = None
+) -> tuple[Path | bytes, str]:
+    """Where the picture that a request names lies, or its bytes, and what to call it.
+
+    Raises ImageError. A data: URL always; a file only if `files`, and with `base` only inside that
+    folder, wherever links lead; an http(s) URL only of `hosts`, as `fetch.fetched` says.
     """
     value = value.strip()
     if value[:5].lower() == "data:":
-        return open_image(_data(value), "the picture in the data: URL")
+        return _data(value), "the picture in the data: URL"
     scheme = re.match(r"([a-z][a-z0-9+.-]*)://([^/?#]*)", value, re.IGNORECASE)
     if scheme and scheme[1].lower() in ("http", "https"):
-        return open_image(
-            fetched(value, hosts=hosts, most=MOST_BYTES), f"the picture from {scheme[2]}"
-        )
+        return fetched(value, hosts=hosts, most=MOST_BYTES), f"the picture from {scheme[2]}"
     if scheme or not files:
         raise ImageError(
             f"{_one_line(value, 60)!r} is no picture that is taken; "
             "send it as data:image/png;base64,…"
         )
-    return open_image(_inside(value, base), value)
+    return _inside(value, base), value
 
 
 def _one_line(text: str, most: int = 500) -> str:
@@ -247,4 +252,4 @@ def _extremes(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(values.max(initial=-np.inf, where=finite))
 
 
-__all__ = ["LEAST_SIDE", "image_from", "open_image"]
+__all__ = ["LEAST_SIDE", "image_from", "open_image", "source_from"]
