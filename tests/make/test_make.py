@@ -133,7 +133,7 @@ def check_folder(folder: Path, teacher: Path, task: Path) -> Card:
     return card
 
 
-GGUF = {16: "model-f16.gguf", 8: "model-q8_0.gguf", 4: "model-q4_0.gguf"}
+GGUF = {16: "model-f16.gguf", 8: "model-q8_0.gguf", 4: "model-q4_0.gguf", 5: "model-q5_0.gguf"}
 
 
 def sha256(path: Path) -> str:
