@@ -11,7 +11,6 @@ import torch
 from flyweight.distill.trainer import Schedule
 from flyweight.errors import ParityError
 from flyweight.make.effort import BATCH, MOST_DOUBLINGS
-from flyweight.make.fitted import quantised
 from flyweight.make.form import Form
 from flyweight.make.job import Job
 from flyweight.make.students import Candidate, passes
@@ -48,7 +47,7 @@ def quantised_teachers(job: Job, form: Form, note: str = "") -> list[Candidate]:
             f"teacher {note}".strip(),
             (bits,),
             form,
-            quantised(job, form),
+            form.quantised(job),
             role="quantised teacher",
             note=note,
         )

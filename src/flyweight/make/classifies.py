@@ -49,7 +49,6 @@ class Classifies(Form):
     formats = tuple(f"onnx-{bits}" for bits in ONNX_NAMES)
     engines = ("ONNX Runtime",)
     packages = ("onnx", "onnxruntime", "onnxscript")
-    judged_in_torch = False  # at 8 bits what is multiplied is rounded too, as the engine does it
 
     def __init__(self, source: Checkpoint) -> None:
         super().__init__(source)

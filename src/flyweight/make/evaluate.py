@@ -98,7 +98,8 @@ def _measure(form: Form, bits: int, task: Task, split: str, scoring: Scorer) -> 
     bench = Bench(form, scoring, form.answer_limit([part], scoring))
     with tempfile.TemporaryDirectory() as scratch:
         file = form.file(bits, Path(scratch))
-        weights = None if scoring.needs_generation else form.rounded(form.source.path, file)
+        load = form.rounded(form.source.path, file)
+        weights = load() if load and not scoring.needs_generation else None
         if split == "test":  # a look at test is a look, whoever takes it
             count_opening(task.test_sha256, sha256_of(file), f"{scoring.name} eval")
         return bench.run(f"{split} at {bits} bits", file, part, weights), file.stat().st_size

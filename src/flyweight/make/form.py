@@ -83,11 +83,9 @@ class Form(ABC):
     formats: ClassVar[tuple[str, ...]]  # as the card names them
     engines: ClassVar[tuple[str, ...]]
     packages: ClassVar[tuple[str, ...]]  # that decide what a file says
-    judged_in_torch: ClassVar[bool]  # `rounded` weights say there what a file says
     spare: ClassVar[tuple[int, ...]] = ()  # bits that are tried where the next fewer fall short
     in_transformers = "transformers"  # as the card tells that it runs there
     prompt_weight = 0.0  # of a prompt's tokens in training, beside 1 of an answer's
-    fitted = False  # files of few bits are rounded for texts
 
     def __init__(self, source: Checkpoint) -> None:
         self.source = source
@@ -130,12 +128,16 @@ class Form(ABC):
     ) -> Parity:
         """Write a checkpoint folder's files, proven on `prompts`, or on neutral ones if None.
 
-        If it is `fitted`, for `texts`; without any only the file that is not rounded.
+        `texts` as below: where it has some, without them only the file that is not rounded.
         """
 
-    def quantise(self, folder: Path, texts: Sequence[Sequence[int]], out: Path) -> None:
-        """Write the other files of a packed checkpoint into `out`, if they are `fitted`."""
-        raise NotImplementedError
+    def texts(self, job: Job) -> list[list[int]]:
+        """Token ids of the train items that files of few bits are rounded for; most need none."""
+        return []
+
+    def quantised(self, job: Job) -> Path:
+        """The folder of its files other than the whole one, a stage where they need `texts`."""
+        return job.packed(self)
 
     def file(self, bits: int, scratch: Path) -> Path:
         """The checkpoint's own file at `bits`, else one that is written to `scratch`, unproven."""
@@ -163,9 +165,12 @@ class Form(ABC):
         The first `timed` are answered one after another, for what they take.
         """
 
-    def rounded(self, folder: Path, file: Path) -> Any:
-        """A checkpoint in torch with the weights of one of its files, where `judged_in_torch`."""
-        raise NotImplementedError
+    def rounded(self, folder: Path, file: Path) -> Callable[[], Any] | None:
+        """Loads a checkpoint in torch with the weights of one of its files.
+
+        None where torch would not say what the engine says, which rounds what is multiplied too.
+        """
+        return None
 
     def told(self, items: Sequence[Item]) -> dict[str, Any]:
         """What decides its results on items beside the task's file."""

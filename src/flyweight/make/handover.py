@@ -39,7 +39,6 @@ from flyweight.folder import (
 from flyweight.make.bench import Result
 from flyweight.make.budget import Figures
 from flyweight.make.effort import BATCH
-from flyweight.make.fitted import texts
 from flyweight.make.job import Job
 from flyweight.make.judge import (
     Trial,
@@ -186,7 +185,7 @@ def _recipe(job: Job, outcome: Outcome) -> Recipe:
         seed=job.options.seed,
         threads=job.options.threads,
         tokens=outcome.quote.actual_tokens or 0,
-        rounded_for=len(texts(job, job.form)) if job.form.fitted else 0,
+        rounded_for=len(job.form.texts(job)),
         seconds={name: round(spent, 2) for name, spent in job.store.seconds.items()},
     )
 

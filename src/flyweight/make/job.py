@@ -27,7 +27,7 @@ from flyweight.make.budget import Figures
 from flyweight.make.data import Data, answered, prepare
 from flyweight.make.device import find_device
 from flyweight.make.effort import EFFORTS, Effort
-from flyweight.make.fitted import density, texts
+from flyweight.make.fitted import density
 from flyweight.make.foreteller import Foreteller
 from flyweight.make.form import Form
 from flyweight.make.options import Options
@@ -207,11 +207,11 @@ class Job:
         file: Path,
         split: str,
         parameters: int,
-        model: Callable[[], Any],
+        model: Callable[[], Any] | None,
         *,
         form: Form | None = None,
     ) -> Result:
-        """One file's scores and costs on a split, measured once; `model()` gives it in torch.
+        """One file's scores and costs on a split, measured once; `model()` is it in torch.
 
         `form` is that of students where it is not given.
         """
@@ -220,7 +220,7 @@ class Job:
         part = data.splits[split]
 
         def make(folder: Path) -> None:
-            weights = None if self.scorer.needs_generation else model()
+            weights = model() if model and not self.scorer.needs_generation else None
             bench = Bench(form, self.scorer, data.max_tokens)
             results.save_result(folder, bench.run(title, file, part, weights))
 
@@ -328,7 +328,7 @@ class Job:
     def pack(self, folder: Path, label: str) -> None:
         """Write a student's files for the runtime into its folder, proven."""
         say(f"Packing {label} at {', '.join(map(str, self.form.files))} bits")
-        found = self.form.pack(folder, self._parity_prompts(), texts(self, self.form))
+        found = self.form.pack(folder, self._parity_prompts(), self.form.texts(self))
         results.save_parity(folder, found)
 
     def _parity_prompts(self) -> list[list[int]] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -34,7 +33,7 @@ def try_on_test(job: Job, chosen: Candidate) -> Trial:
     options, lower = job.options, job.scorer.lower_is_better
     question = f"{options.score} {'score' if options.absolute else 'ratio'} {options.bar}"
     opening = count_opening(job.task.test_sha256, job.hash(chosen.file), question)
-    weights = partial(job.form.rounded, chosen.checkpoint, chosen.file)
+    weights = job.form.rounded(chosen.checkpoint, chosen.file)
     student = job.measured(
         "test", "student on test", chosen.file, "test", chosen.parameters, weights
     )

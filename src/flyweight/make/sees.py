@@ -80,7 +80,6 @@ class Sees(Form):
     engines = ("flyweight (torch, as Meta's code computes it)",)
     in_transformers = "transformers (lets a picture into earlier tokens)"
     packages = ("pillow",)
-    judged_in_torch = False  # at 8 bits what is multiplied is rounded too, as the engine does it
 
     def __init__(self, source: Checkpoint) -> None:
         super().__init__(source)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +203,7 @@ def measure_widths(
         if bits in form.spare and not of_use(bits, measured, job.options):
             continue
         file = files / form.files[bits]
-        weights = partial(form.rounded, folder, file)
+        weights = form.rounded(folder, file)
         if measured and _falls_short(job, form, file, weights, parameters):
             say(f"{label} at {bits} bits falls short on dev: not measured further")
             continue
@@ -229,10 +228,10 @@ def measure_widths(
 
 
 def _falls_short(
-    job: Job, form: Form, file: Path, weights: Callable[[], Any], parameters: int
+    job: Job, form: Form, file: Path, weights: Callable[[], Any] | None, parameters: int
 ) -> bool:
     """Whether a file's weights, if torch can judge them, are sure to miss the bar on dev."""
-    if not (form.judged_in_torch and job.scorer.teacher_forced):
+    if weights is None or not job.scorer.teacher_forced:
         return False
     pairs = job.data_of(form).dev.pairs
 

@@ -19,10 +19,11 @@ from flyweight.distill.trainer import Row, fast_math
 from flyweight.distill.wish import Wish
 from flyweight.folder import GGUF_NAMES
 from flyweight.make.data import PLAIN_TOKENS, Example, Split
+from flyweight.make.fitted import FITTING
 from flyweight.make.form import Answers, Form
 from flyweight.make.probe import BATCH, sample_of, share_of
 from flyweight.make.rank import divergence
-from flyweight.make.workload import RANKING, read_work
+from flyweight.make.workload import CALIBRATION, RANKING, quantise_work, read_work
 from flyweight.progress import say
 from flyweight.runtime.forced import answer_bits, answer_logits
 from flyweight.runtime.gguf import write_gguf
@@ -44,10 +45,8 @@ class Writes(Form):
     formats = tuple(f"gguf-{bits}" for bits in GGUF_NAMES)
     engines = ("llama.cpp",)
     packages = ("gguf", "xllamacpp")
-    judged_in_torch = True
     spare = (5,)
     prompt_weight = PROMPT_WEIGHT
-    fitted = True
 
     def check(self, scorer: Scorer) -> None:
         self.source.gguf_map.metadata(self.source.config)
@@ -71,8 +70,17 @@ class Writes(Form):
         gguf_map = self.source.gguf_map
         return pack_checkpoint(folder, bits, gguf_map, prompts, texts=texts).parity.card
 
-    def quantise(self, folder: Path, texts: Sequence[Sequence[int]], out: Path) -> None:
-        quantise_checkpoint(folder, out, self.source.gguf_map, texts)
+    def texts(self, job: Job) -> list[list[int]]:
+        return [each.ids.tolist() for each in job.data_of(self).train.examples[:CALIBRATION]]
+
+    def quantised(self, job: Job) -> Path:
+        packed = job.packed(self)
+
+        def make(folder: Path) -> None:
+            quantise_checkpoint(packed, folder, self.source.gguf_map, self.texts(job))
+
+        work = quantise_work(self.source.parameters, job.sizes)
+        return job.store.stage("quantise", job.origin_of(self) | FITTING, make, work=work)
 
     def write(self, bits: int, out: Path) -> None:
         write_gguf(self.source.path, out, bits, self.source.gguf_map)
@@ -88,8 +96,8 @@ class Writes(Form):
         found = measure(file, prompts, max_tokens, on_answer=on_answer, timed=timed)
         return Answers.written(found, "llama.cpp", self.tokenizer)
 
-    def rounded(self, folder: Path, file: Path) -> Any:
-        return rounded(open_checkpoint(folder).model(), file, self.source.gguf_map)
+    def rounded(self, folder: Path, file: Path) -> Callable[[], Any]:
+        return lambda: rounded(open_checkpoint(folder).model(), file, self.source.gguf_map)
 
     def train_rows(self, job: Job) -> list[Row]:
         return _recorded(job, job.data.train.examples, self.prompt_weight).rows(drawn=True)
