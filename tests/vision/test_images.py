@@ -27,7 +27,7 @@ from PIL import Image, ImageFile
 
 from flyweight.errors import FlyweightError, ImageError
 from flyweight.vision import containers, fetch
-from flyweight.vision.images import LEAST_SIDE, image_from, open_image
+from flyweight.vision.images import LEAST_SIDE, open_image, source_from
 
 BOMB = 50_000
 
@@ -45,6 +45,11 @@ def scene(mode: str = "RGB", size: tuple[int, int] = (64, 48)) -> Image.Image:
     bands = [x * 255 // max(1, wide - 1), y * 255 // max(1, high - 1), (x * 7 + y * 3) % 256]
     image = Image.fromarray(np.stack(bands, axis=2).astype(np.uint8))
     return image if mode == "RGB" else image.convert(mode)
+
+
+def image_from(value: str, **allowed: Any) -> Image.Image:
+    """The picture that a request names, as the service opens it."""
+    return open_image(*source_from(value, **allowed))
 
 
 def pixels(image: Image.Image) -> np.ndarray:

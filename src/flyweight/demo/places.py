@@ -96,7 +96,7 @@ class Places:
             (number, token) for number, each in enumerate(self.told[: len(known)])
             for token, name, _ in each.told if name == "part"
         ]  # fmt: skip
-        numbers, tokens = torch.tensor(asked).T
+        numbers, tokens = torch.tensor(asked, dtype=torch.long).reshape(-1, 2).T
         shares = self.learned["part"](self.learned["norm"](known.tokens(numbers, tokens)))
         seen = (shares.softmax(-1) * MIDDLES).sum(-1).double()
         sums, counts = (torch.bincount(numbers, each) for each in (seen, torch.ones_like(seen)))

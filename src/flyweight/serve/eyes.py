@@ -70,9 +70,8 @@ class LoadedEyes(Loaded):
                 base=settings.image_folder,
             )
             with ONE_AT_A_TIME:
-                return self.engine.cutter.cut(
-                    open_image(*source)
-                )  # what waits in the line is small
+                image = open_image(*source)
+                return self.engine.cutter.cut(image)  # what waits in the line is small
         except FlyweightError as error:
             raise Fault(400, f"{error}", code="invalid_image", param="messages") from error
 

@@ -63,17 +63,10 @@ def open_image(source: Path | bytes, name: str | None = None) -> Image.Image:
         raise ImageError(f"{where} is broken or cut off ({_reason(error)}); get it anew") from error
 
 
-def image_from(
-    value: str, *, files: bool = False, hosts: Collection[str] = (), base: Path | None = None
-) -> Image.Image:
-    """The picture that a request names, as `open_image` gives it. Raises ImageError."""
-    return open_image(*source_from(value, files=files, hosts=hosts, base=base))
-
-
 def source_from(
     value: str, *, files: bool = False, hosts: Collection[str] = (), base: Path | None = None
 ) -> tuple[Path | bytes, str]:
-    """Where the picture that a request names lies, or its bytes, and what to call it.
+    """Where the picture that a request names lies, or its bytes, and its name: for `open_image`.
 
     Raises ImageError. A data: URL always; a file only if `files`, and with `base` only inside that
     folder, wherever links lead; an http(s) URL only of `hosts`, as `fetch.fetched` says.
@@ -252,4 +245,4 @@ def _extremes(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(values.max(initial=-np.inf, where=finite))
 
 
-__all__ = ["LEAST_SIDE", "image_from", "open_image", "source_from"]
+__all__ = ["LEAST_SIDE", "open_image", "source_from"]
