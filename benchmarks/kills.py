@@ -7,6 +7,7 @@ of all weights, every answer and score, and which stages were worked out more th
 
     python benchmarks/kills.py               # 20 kills, about two minutes on two cores
     python benchmarks/kills.py --kills 5 --seed 3
+    python benchmarks/kills.py --effort thorough --steps 16
     python benchmarks/kills.py --ctrl-c      # interrupted instead: does each run say so, too?
 """
 
@@ -43,6 +44,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=20, help="kills that must hit")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--effort", choices=("quick", "standard", "thorough"), default="quick")
+    parser.add_argument("--steps", type=int, default=120, help="of each distillation")
     parser.add_argument("--ctrl-c", action="store_true", help="SIGINT instead of SIGKILL")
     options = parser.parse_args()
     sent = signal.SIGINT if options.ctrl_c else signal.SIGKILL
@@ -53,8 +56,8 @@ def main() -> None:
         job = {
             "teacher": str(tiny_teacher(root / "llama")),
             "task": task,
-            "effort": "quick",
-            "steps": 120,
+            "effort": options.effort,
+            "steps": options.steps,
         }
         calm = root / "calm"
         calm.mkdir()

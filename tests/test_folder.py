@@ -7,7 +7,9 @@ import hashlib
 import os
 import resource
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,6 +100,43 @@ def test_the_old_folder_stays_where_the_new_one_cannot_take_its_place(tmp_path: 
     with pytest.raises(FileNotFoundError):
         _swap(tmp_path / "somebody removed it", tmp_path / "out")
     assert contents(tmp_path) == {"out/file": "old", f"out/{MARK}": ""}
+
+
+def killed(out: Path, renames: int) -> None:
+    """A process that writes a new `out` and is killed after so many renames of folders."""
+    told = f"""
+import os, pathlib, signal
+from flyweight.folder import new_folder
+left, rename = [{renames}], pathlib.Path.rename
+def dying(path, place):
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left[0] -= 1
+    return rename(path, place)
+pathlib.Path.rename = dying
+with new_folder(pathlib.Path({str(out)!r})) as folder:
+    (folder / "file").write_text("half")
+"""
+    assert subprocess.run([sys.executable, "-c", told], check=False).returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+def test_what_a_killed_process_left_goes_and_what_it_had_put_aside_comes_back(
+    tmp_path: Path, renames: int
+) -> None:
+    other = tmp_path / ".out.work.01234567.lock"  # of another folder
+    other.touch()
+    write(tmp_path / "out", "old")
+    killed(tmp_path / "out", renames)
+    assert len(list(tmp_path.iterdir())) > 2
+    with new_folder(tmp_path / "out") as folder:
+        assert (tmp_path / "out" / "file").read_text() == "old"
+        with new_folder(tmp_path / "out") as second:  # the first still lives: it stays
+            assert folder.is_dir()
+            assert second.is_dir()
+        (folder / "file").write_text("new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "out"]
+    assert contents(tmp_path)["out/file"] == "new"
 
 
 def test_a_foreign_folder_is_never_replaced(tmp_path: Path) -> None:

@@ -8,18 +8,20 @@ replaced.
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import platformdirs
+from filelock import BaseFileLock, FileLock, Timeout
 from pydantic import ValidationError
 
 from flyweight.card import Card, FileEntry, ItemScores, Part
@@ -43,6 +45,8 @@ STICKER = "sticker.json"
 STICKER_PICTURES = ("sticker.svg", "sticker.png")
 MARK = ".flyweight"  # says that the folder is ours to replace
 SEAL = "complete.json"  # written last into a folder of results: what it holds is whole
+TOKEN = 4  # bytes that tell temporary folders of one place apart
+LOCK, OLD = ".lock", ".old"  # beside a temporary folder: held while it is written; what it replaces
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 REFUSED = frozenset({
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG,
@@ -130,20 +134,57 @@ def bytes_of(size: str, option: str) -> int:
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `out` when the block ends well, and vanishes when not."""
+    """A temporary folder that becomes `out` when the block ends well, and vanishes when not.
+
+    What a killed process left of its own is removed by the next that writes there.
+    """
     out = out.absolute()
     check_place(out)
+    scratch = out.with_name(f".{out.name}.{secrets.token_hex(TOKEN)}")
+    lock = FileLock(_beside(scratch, LOCK))
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        _clear(out)
+        lock.acquire(timeout=0)
     try:
         with disk_errors(out):
+            scratch.mkdir(mode=0o700)
             yield scratch
             (scratch / MARK).touch()
             _open_to_all(scratch)
             _swap(scratch, out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        _unlock(lock)
+
+
+def _clear(out: Path) -> None:
+    """Remove temporary folders of `out` whose process is gone: its lock is free.
+
+    Killed between two renames, it left what stood at `out` under another name: that comes back.
+    """
+    token = "[0-9a-f]" * 2 * TOKEN
+    for place in out.parent.glob(f".{glob.escape(out.name)}.{token}{LOCK}"):
+        lock, scratch = FileLock(place), place.with_name(place.name.removesuffix(LOCK))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        old = _beside(scratch, OLD)
+        if old.exists() and not out.exists():
+            old.rename(out)
+        for left in (old, scratch):
+            shutil.rmtree(left, ignore_errors=True)
+        _unlock(lock)
+
+
+def _unlock(lock: BaseFileLock) -> None:
+    lock.release()
+    Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _beside(scratch: Path, ending: str) -> Path:
+    return scratch.with_name(scratch.name + ending)
 
 
 @contextmanager
@@ -187,7 +228,7 @@ def _swap(scratch: Path, out: Path) -> None:
     """`scratch` takes the place of `out`; what was there goes only after that."""
     old = None
     if out.exists():
-        old = out.with_name(f".{out.name}.old-{os.getpid()}")
+        old = _beside(scratch, OLD)
         out.rename(old)
     try:
         scratch.rename(out)

@@ -8,6 +8,7 @@ import os
 import random
 import signal
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +36,20 @@ def _make(job: Job, state: str, log: str) -> None:
 def run(
     job: Job,
     place: Path,
-    kill_at: int | None = None,
+    now: Callable[[], bool] | None = None,
     later: float = 0.0,
     signal_number: int = signal.SIGKILL,
 ) -> bool:
     """Run `make` into `place`/out; True: it ended by itself.
 
-    It is sent the signal `later` seconds after its journal holds `kill_at` lines about stages.
+    It is sent the signal `later` seconds after `now` comes true.
     """
     told = (job | {"out": place / "out"}, str(place / "state"), str(place / "log"))
     child = _CONTEXT.Process(target=_make, args=told)
     child.start()
-    while child.is_alive() and (kill_at is None or len(stage_events(place / "out")) < kill_at):
+    while child.is_alive() and not (now and now()):
         child.join(0.01)
-    child.join(None if kill_at is None else later)
+    child.join(later if now else None)
     if child.is_alive():
         assert child.pid is not None
         os.kill(child.pid, signal_number)
@@ -56,6 +57,16 @@ def run(
         return False
     assert child.exitcode == 0, (place / "log").read_text()
     return True
+
+
+def half_way(place: Path, lines: int) -> Callable[[], bool]:
+    """Whether the journal of the job in `place` holds so many lines about stages."""
+    return lambda: len(stage_events(place / "out")) >= lines
+
+
+def handing_over(place: Path) -> bool:
+    """Whether the job in `place` writes its model folder."""
+    return any(path.is_dir() for path in place.glob(".out.*"))
 
 
 def stage_events(out: Path) -> list[dict[str, Any]]:
@@ -73,7 +84,7 @@ def kill_once(
     """
     generator = random.Random(seed)
     at = len(stage_events(place / "out")) + generator.randint(1, max(1, lines - 10))
-    return not run(job, place, at, generator.uniform(0, 0.3), signal_number)
+    return not run(job, place, half_way(place, at), generator.uniform(0, 0.3), signal_number)
 
 
 def fingerprint(out: Path) -> dict[str, Any]:

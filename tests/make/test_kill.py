@@ -56,11 +56,24 @@ def test_killed_at_random_and_run_again_it_is_the_same_job(
     assert killing.stages_done_twice(tmp_path / "out") == []
 
 
+def test_killed_while_it_hands_over_it_leaves_nothing_but_the_same_model(
+    job: dict[str, Any], reference: tuple[dict[str, Any], int], tmp_path: Path
+) -> None:
+    assert not killing.run(job, tmp_path, lambda: killing.handing_over(tmp_path))
+    assert killing.handing_over(tmp_path)
+    assert not (tmp_path / "out").exists()
+    assert killing.run(job, tmp_path)
+    assert not killing.handing_over(tmp_path)
+    assert killing.fingerprint(tmp_path / "out") == reference[0]
+    assert killing.stages_done_twice(tmp_path / "out") == []
+
+
 def test_ctrl_c_says_that_nothing_is_lost_and_the_same_command_goes_on(
     job: dict[str, Any], reference: tuple[dict[str, Any], int], tmp_path: Path
 ) -> None:
     wanted, lines = reference
-    stopped = killing.run(job, tmp_path, lines // 2, signal_number=signal.SIGINT)
+    moment = killing.half_way(tmp_path, lines // 2)
+    stopped = killing.run(job, tmp_path, moment, signal_number=signal.SIGINT)
     assert not stopped
     assert "the same command goes on" in " ".join((tmp_path / "log").read_text().split())
     assert read_status(tmp_path / "out")["state"] == "stopped"
