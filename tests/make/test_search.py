@@ -16,8 +16,9 @@ from flyweight.make.budget import Budgets
 from flyweight.make.form import Cost
 from flyweight.make.options import check_options
 from flyweight.make.rank import RankedShape
-from flyweight.make.search import likely_answers, next_to_finish
+from flyweight.make.search import likely_answers, needed_share, next_to_finish
 from flyweight.make.students import Candidate, Contender, of_use
+from flyweight.tasks.statistics import paired_ratio
 
 
 def contender(size: int, *, measured: bool = False, excluded: str = "") -> Contender:
@@ -36,6 +37,24 @@ def test_likely_answers_is_the_chance_of_being_the_smallest_that_passes() -> Non
         if any(outcome):
             expected[outcome.index(True)] += weight
     assert likely_answers(chances) == pytest.approx(expected.tolist())
+
+
+@pytest.mark.parametrize("size", [1, 3, 10])
+@pytest.mark.parametrize("bar", [0.8, 0.95])
+def test_the_share_that_is_needed_is_the_one_whose_limit_is_the_bar(size: int, bar: float) -> None:
+    """Against the limits themselves: a student that loses single items, the teacher none."""
+    items = 1200
+    groups = [str(place // size) for place in range(items)]
+    dev = SimpleNamespace(groups=groups, by_task={"": list(range(items))})
+    job: Any = SimpleNamespace(
+        options=SimpleNamespace(bar=bar),
+        scorer=SimpleNamespace(needs_generation=True),
+        data=SimpleNamespace(dev=dev),
+    )
+    lost = round((1 - needed_share(job)) * items)
+    scores = np.ones(items)
+    scores[np.linspace(0, items - 1, lost).astype(int)] = 0
+    assert paired_ratio(scores, np.ones(items), groups).low == pytest.approx(bar, abs=0.006)
 
 
 def play(truth: list[bool], chances: list[float], patience: float) -> tuple[list[int], int | None]:

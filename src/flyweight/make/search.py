@@ -22,6 +22,7 @@ from flyweight.make.probe import sample_of
 from flyweight.make.students import Contender, Found, passes, size_of
 from flyweight.make.trials import distillation, learn, measure_contender
 from flyweight.progress import say
+from flyweight.tasks.limits import foreseen_effect
 
 LEAST_BYTES = 0.55  # of a parameter in the smallest file: Q4_0 is 18 bytes for 32 weights
 DOUBT = 1.15  # how much more than a budget may be foretold of what is still tried
@@ -156,11 +157,14 @@ def needed_share(job: Job) -> float:
     """The dev share whose lower limit just reaches the bar, roughly: a binomial's for scores of 0
     and 1; bits of likelihood differ so little between two models that the bar itself will do.
     """
-    bar = job.options.bar
+    bar, dev = job.options.bar, job.data.dev
     if not job.scorer.needs_generation:
         return bar
-    items = min(map(len, job.data.dev.by_task.values()))
-    return min(1.0, bar + 1.645 * math.sqrt(max(1 - bar, 0.01) * bar / items))
+    lost, items = max(1 - bar, 0.01), math.inf
+    for places in dev.by_task.values():
+        groups = [dev.groups[place] for place in places]
+        items = min(items, len(groups) / foreseen_effect(groups, lost * len(groups)))
+    return min(1.0, bar + 1.645 * math.sqrt(lost * bar / items))
 
 
 def likely_answers(chances: Sequence[float]) -> list[float]:

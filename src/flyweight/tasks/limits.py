@@ -14,6 +14,8 @@ test of 1,000 items in 125 groups may hold the evidence of only 125. Two methods
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,11 +80,19 @@ def design_effect(pairs: Pairs) -> float:
     if not pairs.clustered:
         return 1.0
     residual = pairs.student - pairs.ratio * pairs.teacher  # [n]
-    size = _typical(pairs, np.ones(pairs.n))
     between = (pairs.sums(residual) ** 2).sum() * pairs.groups / (pairs.groups - 1)
     within = (residual**2).sum() * pairs.n / (pairs.n - 1)
-    effect = (between + PRIOR_GROUPS * size**2) / (within + PRIOR_GROUPS * size)
-    return max(1.0, float(effect))
+    return _guarded(float(between), float(within), _typical(pairs, np.ones(pairs.n)))
+
+
+def foreseen_effect(groups: Sequence[Hashable], losses: float) -> float:
+    """The design effect to expect where so many items [n] are lost, each for itself."""
+    sizes = np.array(list(Counter(groups).values()), dtype=float)
+    return _guarded(losses, losses, float((sizes**2).sum() / sizes.sum()))
+
+
+def _guarded(between: float, within: float, size: float) -> float:
+    return max(1.0, (between + PRIOR_GROUPS * size**2) / (within + PRIOR_GROUPS * size))
 
 
 def wilson(mean: float, n: float, z: float) -> tuple[float, float]:
