@@ -132,17 +132,38 @@ def prepare_split(items: Sequence[Item], name: str, form: Form, scorer: Scorer) 
 
 
 def answered(task: Task, form: Form, write: Writer) -> dict[str, tuple[Item, ...]]:
-    """The splits with what `write`, the teacher, says where items have no answer; asked once."""
+    """The splits with what `write`, the teacher, says where items have no answer; asked once.
+
+    Long prompts leave little room in its context: they are asked apart, so as not to cut the
+    answers to short ones.
+    """
     splits = task.splits
     missing = [item for items in splits.values() for item in items if item.answer is None]
     if not missing:
         return splits
     prompts = [form.prompt(item) for item in missing]
-    room = form.source.context - max(map(len, prompts)) - 1  # the end of the turn is a token too
-    written = iter(write(prompts, max(1, min(FREE_TOKENS, room))))
+    texts = [""] * len(prompts)
+    for room, places in by_room(prompts, form.source.context):
+        said = write([prompts[place] for place in places], room)
+        for place, text in zip(places, said, strict=True):
+            texts[place] = text
+    written = iter(texts)
     return {
         name: tuple(
             item.with_answer(next(written)) if item.answer is None else item for item in items
         )
         for name, items in splits.items()
     }
+
+
+def by_room(prompts: Sequence[Sequence[int]], context: int) -> list[tuple[int, list[int]]]:
+    """The tokens that answers may have, at most FREE_TOKENS, and the places of such prompts.
+
+    Where the context holds fewer, each answer has more than half of what its prompt leaves.
+    """
+    # the end of the turn is a token too
+    rooms = [max(1, min(FREE_TOKENS, context - len(prompt) - 1)) for prompt in prompts]
+    alike: dict[int, list[int]] = {}
+    for place, room in enumerate(rooms):
+        alike.setdefault(room.bit_length(), []).append(place)
+    return [(min(rooms[place] for place in places), places) for places in alike.values()]
