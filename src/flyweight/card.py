@@ -127,6 +127,7 @@ class Row(Part):
     forecast: Forecast | None = None
     joules: Boundaries | None = None  # of one answer, on average
     chosen: bool = False
+    chosen_over: float | None = None  # the chosen model's score over a rival's, at least (paired)
 
 
 class Source(Part):

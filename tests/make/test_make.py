@@ -312,6 +312,10 @@ def test_forty_chats_in_parquet_cannot_tell_and_say_how_many_would(
     assert card.quote.actual_seconds == pytest.approx(sum(card.recipe.seconds.values()), rel=0.01)
     roles = {row.role for row in card.rows}
     assert roles == {"teacher", "quantised teacher", "from scratch", "candidate"}
+    [scratch] = [row for row in card.rows if row.role == "from scratch"]
+    [chosen] = [row for row in card.rows if row.chosen]
+    assert scratch.dev.mean == 0 or scratch.chosen_over <= chosen.dev.mean / scratch.dev.mean
+    assert (scratch.chosen_over is None) == (scratch.dev.mean == 0)
     check_learned(card, str(json_llama), task)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from flyweight.make.trials import Lesson, exported, learn, measure_widths
 from flyweight.progress import say
 from flyweight.shrink.cut import cut_config
 
-PLATEAU_GAIN = 0.01  # of the dev error: twice the steps that bring less than this are the plateau
+PLATEAU_GAIN = 0.01  # of what is left to gain: twice the steps that bring less are the plateau
 
 
 def find_rivals(job: Job, chosen: Candidate) -> list[Candidate]:
@@ -79,39 +79,55 @@ def from_scratch(job: Job, chosen: Candidate) -> list[Candidate]:
 
 
 def _best_lesson(job: Job, chosen: Candidate) -> tuple[Lesson, str]:
-    """The lesson from scratch with the smallest dev error among the rates, and its note."""
+    """The lesson from scratch that ends nearest to the teacher among the rates, and its note."""
     usual = job.form.learning_rate(chosen.shape.hidden)
     rates = [factor * usual for factor in job.effort.scratch_rates]
     if not job.effort.scratch_plateau:
         return _scratch(job, chosen, rates[0], job.steps), "the same tokens"
-    found = [_to_plateau(job, chosen, rate) for rate in rates]
-    _, best = min(found, key=lambda pair: pair[0])
-    times = best.schedule.steps / job.steps
-    return best, f"to its plateau ({times:g} times the tokens), best of {len(rates)} rates"
+    best = min((_to_plateau(job, chosen, rate) for rate in rates), key=lambda end: end.left)
+    times = best.lesson.schedule.steps / job.steps
+    how = "to its plateau" if best.flat else "not yet at its plateau"
+    return best.lesson, f"{how} ({times:g} times the tokens), best of {len(rates)} rates"
 
 
-def _to_plateau(job: Job, chosen: Candidate, rate: float) -> tuple[float, Lesson]:
-    """Twice the steps, and twice again, until that gains less than PLATEAU_GAIN on dev."""
-    lesson = _scratch(job, chosen, rate, job.steps)
-    error = _dev_error(job, lesson)
+@dataclass(frozen=True)
+class _End:
+    """Where a training from scratch ends, and whether twice its steps would gain next to nothing.
+
+    `left`: what dev leaves to be desired then, first in score, then in nats of the answers.
+    """
+
+    lesson: Lesson
+    left: tuple[float, float]
+    flat: bool = False
+
+    def gains_on(self, shorter: _End) -> bool:
+        """Whether it is better by PLATEAU_GAIN in either: a score may stand still or jump."""
+        ours, theirs = self.left, shorter.left
+        return any(new < (1 - PLATEAU_GAIN) * old for new, old in zip(ours, theirs, strict=True))
+
+
+def _to_plateau(job: Job, chosen: Candidate, rate: float) -> _End:
+    """Twice the steps, and twice again, until that gains nothing on dev or is too much."""
+    best = _ended(job, _scratch(job, chosen, rate, job.steps))
     for doubling in range(1, MOST_DOUBLINGS + 1):
-        longer = _scratch(job, chosen, rate, job.steps * 2**doubling)
-        new = _dev_error(job, longer)
-        if new >= error * (1 - PLATEAU_GAIN):
-            break
-        lesson, error = longer, new
-    return error, lesson
+        longer = _ended(job, _scratch(job, chosen, rate, job.steps * 2**doubling))
+        if not longer.gains_on(best):
+            return replace(best, flat=True)
+        best = longer
+    return best
 
 
-def _dev_error(job: Job, lesson: Lesson) -> float:
-    """What the last reading on dev leaves to be desired."""
-    share = learn(job, lesson, lesson.schedule.steps).readings[-1][1]["share"]
-    return max(0.0, 1 - share) if math.isfinite(share) else math.inf
+def _ended(job: Job, lesson: Lesson) -> _End:
+    """A lesson taken to its end, and read there."""
+    last = learn(job, lesson, lesson.schedule.steps).readings[-1][1]
+    left = (max(0.0, 1 - last["share"]), last["nats"])
+    return _End(lesson, left if all(map(math.isfinite, left)) else (math.inf, math.inf))
 
 
 def _scratch(job: Job, chosen: Candidate, rate: float, steps: int) -> Lesson:
     schedule = Schedule(steps=steps, batch_size=BATCH, learning_rate=rate, seed=job.options.seed)
-    told = {"scratch": chosen.shape.as_dict(), "schedule": asdict(schedule)}
+    told = {"scratch": chosen.shape.as_dict(), "schedule": asdict(schedule), "read": "nats"}
     return Lesson(
         "scratch",
         f"{chosen.parameters / 1e6:.2f}M",

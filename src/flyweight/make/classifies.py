@@ -138,10 +138,13 @@ class Classifies(Form):
         rows = label_rows([cast(Labelled, split.examples[place]) for place in places])
         wanted = [split.answers[place] for place in places]
 
-        def read(model: Any) -> float:
-            numbers = ask_labels(model, rows, title="").argmax(1)
-            said = [self.names[number] for number in numbers]
-            return float(job.scorer.scores(said, wanted).mean())
+        right = np.array([row["label"] for row in rows])
+
+        def read(model: Any) -> tuple[float, float]:
+            logs = ask_labels(model, rows, title="")  # [n, C]
+            said = [self.names[number] for number in logs.argmax(1)]
+            nats = -logs[np.arange(len(rows)), right].mean()
+            return float(job.scorer.scores(said, wanted).mean()), float(nats)
 
         return share_of(job.teacher_dev, split, job.scorer, read)
 

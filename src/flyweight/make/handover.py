@@ -27,6 +27,7 @@ from flyweight.card import (
     VerdictCard,
 )
 from flyweight.distill.objectives import KL
+from flyweight.errors import TaskError
 from flyweight.folder import (
     MODEL_CARD,
     REPORT,
@@ -53,7 +54,14 @@ from flyweight.make.model_card import model_card
 from flyweight.make.report import write_report
 from flyweight.make.results import PARITY, load_parity
 from flyweight.make.stickers import labelled, put_sticker, sticker_of
-from flyweight.make.students import Candidate, Contender, Found, measured_figures, passes
+from flyweight.make.students import (
+    Candidate,
+    Contender,
+    Found,
+    measured_figures,
+    passes,
+    ratios,
+)
 from flyweight.make.words import verdict_sentence
 from flyweight.runtime.threads import cores
 
@@ -251,9 +259,25 @@ def _row(job: Job, candidate: Candidate, chosen: Candidate) -> Row:
         dev_ratio=candidate.ratio.estimate,
         dev_low=candidate.ratio.low,
         chosen=candidate is chosen,
+        chosen_over=_over(job, chosen, candidate),
         forecast=_forecast(candidate.forecast),
         **_costs(candidate.dev),
     )
+
+
+def _over(job: Job, chosen: Candidate, rival: Candidate) -> float | None:
+    """How good the chosen model is beside the same shape from scratch, at least: paired on dev.
+
+    Of several tasks on the one where it gains least; None for other rivals, or one that scores 0.
+    """
+    if rival.role != "from scratch":
+        return None
+    scores, options = (chosen.dev.scores, rival.dev.scores), replace(job.options, absolute=False)
+    try:
+        found = ratios(*scores, job.data.dev, options, job.scorer.lower_is_better)
+    except TaskError:
+        return None
+    return min(each.low for each in found)
 
 
 def _forecast(found: Figures | None) -> Forecast | None:

@@ -226,7 +226,7 @@ class Job:
 
         inputs = self.origin_of(form) | {
             "file": self.hash(file), "split": split, "max_tokens": data.max_tokens,
-            "format": results.RESULT_FORMAT,
+            **results.measured_here(),
         }  # fmt: skip
         work = workload.measure_work(kind, len(part), self.sizes, parameters)
         return results.load_result(self.store.stage(kind, inputs, make, work=work))

@@ -36,11 +36,12 @@ def sample_of(split: Split) -> list[int]:
 
 
 def share_of(
-    teacher: Result, split: Split, scorer: Scorer, read: Callable[[Any], float]
+    teacher: Result, split: Split, scorer: Scorer, read: Callable[[Any], tuple[float, float]]
 ) -> Callable[[Any], Reading]:
     """A function that tells what `read` gives of a model, and what share of the teacher's that is.
 
-    `teacher` is what it answered to the whole split; `read` tells the score on its sample.
+    `teacher` is what it answered to the whole split; `read` tells the score on its sample, and the
+    cross-entropy of its wanted answers in nats: a token, or a label.
     """
     places = sample_of(split)
     said = [teacher.answers[place] for place in places]
@@ -49,7 +50,7 @@ def share_of(
 
     @torch.inference_mode()
     def reading(model: Any) -> Reading:
-        score = read(model)
-        return {"score": score, "share": score / least}
+        score, nats = read(model)
+        return {"score": score, "share": score / least, "nats": nats}
 
     return reading

@@ -15,6 +15,7 @@ from flyweight.card import Parity
 from flyweight.make.bench import Result
 from flyweight.make.form import Cost
 from flyweight.make.rank import RankedShape
+from flyweight.runtime.hardware import own_name
 from flyweight.sticker_card import Metered
 
 PARITY = "parity.json"
@@ -22,8 +23,12 @@ IMPORTANCE = "importance.safetensors"
 # What a stage of another format holds is worked out anew.
 IMPORTANCE_FORMAT = 3
 PACK_FORMAT = 2
-RESULT_FORMAT = 2
 _RESULT, _RANKING = "result.json", "ranking.json"
+
+
+def measured_here() -> dict[str, Any]:
+    """What a measurement hangs on beside what it is of: another machine has other latencies."""
+    return {"format": 2, "machine": own_name()}
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from flyweight.card import Card, Row
@@ -152,10 +153,21 @@ def _scratch_clause(card: Card, chosen: Row, scratch: Row) -> str:
     bar = card.verdict.bar
     kept = words.kept(scratch.dev_ratio, card.task.score, card.verdict.absolute)
     limit = f"at least {words.lower_limit(scratch.dev_low, bar)}"
-    if not passes(scratch, bar):
-        return f"{_who(scratch)} {kept} on dev ({limit}) and does not pass"
-    own = words.lower_limit(chosen.dev_low, bar)
-    return f"{_who(scratch)} passes too ({limit}; the chosen model at least {own})"
+    said = f"{_who(scratch)} {kept} on dev ({limit}) and does not pass"
+    if passes(scratch, bar):
+        own = words.lower_limit(chosen.dev_low, bar)
+        said = f"{_who(scratch)} passes too ({limit}; the chosen model at least {own})"
+    return said + _gain(scratch.chosen_over)
+
+
+def _gain(over: float | None) -> str:
+    """Whether the chosen model is better than the one from scratch, from its lower limit."""
+    if over is None:
+        return ""
+    at_least = f"at least {math.floor(1000 * over) / 1000:.3f} times as good (95 %, in pairs)"
+    if over > 1:
+        return f"; the chosen model is {at_least}"
+    return f"; no measurable gain over it: the chosen model is {at_least}"
 
 
 def _who(row: Row) -> str:

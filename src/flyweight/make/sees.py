@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from flyweight.anatomy.mllama import VISION
 from flyweight.card import Parity
@@ -189,22 +190,26 @@ class Sees(Form):
         rows = [sights.rows([split.items[place]])[0] for place in places]
         wanted = [split.answers[place] for place in places]
 
-        def read(model: Any) -> float:
-            said, right = [], []
+        def read(model: Any) -> tuple[float, float]:
+            said, right, nats, tokens = [], [], 0.0, 0
             for start in range(0, len(rows), BATCH):
                 batch = {
                     name: each.to(model.device)
                     for name, each in collate(rows[start : start + BATCH]).items()
                 }
                 hidden = seen_hidden(model, batch, sights.shelf)  # [N, D]
-                chosen = model.get_output_embeddings()(hidden).argmax(-1)
+                logits = model.get_output_embeddings()(hidden).float()  # [N, V]
+                chosen = logits.argmax(-1)
                 counted = batch["weights"][:, 1:] != 0
                 ids = batch["input_ids"][:, 1:][counted]
+                nats += float(F.cross_entropy(logits, ids, reduction="sum"))
+                tokens += len(ids)
                 sizes = counted.sum(1).tolist()
                 for ours, theirs in zip(chosen.split(sizes), ids.split(sizes), strict=True):
                     right.append(float(torch.equal(ours, theirs)))
                     said.append(self.tokenizer.decode(ours, skip_special_tokens=True))
-            return float(np.mean(right if scorer.teacher_forced else scorer.scores(said, wanted)))
+            scores = right if scorer.teacher_forced else scorer.scores(said, wanted)
+            return float(np.mean(scores)), nats / tokens
 
         return share_of(job.teacher_dev, split, scorer, read)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from flyweight.card import Parity
 from flyweight.checkpoint import open_checkpoint
@@ -144,23 +146,29 @@ def _recorded(job: Job, examples: Sequence[Any], prompt_weight: float) -> Record
     return found
 
 
-def _score_reader(split: Split, scorer: Scorer, tokenizer: Any) -> Callable[[Any], float]:
-    """Mean score on a sample of the split, teacher-forced."""
+def _score_reader(
+    split: Split, scorer: Scorer, tokenizer: Any
+) -> Callable[[Any], tuple[float, float]]:
+    """Mean score and nats a token on a sample of the split, teacher-forced."""
     places = sample_of(split)
     pairs = [split.pairs[place] for place in places]
     wanted = [split.answers[place] for place in places]
 
-    def read(model: Any) -> float:
-        said = list[str](wanted)
+    tokens = sum(len(answer) for _, answer in pairs)
+
+    def read(model: Any) -> tuple[float, float]:
+        said, nats = list[str](wanted), 0.0
         right = np.zeros(len(pairs))
         with fast_math(next(model.parameters())):
             for place, logits, ids in answer_logits(model, pairs, BATCH, title=""):
                 chosen = logits.argmax(-1)
+                nats += float(F.cross_entropy(logits, ids, reduction="sum"))
                 if scorer.teacher_forced:
                     right[place] = float(torch.equal(chosen, ids))
                 else:
                     said[place] = tokenizer.decode(chosen, skip_special_tokens=True)
-        return float((right if scorer.teacher_forced else scorer.scores(said, wanted)).mean())
+        scores = right if scorer.teacher_forced else scorer.scores(said, wanted)
+        return float(scores.mean()), nats / tokens
 
     return read
 
@@ -172,11 +180,13 @@ def _bits_reader(split: Split, teacher_scores: np.ndarray) -> Callable[[Any], Re
     bytes_of = split.answer_bytes
     total = bytes_of[places].sum()
     teacher = teacher_scores[places].sum() * bytes_of.mean() / total
+    tokens = sum(len(answer) for _, answer in pairs)
 
     @torch.inference_mode()
     def read(model: Any) -> Reading:
-        bits = answer_bits(model, pairs, title="").sum() / total
-        return {"score": float(bits), "share": float(teacher / bits)}
+        needed = float(answer_bits(model, pairs, title="").sum())
+        bits, nats = needed / total, needed * math.log(2) / tokens
+        return {"score": bits, "share": float(teacher / bits), "nats": nats}
 
     return read
 
