@@ -53,9 +53,11 @@ from flyweight.make.data import prepare_split
 from flyweight.make.effort import BATCH, LEARNING_RATE
 from flyweight.make.form import form_of
 from flyweight.make.rank import divergence, rank_shapes
+from flyweight.make.workload import MENDED
 from flyweight.runtime.forced import answer_bits
 from flyweight.shrink.calibrate import measure_importance
 from flyweight.shrink.cut import cut_model
+from flyweight.shrink.mend import mend
 from flyweight.tasks.read import read_task
 from flyweight.tasks.score import scorer
 from llama2c import convert_known
@@ -105,8 +107,13 @@ class Run:
     gain: float  # over the last 20 % of its tokens, as a share
 
 
-def set_up(name: str, task_file: Path, score: str, keep: float, most: int) -> Setup:
-    """Teacher, shape and data: the shape of the grid with about `keep` that stays nearest to it."""
+def set_up(
+    name: str, task_file: Path, score: str, keep: float, most: int, *, mended: bool = False
+) -> Setup:
+    """Teacher, shape and data: the shape of the grid with about `keep` that stays nearest to it.
+
+    `mended`: the cut's weights are fitted before training, as `make` does beyond `--effort quick`.
+    """
     source, task = open_checkpoint(name), read_task(task_file)
     form, teacher, how = form_of(source), source.model(), scorer(score)
     splits = {
@@ -119,7 +126,11 @@ def set_up(name: str, task_file: Path, score: str, keep: float, most: int) -> Se
     looked = record_teacher(teacher, answer_rows(splits["dev"].examples[:128], 0.0))
     apart = partial(divergence, rows=looked)
     shape = rank_shapes(teacher, source.family, importance, apart, keep)[0].shape
-    cut = cut_model(teacher, source.family, importance.keep(source.shape, shape))
+    kept = importance.keep(source.shape, shape)
+    cut = cut_model(teacher, source.family, kept)
+    if mended:
+        prompts = [example.ids.tolist() for example in splits["train"].examples[:MENDED]]
+        mend(cut, teacher, source.family, kept, prompts)
     mean = float(np.mean([len(row["input_ids"]) for row in rows]))
     count = source.family.count(shape, source.config)
     Console().print(f"{shape}: {count:,} of {source.parameters:,} parameters")
@@ -212,14 +223,14 @@ class Runs(list[Run]):
         return made
 
 
-def race(runs: Runs, steps: int, rates: Sequence[float], halvings: int) -> None:
+def race(runs: Runs, steps: int, rates: Sequence[float], halvings: int, cut_rate: float) -> None:
     """Scratch + CE to its best, then every other arm from short to long until it is there."""
     counts = runs.setup.counts
     quarter = max(4, steps // 4)
     best = min((runs.at(ARMS[-1], rate, quarter) for rate in rates), key=lambda r: r.nats.sum())
     lengths = [max(4, steps // 2**i) for i in range(halvings, -1, -1)]
     for arm in (ARMS[-1], *ARMS[:-1]):
-        rate = best.rate if arm.startswith("scratch") else LEARNING_RATE
+        rate = best.rate if arm.startswith("scratch") else cut_rate
         for length in lengths:
             reached = mean_nats(runs.at(arm, rate, length), counts)
             if arm != ARMS[-1] and reached <= mean_nats(scratch_level(runs, counts), counts):
@@ -290,15 +301,17 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=1600, help="train items, at most")
     parser.add_argument("--steps", type=int, default=3000, help="of the longest runs")
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 2e-3, 4e-3])
+    parser.add_argument("--cut-rate", type=float, default=LEARNING_RATE, help="of a cut student")
+    parser.add_argument("--mend", action="store_true", help="fit what the cut leaves first")
     parser.add_argument("--halvings", type=int, default=7)
     parser.add_argument("--runs", type=Path, help="where runs are kept, to go on from there")
     parser.add_argument("--plot", type=Path, help="default: benchmarks/plateau-CASE.svg")
     told = parser.parse_args()
     with TemporaryDirectory() as scratch:
         teacher, task, score = find_case(told, Path(scratch))
-        setup = set_up(str(teacher), task, score, told.keep, told.train)
+        setup = set_up(str(teacher), task, score, told.keep, told.train, mended=told.mend)
     runs = Runs(setup, told.runs)
-    race(runs, told.steps, told.rates, told.halvings)
+    race(runs, told.steps, told.rates, told.halvings, told.cut_rate)
     level = report(runs, setup)
     curves = {}
     for arm in ARMS:
