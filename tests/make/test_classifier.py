@@ -18,6 +18,7 @@ from flyweight.checkpoint import open_checkpoint, round_weights
 from flyweight.errors import MissingExtra, OptionError
 from flyweight.folder import ONNX_NAMES, read_card, read_scores
 from flyweight.make.report import run_commands
+from flyweight.make.search import LEAST_BYTES
 from tiny import TEXTS, tiny_tokenizer
 
 WORDS = " ".join(TEXTS).split()
@@ -104,6 +105,7 @@ def test_both_engines_were_measured(made: Path) -> None:
     }  # fmt: skip
     assert all(row.texts_per_second and row.tokens_per_second is None for row in rows)
     assert students[32].dev.mean == students[16].dev.mean, "the same weights"
+    assert students[8].bytes >= LEAST_BYTES[8] * students[8].parameters
     assert {row.role for row in rows} == {
         "teacher", "quantised teacher", "from scratch", "candidate",
     }  # fmt: skip

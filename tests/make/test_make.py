@@ -25,6 +25,7 @@ from flyweight.make.machine import this_machine
 from flyweight.make.options import check_options
 from flyweight.make.quote_energy import foretold
 from flyweight.make.run import prepare_job
+from flyweight.make.search import LEAST_BYTES
 from flyweight.make.store import work_folder
 from flyweight.sticker_card import Sticker
 from flyweight.tasks.read import read_task
@@ -122,6 +123,7 @@ def check_folder(folder: Path, teacher: Path, task: Path) -> Card:
     assert card.student.bytes < card.teacher.bytes
     assert [row.role for row in card.rows].count("teacher") == 1
     assert [row.chosen for row in card.rows].count(True) == 1
+    assert all(row.bytes >= LEAST_BYTES[4] * row.parameters for row in card.rows)
     for word in (card.verdict.word, card.name):
         assert word.lower() in (folder / "README.md").read_text(encoding="utf-8").lower()
     page = (folder / "report.html").read_text(encoding="utf-8")

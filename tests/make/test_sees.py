@@ -18,6 +18,7 @@ from flyweight.errors import OptionError, TaskError
 from flyweight.folder import EYES_NAMES, read_card, read_scores
 from flyweight.make.form import form_of
 from flyweight.make.report import run_commands
+from flyweight.make.search import LEAST_BYTES
 from flyweight.serve import chat_verb
 from flyweight.vision.engine import VisionEngine
 from flyweight.vision.images import open_image
@@ -66,6 +67,7 @@ def test_the_folder_is_a_smaller_model_that_sees(work: Path, made: Path) -> None
     assert card.parity.equal + len(card.parity.near_ties) == card.parity.prompts > 0
     assert {row.engine for row in card.rows} == {"torch"}
     assert {row.bits for row in card.rows if row.role == "candidate"} == {16, 8}
+    assert all(row.bytes >= LEAST_BYTES[8] * row.parameters for row in card.rows)
     assert {row.role for row in card.rows} >= {"teacher", "quantised teacher", "from scratch"}
 
 

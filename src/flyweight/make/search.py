@@ -17,14 +17,16 @@ import numpy as np
 from flyweight.errors import FlyweightError, OptionError, ParityError, UnsupportedFamily
 from flyweight.make.curve import ANSWERS, BITS, forecast
 from flyweight.make.job import Job
-from flyweight.make.options import By, Options
+from flyweight.make.options import By
 from flyweight.make.probe import sample_of
 from flyweight.make.students import Contender, Found, passes, size_of
 from flyweight.make.trials import distillation, learn, measure_contender
 from flyweight.progress import say
 from flyweight.tasks.limits import foreseen_effect
 
-LEAST_BYTES = 0.55  # of a parameter in the smallest file: Q4_0 is 18 bytes for 32 weights
+# Of a parameter in a file, by bits: Q4_0 is 18 bytes for 32 weights; of an encoder or a model with
+# eyes the smallest has 8 bits.
+LEAST_BYTES = {4: 0.55, 8: 0.95}
 DOUBT = 1.15  # how much more than a budget may be foretold of what is still tried
 HOPELESS = 0.02  # the chance to pass below which nothing is trained on
 
@@ -75,7 +77,7 @@ def line_up(job: Job) -> Found:
             for ranked in shapes
             if ranked.shape not in seen
         ]
-        hopeful = [each for each in fresh if may_fit(each, job.options)] or fresh
+        hopeful = [each for each in fresh if may_fit(each, job)] or fresh
         chosen = sorted(hopeful, key=lambda each: drawback(each, job.options.by))
         chosen = chosen[: job.effort.width]
         seen |= {each.ranked.shape for each in chosen}
@@ -83,16 +85,17 @@ def line_up(job: Job) -> Found:
     if not contenders:
         raise UnsupportedFamily(f"{job.teacher.name} is too small to be cut by the grid.")
     contenders.sort(key=lambda each: smallest(each, job.options.by))
-    fitting = [each for each in contenders if may_fit(each, job.options)]
+    fitting = [each for each in contenders if may_fit(each, job)]
     return Found(ranking, fitting or contenders[:1])
 
 
-def may_fit(contender: Contender, options: Options) -> bool:
+def may_fit(contender: Contender, job: Job) -> bool:
     """Whether one of its files may be within the budgets, as far as is foretold."""
-    budgets, parameters = options.budgets, contender.ranked.parameters
+    budgets, parameters = job.options.budgets, contender.ranked.parameters
     if budgets.parameters is not None and parameters > budgets.parameters:
         return False
-    if budgets.bytes is not None and parameters * LEAST_BYTES > budgets.bytes:
+    least = LEAST_BYTES[min(job.form.files)]
+    if budgets.bytes is not None and parameters * least > budgets.bytes:
         return False
     roomy = replace(
         budgets,
