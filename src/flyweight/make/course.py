@@ -28,6 +28,7 @@ from flyweight.make.workload import (
     read_work,
     teacher_work,
     train_work,
+    trim_work,
 )
 
 WIDTHS = 3  # at which a student is measured, from many bits to few; one more is rarely of use
@@ -148,12 +149,14 @@ def works_of(course: Course, sizes: Sizes, effort: Effort, *, longest: bool = Fa
     dev, test, train = (sizes.items[name] for name in ("dev", "test", "train"))
     big, chosen = sizes.teacher, sizes.levels[course.chosen]
     works = [
-        teacher_work(big, sizes),
+        *_teacher_works(big, sizes),
         measure_work("measure", dev, sizes, big),
-        read_work("score", min(CALIBRATION, train), big, sizes),
-        read_work("record", min(RANKING, dev), big, sizes),
-        read_work("record", train, big, sizes),
+        read_work("score", min(CALIBRATION, train), sizes.base, sizes),
+        read_work("record", min(RANKING, dev), sizes.base, sizes),
+        read_work("record", train, sizes.base, sizes),
     ]
+    if sizes.trimmed:
+        works += [trim_work(sizes), *_teacher_works(sizes.trimmed, sizes)]
     if sizes.unanswered:
         works.append(measure_work("answers", sizes.unanswered, sizes, big))
     for shapes, level in zip(sizes.shapes, effort.levels, strict=False):
@@ -164,9 +167,6 @@ def works_of(course: Course, sizes: Sizes, effort: Effort, *, longest: bool = Fa
         works += _trainings(parameters, share, sizes, effort)
     for parameters, widths in zip(sizes.levels, course.widths, strict=True):
         works += _student_works(parameters, widths, sizes)
-    if not sizes.classifies:
-        works.append(quantise_work(big, sizes))
-    works += [measure_work("measure", dev, sizes, big)] * 2  # the teacher at two widths
     works += _scratch_works(chosen, sizes, effort, longest=longest)
     return works + [measure_work("test", test, sizes, each) for each in (chosen, big)]
 
@@ -174,6 +174,13 @@ def works_of(course: Course, sizes: Sizes, effort: Effort, *, longest: bool = Fa
 def trained_tokens(works: Sequence[Work]) -> float:
     """Tokens of all trainings, the rival's among them."""
     return sum(work.tokens for work in works if work.kind in TRAINING)
+
+
+def _teacher_works(parameters: int, sizes: Sizes) -> list[Work]:
+    """A teacher packed, and measured at two lower widths."""
+    measured = measure_work("measure", sizes.items["dev"], sizes, parameters)
+    quantised = [] if sizes.classifies else [quantise_work(parameters, sizes)]
+    return [teacher_work(parameters, sizes), *quantised, measured, measured]
 
 
 def _trainings(parameters: int, share: float, sizes: Sizes, effort: Effort) -> list[Work]:

@@ -15,7 +15,7 @@ LIBRARIES = 650_000_000  # Python, torch, transformers
 # allocator holds of batches that are gone.
 CODE = 500_000_000
 HELD = 1.5
-PACKED = 2 + 2 + 1.1 + 0.7  # bytes a parameter: checkpoint and three files
+PACKED = 2 + 2 + 1.1 + 0.7 + 0.6  # bytes a parameter: checkpoint and four files
 CHECKPOINT = 12.5  # bytes a parameter of a training's last checkpoint: weights and optimiser
 START = 4.0  # bytes a parameter of a mended student, before it is trained
 
@@ -28,7 +28,7 @@ def working_memory(sizes: Sizes) -> float:
     tokens = min(BATCH * sizes.longest, max(sizes.longest, AT_ONCE["cpu"]))
     logits = min(CHUNK_BYTES, 4.0 * tokens * sizes.vocabulary)
     batch = 4.0 * tokens * sizes.kept + 4 * logits
-    weights = 8.0 * sizes.teacher + 20.0 * max(sizes.levels)
+    weights = 8.0 * sizes.teacher + 4.0 * sizes.trimmed + 20.0 * max(sizes.levels)
     return weights + _records(sizes) + CODE + HELD * batch
 
 
@@ -37,9 +37,16 @@ def disk(sizes: Sizes, course: Course) -> float:
     trained = [size for size, share in zip(sizes.levels, course.trained, strict=True) if share]
     packed = [size for size, widths in zip(sizes.levels, course.widths, strict=True) if widths]
     rival = sizes.levels[course.chosen]
-    files = PACKED * (sizes.teacher + sum(packed) + rival)
+    files = PACKED * (sizes.teacher + sizes.trimmed + sum(packed) + rival)
     trainings = CHECKPOINT * (sum(trained) + rival) + START * sum(trained)
     return files + trainings + _records(sizes) + sizes.pictures + 1_000_000
+
+
+def passing_disk(sizes: Sizes) -> float:
+    """Bytes that are needed for a while besides: a checkpoint while it replaces the one before, and
+    the model folder while one of an earlier run is still there.
+    """
+    return (CHECKPOINT + PACKED) * max(sizes.levels)
 
 
 def _records(sizes: Sizes) -> float:

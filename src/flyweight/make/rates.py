@@ -17,6 +17,7 @@ from scipy.optimize import least_squares
 # Seconds to begin, a token, and an operation; measured with one core of a server of 2023.
 ASSUMED = {
     "teacher": (0.2, 1e-4, 5e-11),
+    "vocabulary": (1.0, 0.0, 1e-9),
     "quantise": (0.4, 4e-5, 3e-11),
     "answers": (0.35, 2.5e-5, 1.3e-11),
     "measure": (0.35, 2.5e-5, 1.3e-11),
@@ -43,7 +44,7 @@ RELATIVES = (
     TRAINING,
     ("answers", "measure", "test"),
     ("score", "record", "rank", "mend", "check"),
-    ("teacher", "quantise", "pack", "rival"),
+    ("teacher", "vocabulary", "quantise", "pack", "rival"),
     ("answers (ONNX)", "measure (ONNX)", "test (ONNX)"),
     ("teacher (ONNX)", "pack (ONNX)", "rival (ONNX)"),
 )

@@ -17,7 +17,7 @@ from flyweight.make.challengers import find_rivals
 from flyweight.make.course import Course, PastCourse, works_of
 from flyweight.make.device import find_device
 from flyweight.make.effort import BATCH, EFFORTS, default_steps
-from flyweight.make.footprint import LIBRARIES, disk, working_memory
+from flyweight.make.footprint import LIBRARIES, disk, passing_disk, working_memory
 from flyweight.make.form import Form, form_of
 from flyweight.make.handover import Outcome, hand_over
 from flyweight.make.job import Job
@@ -96,7 +96,8 @@ def prepare_job(options: Options, machine: str) -> Plan:
 def run_job(plan: Plan) -> Card:
     """Do what was quoted, or go on with it; writes the model folder and returns its card."""
     out = plan.options.out
-    check_space(out, plan.quote.disk - bytes_in(work_folder(out)))
+    there = bytes_in(work_folder(out))
+    check_space(out, max(0, plan.quote.disk - there) + round(passing_disk(plan.sizes)))
     with disk_errors(out):
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
     with open_store(out) as store:

@@ -16,6 +16,7 @@ from flyweight.checkpoint import Checkpoint, open_checkpoint
 from flyweight.errors import OptionError, TaskError, TeacherError
 from flyweight.make.data import prepare_split
 from flyweight.make.form import Form, form_of
+from flyweight.make.workload import trim_work
 from flyweight.progress import say
 from flyweight.shrink.cut import cut_config
 from flyweight.shrink.keep import keep_all
@@ -85,7 +86,7 @@ def trimmed(job: Job) -> Form | None:
         "tokens": vocabulary.keep.tolist(), "prompts": job.prompting(),
     }  # fmt: skip
     try:
-        folder = job.store.stage("vocabulary", inputs, make)
+        folder = job.store.stage("vocabulary", inputs, make, work=trim_work(job.sizes))
         form = form_of(open_checkpoint(folder / TRIMMED, pictures=big.source.family.pictures))
         _ = job.data_of(form)  # texts in smaller pieces may not fit its context
     except (TeacherError, OptionError, TaskError) as error:

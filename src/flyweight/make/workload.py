@@ -54,11 +54,17 @@ class Sizes:
     score: str
     bar: float
     pictures: int = 0  # bytes that they take on disk, cut
+    trimmed: int = 0  # parameters of the teacher with the task's tokens alone; 0: it stays whole
 
     @property
     def tokens(self) -> float:
         """Mean tokens of an item."""
         return self.prompt + self.answer
+
+    @property
+    def base(self) -> int:
+        """Parameters of what students are cut from."""
+        return self.trimmed or self.teacher
 
 
 def sizes_of(
@@ -102,6 +108,7 @@ def sizes_of(
         score=options.score,
         bar=options.bar,
         pictures=views.bytes,
+        trimmed=base.parameters if base.parameters < teacher.parameters else 0,
     )
 
 
@@ -110,6 +117,11 @@ def teacher_work(parameters: int, sizes: Sizes) -> Work:
     if sizes.classifies:
         return _export("teacher", parameters)
     return _proof("teacher", parameters, len(NEUTRAL), NEUTRAL_TOKENS, PARITY_TOKENS)
+
+
+def trim_work(sizes: Sizes) -> Work:
+    """Writing the teacher anew with the task's tokens."""
+    return Work("vocabulary", 0.0, 2.0 * sizes.trimmed)
 
 
 def quantise_work(parameters: int, sizes: Sizes) -> Work:
@@ -156,7 +168,7 @@ def shapes_at(base: Checkpoint, level: float, effort: Effort) -> list[Candidate]
 def ranking_work(shapes: int, level: float, sizes: Sizes) -> Work:
     """Cutting and reading so many shapes of a level."""
     items = shapes * min(RANKING, sizes.items["dev"])
-    return read_work("rank", items, round(level * sizes.teacher), sizes)
+    return read_work("rank", items, round(level * sizes.base), sizes)
 
 
 def measure_work(kind: str, items: int, sizes: Sizes, parameters: int) -> Work:
@@ -177,7 +189,7 @@ def measure_work(kind: str, items: int, sizes: Sizes, parameters: int) -> Work:
 def mend_work(parameters: int, sizes: Sizes) -> Work:
     """Fitting what a cut leaves: two passes of the teacher over some items, six of the student."""
     items = min(sizes.items["train"], MENDED, TOKENS / sizes.tokens)
-    teacher, student = (forward(each, items, sizes) for each in (sizes.teacher, parameters))
+    teacher, student = (forward(each, items, sizes) for each in (sizes.base, parameters))
     return Work("mend", items * sizes.tokens, 2 * teacher + 6 * student)
 
 
