@@ -51,6 +51,19 @@ def test_a_training_that_went_on_counts_its_whole_time_once(tmp_path: Path) -> N
     assert read_status(out)["taken"] == 70.0
 
 
+def test_what_other_wishes_took_does_not_count_but_what_was_found_done_does(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out"
+    with open_store(out) as store:
+        begin(store)
+        store.journal.ended("distil", "distil-1M", 40.0)
+        store.journal.start({"bar": 0.9}, QUOTE)
+        store.journal.found("rank", "rank-a")
+        store.journal.ended("distil", "distil-2M", 70.0)
+    assert read_status(out)["taken"] == 12.0 + 70.0
+
+
 def test_a_failed_and_a_finished_job_say_how_they_ended(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

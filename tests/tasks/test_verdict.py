@@ -177,6 +177,7 @@ def test_a_correct_student_seldom_raises_any_alarm() -> None:
 def test_openings_spend_less_than_a_tenth_together() -> None:
     assert confidence_of_opening(1) == 0.95
     assert confidence_of_opening(3) == pytest.approx(0.9875)
+    assert 0.5 < confidence_of_opening(10_000) < 1
     assert sum(1 - confidence_of_opening(k) for k in range(1, 40)) < 0.1
     with pytest.raises(OptionError, match="count from 1"):
         confidence_of_opening(0)

@@ -24,7 +24,8 @@ def read_status(out: Path) -> dict[str, Any]:
     """The state of the job for `out`; FolderError where there was none.
 
     `state` is running, stopped (interrupted, killed or failed) or finished. Seconds are of all
-    runs together; `remaining` is what the quote says is left of the likely course.
+    runs of the job together, with what it found done by jobs of other wishes; `remaining` is what
+    the quote says is left of the likely course.
     """
     root = work_folder(out)
     events = list(Journal(root).events())
@@ -44,7 +45,7 @@ def read_status(out: Path) -> dict[str, Any]:
     quoted = {
         each["name"]: each["quoted"] for each in (started.get("quote") or {}).get("stages", [])
     }
-    taken = _taken(events)
+    taken = _taken(events, _names(events, started))
     found: dict[str, Any] = {
         "out": str(out),
         "state": state,
@@ -104,11 +105,22 @@ def show_status(found: dict[str, Any], console: Console | None = None) -> None:
         console.print(f"[bold]{found['word'].upper()}[/bold]: {escape(found['verdict'])}")
 
 
-def _taken(events: list[dict[str, Any]]) -> dict[str, float]:
-    """Seconds by kind of stage: those of ended ones; a training's line says its whole time."""
+def _names(events: list[dict[str, Any]], started: dict[str, Any]) -> set[str]:
+    """The stages that runs of the same wishes as the one that `started` have asked for."""
+    names, same = set[str](), False
+    for event in events:
+        if event["event"] == "start":
+            same = event.get("options") == started.get("options")
+        elif same and "name" in event:
+            names.add(event["name"])
+    return names
+
+
+def _taken(events: list[dict[str, Any]], names: set[str]) -> dict[str, float]:
+    """Seconds by kind of these stages: of ended ones; a training's line says its whole time."""
     by_name: dict[str, tuple[str, float]] = {}
     for event in events:
-        if event["event"] == "ended":
+        if event["event"] == "ended" and event["name"] in names:
             by_name[event["name"]] = (event["kind"], event["seconds"])
     total: dict[str, float] = {}
     for kind, seconds in by_name.values():

@@ -77,7 +77,10 @@ class Store:
     def fixed(self, name: str, value: Any) -> Any:
         """What was settled under this name when the job first ran; `value` where nothing was."""
         path = self.root / "fixed.json"
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        try:
+            known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        except ValueError as error:
+            raise FolderError(f"{path}: damaged ({error}). Remove {self.root}.") from error
         if name not in known:
             known[name] = value
             with disk_errors(path):

@@ -59,6 +59,7 @@ def learn(job: Job, lesson: Lesson, step: int, model: Any = None) -> Trained:
     if model is None and done is not None and done.step >= step:
         trained = done.trained().until(step)
         job.steps_taken[folder] = trained.step
+        job.store.journal.found(lesson.kind, folder.name)
         job.store.spent(lesson.kind, folder, trained.seconds)
         return trained
     before = (done.step, done.seconds) if done is not None else (0, 0.0)

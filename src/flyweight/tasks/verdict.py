@@ -17,6 +17,7 @@ from flyweight.tasks.limits import Pairs
 from flyweight.tasks.statistics import Ratio, pair, paired_ratio
 
 Word = Literal["passes", "falls short", "cannot tell"]
+LEAST_DOUBT = 1e-15  # of a limit
 _LIKELY = 0.8  # the chance with which `more_groups_needed` more groups would tell
 _TOO_MANY = 1_000  # times as many groups as there are: nobody collects them
 
@@ -164,12 +165,13 @@ def confidence_of_opening(k: int) -> float:
 
     Every model or bar that is tried on one split is one more chance to pass by luck. The k-th
     opening may be wrong in 0.05 / 2**(k - 1) of cases: the first has the plain 95 % limits, the
-    second 97.5 %, the third 98.75 %; all openings together, however many, stay below 10 %.
+    second 97.5 %, the third 98.75 %; all openings together, however many, stay below 10 %. From
+    the 47th on it stays at LEAST_DOUBT: a float can hardly say less.
     Raises OptionError for k < 1.
     """
     if k < 1:
         raise OptionError(f"opening {k} of the test split: count from 1")
-    return 1 - 0.05 / 2 ** (k - 1)
+    return 1 - max(0.05 * 0.5 ** (k - 1), LEAST_DOUBT)
 
 
 def _more_groups(ratio: Ratio, bar: float) -> int | None:
