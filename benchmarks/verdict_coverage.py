@@ -62,6 +62,8 @@ def settings() -> Iterator[Setting]:
     for groups, size, correlation in product((20, 50, 125), (1, 4, 10), (0.0, 0.1, 0.3)):
         if size > 1 or correlation == 0:
             yield Setting("0/1", groups, size, correlation)
+    for groups, correlation in product((8, 25, 50), (0.1, 0.3)):
+        yield Setting("0/1", groups, 40, correlation)
     for kind, groups, correlation in product(("f1", "bits"), (20, 125), (0.0, 0.3)):
         yield Setting(kind, groups, 8, correlation)
 
