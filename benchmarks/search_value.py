@@ -2,7 +2,8 @@
 
 All three cut and distil the same teacher on the same task and choose on dev by the same rule: the
 smallest file whose lower limit reaches the bar. The fixed grid trains its levels to the end, small
-to big, until one passes. Random search draws shapes of the grid at any level and trains each to the
+to big, until one passes; a second one takes the search's own levels, so that what remains is
+what halving saves. Random search draws shapes of the grid at any level and trains each to the
 end, as long as it has done no more work than the search did. Work is parameters x steps, which no
 other load of the machine can move as it moves seconds; those are shown beside it.
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,10 +60,10 @@ def to_the_end(job: Job, contender: Contender) -> None:
     measure_contender(job, contender)
 
 
-def fixed_grid(job: Job) -> list[Contender]:
-    """The nearest shape of each fixed level, small to big, until one passes."""
+def fixed_grid(job: Job, levels: Sequence[float]) -> list[Contender]:
+    """The nearest shape of each level, small to big, until one passes."""
     done = []
-    for level in FIXED:
+    for level in levels:
         for ranked in job.ranked(level)[:1]:
             done.append(Contender(ranked, job.steps))
             to_the_end(job, done[-1])
@@ -129,7 +131,8 @@ def main() -> None:
         job = Job(options, plan.teacher, plan.task, plan.scorer, plan.sizes, store)
         found = search(job).contenders
         show(f"search, {told.effort}", job, found)
-        show("fixed grid, small to big", job, fixed_grid(job))
+        show("fixed grid, small to big", job, fixed_grid(job, FIXED))
+        show("the search's own levels, small to big", job, fixed_grid(job, job.effort.levels))
         for seed in range(told.seeds):
             show(f"random search, seed {seed}", job, random_search(job, work(found), seed))
     Console().print(table)
