@@ -39,7 +39,7 @@ def serve(
         bits: Of the folders' files: 16, 8, 5 or 4; what each card names if not given.
         context: Tokens of a prompt with its answer; what each model was made for, 4,096 at most, if
             not given.
-        streams: Answers that a model writes at a time.
+        streams: Answers that a model writes at a time; one with eyes writes one.
         queue: Requests that wait for a model; more are told to come again.
         deadline: Seconds that an answer may take.
         memory: GB that all models together may take; what is free if not given.
