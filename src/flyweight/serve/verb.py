@@ -44,8 +44,8 @@ def serve(
         deadline: Seconds that an answer may take.
         memory: GB that all models together may take; what is free if not given.
         idle: Seconds after which a model that nobody asks is put away.
-        kv_bits: 16, or 8 for half the memory of a context.
-        threads: Of each model; chosen by its size if not given.
+        kv_bits: Of keys and values: 16, or 8 for half the memory of a context.
+        threads: Of the processor, for each model; chosen by its size if not given.
         image_host: A host that requests may have pictures taken from, by http or https; never one
             of a private network. Repeat for more; otherwise pictures come within requests.
         image_folder: A folder on this machine whose pictures requests may name by their paths.
