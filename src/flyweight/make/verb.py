@@ -53,7 +53,8 @@ def make(
         budget: The most that the model's file may take, such as 2MB; no limit if not given.
         max_parameters: The most parameters, such as 800k or 1.5M.
         max_memory: The most memory that the process may take at its peak, such as 64MB.
-        max_latency: The most that 95 % of the answers may take, such as 20ms.
+        max_latency: The most that 95 % of the answers may take, such as 20ms; without a unit,
+            seconds.
         min_speed: The least tokens a second in one stream; of an encoder, texts a second, one at a
             time.
         device: Whose latency, speed and memory count: this, or a profile that `flyweight device`
