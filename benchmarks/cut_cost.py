@@ -2,14 +2,14 @@
 
     python3 -m venv benchmarks/.venv-prune
     benchmarks/.venv-prune/bin/pip install -r benchmarks/requirements-prune.txt
-    .venv/bin/python benchmarks/cut_cost.py
+    python benchmarks/cut_cost.py
 
 A random model of the shape of Llama 3.2 1B, in bf16, to half the hidden channels, MLP channels and
 query heads, from folder to folder; each run in a process of its own, in turn, after its imports.
 Torch-Pruning runs as in its own example for language models (examples/LLMs/prune_llm.py), choosing
 by magnitude, and once more choosing at random, as we do here: the cut alone.
 
-    .venv/bin/python benchmarks/cut_cost.py --huge
+    python benchmarks/cut_cost.py --huge
 
 Ours alone, on a random checkpoint of 10 GB in shards: peak memory beside twice the largest tensor.
 

@@ -2,7 +2,7 @@
 
     python3 -m venv benchmarks/.venv-energy
     benchmarks/.venv-energy/bin/pip install codecarbon==3.3.2 zeus==0.16.0
-    .venv/bin/python benchmarks/energy.py
+    python benchmarks/energy.py
 
 The same busy loop, a sleep, a sleep while another process is busy, and two answers of equal work at
 once, by all three; what an answer's metering costs; and, where this computer has a counter (RAPL),

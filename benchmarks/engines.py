@@ -1,7 +1,7 @@
 """Which engine runs which size fastest, and what does our interface cost beside the bare engine?
 
-    .venv/bin/python benchmarks/engines.py --keep out/engines          # the small sizes
-    .venv/bin/python benchmarks/engines.py --keep out/engines --big    # Llama 3.2 1B's shape
+    python benchmarks/engines.py --keep out/engines          # the small sizes
+    python benchmarks/engines.py --keep out/engines --big    # Llama 3.2 1B's shape
     ... --big --prompt 8192 --rounds 1 --engines llama.cpp,openvino    # a long prompt there
 
 Random Llamas with tied embeddings, written once to the folder of --keep. Engines run in child

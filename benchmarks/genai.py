@@ -3,8 +3,8 @@
     python3 -m venv benchmarks/.venv-genai
     benchmarks/.venv-genai/bin/pip install torch==2.13.0
     benchmarks/.venv-genai/bin/pip install -r benchmarks/requirements-genai.txt
-    .venv/bin/python benchmarks/genai.py --keep out/engines
-    .venv/bin/python benchmarks/genai.py --keep out/engines --sizes 1B --written 32
+    python benchmarks/genai.py --keep out/engines
+    python benchmarks/genai.py --keep out/engines --sizes 1B --written 32
 
 The random Llamas of engines.py: as Q4_0 (embedding and output, which are one, at 8 bits), and as
 the peer's model builder writes int4 for the processor by default (blocks of 32, products in int8,

@@ -1,8 +1,8 @@
 """What do a distillation loss and its gradient cost, beside full logits, TRL's and Liger's losses?
 
-    .venv/bin/python benchmarks/kd_cost.py                      # 2,048 tokens, vocabulary 128,256
-    .venv/bin/python benchmarks/kd_cost.py --flat               # our memory, 512 to 16,384 tokens
-    .venv/bin/python benchmarks/kd_cost.py --exact              # errors against fp64, all arms
+    python benchmarks/kd_cost.py                      # 2,048 tokens, vocabulary 128,256
+    python benchmarks/kd_cost.py --flat               # our memory, 512 to 16,384 tokens
+    python benchmarks/kd_cost.py --exact              # errors against fp64, all arms
 
 Student and teacher are hidden states and a head each; the loss is the generalised Jensen-Shannon
 divergence (beta 0: forward KL), averaged over tokens. Each run is a process of its own, in turn,

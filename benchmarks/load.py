@@ -1,7 +1,7 @@
 """Does the service stay right and steady at four times what it can do, with clients that misbehave?
 
-    .venv/bin/python benchmarks/load.py --model out/demo --task out/demo-task.jsonl
-    .venv/bin/python benchmarks/load.py --model out/demo --task out/demo-task.jsonl --requests 1000
+    python benchmarks/load.py --model out/demo --task out/demo-task.jsonl
+    python benchmarks/load.py --model out/demo --task out/demo-task.jsonl --requests 1000
 
 What the service can do is measured first (requests a second of clients that fill its streams). Then
 requests arrive at four times that rate: whole, streamed, read slowly, or left in the middle. Half

@@ -1,7 +1,7 @@
 """How long is a prompt of 2,000 tokens in coming to its first token, once it was read before?
 
-    .venv/bin/python benchmarks/prefix.py --keep out/engines
-    .venv/bin/python benchmarks/prefix.py --keep out/engines --sizes demo,4M --big
+    python benchmarks/prefix.py --keep out/engines
+    python benchmarks/prefix.py --keep out/engines --sizes demo,4M --big
 
 The rival is the same prompt read anew. Through our interface, the whole call to the first token;
 the aim is 50 ms for what was read before. The demo's teacher and the random Llamas of engines.py,

@@ -1,6 +1,6 @@
 """How far is the quote from what a job takes, on a machine that has run a few?
 
-    .venv/bin/python benchmarks/quote_accuracy.py --runs out/quotes.jsonl    # goes on where it was
+    python benchmarks/quote_accuracy.py --runs out/quotes.jsonl    # goes on where it was
 
 Ten jobs as people give them: mostly the demo's teacher on parts of its task, with different numbers
 of items, steps, bars and scores, so that some pass with the smallest shape, some with a bigger one

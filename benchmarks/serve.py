@@ -1,7 +1,7 @@
 """What does the service cost beside the bare engine, and beside llama.cpp's own server?
 
-    .venv/bin/python benchmarks/serve.py --model out/demo            # a packed folder
-    .venv/bin/python benchmarks/serve.py --model FOLDER --written 128 --rounds 15
+    python benchmarks/serve.py --model out/demo            # a packed folder
+    python benchmarks/serve.py --model FOLDER --written 128 --rounds 15
 
 One stream of the same token ids through the engine in this process, the service, and llama.cpp's
 HTTP server, calls in turn; then 16 clients at once against both servers; then the time from the

@@ -1,7 +1,7 @@
 """How fast does the chosen student write in one stream, and are its answers those of transformers?
 
     make demo
-    .venv/bin/python benchmarks/student_speed.py out/demo --task out/demo-task.jsonl
+    python benchmarks/student_speed.py out/demo --task out/demo-task.jsonl
 
 In one run, in turn: llama.cpp on each GGUF file with one and with two threads, and transformers in
 fp32 as the peer, all greedy on the same prompts. Prints tokens a second (those written after the

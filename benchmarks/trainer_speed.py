@@ -1,7 +1,7 @@
 """How many tokens a second does a whole distillation step take, beside a plain loop and TRL's?
 
-    .venv/bin/python benchmarks/trainer_speed.py                # the demo's teacher and a student
-    .venv/bin/python benchmarks/trainer_speed.py --case wide    # drawn at random, 32,768 tokens
+    python benchmarks/trainer_speed.py                # the demo's teacher and a student
+    python benchmarks/trainer_speed.py --case wide    # drawn at random, 32,768 tokens
 
 Forward KL from a teacher that runs in each step, on the answers alone; the same models, rows and
 order of batches, weights in fp32 and products in bf16, AdamW, gradients clipped. `ours` is

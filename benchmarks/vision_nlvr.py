@@ -1,6 +1,6 @@
 """Do eyes that learned gauges learn what people say of pictures? NLVR, and the commonest answer.
 
-    .venv/bin/python benchmarks/vision_nlvr.py [FOLDER] [--steps 400]
+    python benchmarks/vision_nlvr.py [FOLDER] [--steps 400]
 
 989 pictures of boxes with shapes, each with a sentence that is true or false of it (Suhr et
 al. 2017). Eyes are trained on 70 % of the picture groups and asked about 20 %, with the picture and

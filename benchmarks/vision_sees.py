@@ -1,7 +1,7 @@
 """Does the demo's model with eyes see? Unseen gauges, meters and charts, beside no picture at all.
 
-    .venv/bin/python benchmarks/vision_sees.py [FOLDER] [--count 1000] [--bits 8]
-    .venv/bin/python benchmarks/vision_sees.py [FOLDER] --beside 8
+    python benchmarks/vision_sees.py [FOLDER] [--count 1000] [--bits 8]
+    python benchmarks/vision_sees.py [FOLDER] --beside 8
 
 Pictures of a seed that no training had. A gauge is right within 2 % of its full scale, all else if
 the answer is exact. The baselines: the same model asked without a picture, and the commonest answer

@@ -1,6 +1,6 @@
 """How fast does a model with eyes look and answer, beside plain transformers on the same folder?
 
-    .venv/bin/python benchmarks/vision_speed.py [FOLDER]
+    python benchmarks/vision_speed.py [FOLDER]
 
 Without a folder, the model with eyes that comes along. Encoder, prompt and tokens a second in fp32
 and with 8 bits, the two sides in turn; the answers compared; peak memory, each in its own process.

@@ -1,6 +1,6 @@
 """Where does a token's time go in llama.cpp: to its weights, its layers, its vocabulary, the rest?
 
-    .venv/bin/python benchmarks/where.py --keep out/engines --bits 4
+    python benchmarks/where.py --keep out/engines --bits 4
 
 One stream on one thread. Random Llamas of other sizes are written, and their times fitted by
 

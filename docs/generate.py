@@ -25,7 +25,13 @@ HEAD = """\
 
 Made by `make docs` from the code; do not edit. Every command is also a function of the same name
 (`flyweight make TEACHER --task T` is `flyweight.make(teacher, task=T)`).
-Bad input ends with one line on stderr and exit status 2, Ctrl-C with 130.
+
+| exit status | means |
+|---|---|
+| 0 | done, whatever the verdict: that is `word` in `status OUT --json`; `serve` ended by Ctrl-C |
+| 1 | an error that nobody foresaw, with its traceback: a bug |
+| 2 | bad input, a missing extra, a full disk: one line on stderr says what, where, and what to do |
+| 130 | Ctrl-C |
 """
 
 

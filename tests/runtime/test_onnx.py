@@ -10,15 +10,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 
 import zoo
 from flyweight.checkpoint import open_checkpoint
-from flyweight.errors import EngineError, MissingExtra, OptionError, ParityError, TeacherError
+from flyweight.errors import (
+    EngineError,
+    FolderError,
+    MissingExtra,
+    OptionError,
+    ParityError,
+    TeacherError,
+)
 from flyweight.folder import ONNX_NAMES
 from flyweight.make.pack_verb import pack
 from flyweight.runtime.classify import OnnxClassifier, TorchClassifier
 from flyweight.runtime.measure_classifier import measure_classifier
 from flyweight.runtime.onnx_file import check_logits, write_onnx
+from flyweight.runtime.open_model import find_model
 from tiny import tiny_tokenizer
 
 TEXTS = [[0, 4, *range(20 + i, 23 + i + i % 9), 5] for i in range(40)]
@@ -45,6 +54,15 @@ def wanted(folder: Path) -> np.ndarray:
     model: Any = AutoModelForSequenceClassification.from_pretrained(folder, dtype="float32").eval()
     with torch.inference_mode():
         return np.concatenate([model(torch.tensor([text])).logits.numpy() for text in TEXTS])
+
+
+def test_who_wants_it_to_write_is_told_how_it_is_used(packed: Path) -> None:
+    with pytest.raises(FolderError, match="classifies") as told:
+        find_model(packed)
+    assert f"flyweight eval {packed} --task" in str(told.value)
+    _, call = str(told.value).rstrip(".").split("transformers.")
+    [said] = eval(f"transformers.{call}", {"transformers": transformers})("the pump")
+    assert said["label"].startswith("LABEL_")
 
 
 def test_logits_are_those_of_transformers(packed: Path) -> None:

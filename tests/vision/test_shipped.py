@@ -27,7 +27,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A user's cache folder, empty at first."""
     place = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(place))
+        patch.setenv("FLYWEIGHT_CACHE", str(place))
         yield place
 
 
@@ -87,7 +87,7 @@ def test_chat_takes_it_where_no_model_is_named(
     asked = "what is the highest value"
     run = subprocess.run(
         [sys.executable, "-m", "flyweight", "chat", asked, "--image", str(picture)],
-        env=os.environ | {"XDG_CACHE_HOME": str(cache)},
+        env=os.environ | {"FLYWEIGHT_CACHE": str(cache)},
         capture_output=True,
         text=True,
         check=True,

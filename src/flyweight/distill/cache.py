@@ -9,7 +9,6 @@ written again alone, to the same bits.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 from filelock import FileLock, Timeout
 
 from flyweight.distill.drawn import Draw
@@ -31,6 +29,7 @@ from flyweight.distill.wish import Wish, check_room
 from flyweight.errors import TeacherError
 from flyweight.folder import SEAL, disk_errors, write_whole
 from flyweight.progress import Bar, bar, say
+from flyweight.runtime.hardware import cache_folder
 
 LOCK = "lock"
 
@@ -78,10 +77,9 @@ class Record:
         return f"{self.size}. {self.reach}"
 
 
-def cache_folder() -> Path:
-    """Where records are kept for the user (FLYWEIGHT_CACHE overrides)."""
-    root = os.environ.get("FLYWEIGHT_CACHE") or platformdirs.user_cache_dir("flyweight")
-    return Path(root) / "teachers"
+def records_folder() -> Path:
+    """Where records are kept for the user."""
+    return cache_folder() / "teachers"
 
 
 def record(
@@ -202,4 +200,4 @@ def _hear(
     return laid_out(rows, said()), reach
 
 
-__all__ = ["Record", "cache_folder", "record"]
+__all__ = ["Record", "record", "records_folder"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flyweight.checkpoint import Checkpoint
-from flyweight.distill.cache import Record, cache_folder, record
+from flyweight.distill.cache import Record, record, records_folder
 from flyweight.distill.corpora import Cutter, asked, read_corpus
 from flyweight.distill.objectives import Aim
 from flyweight.distill.pairing import Pairing, pair_up
@@ -121,7 +121,7 @@ def recorded(
         if not rows:
             said.append([])
             continue
-        folder = place or cache_folder()
+        folder = place or records_folder()
         found = _record(big, load, rows, material.pairing, folder, most, top_k)
         most = None if most is None else max(0, most - found.wish.bytes())
         said.append(found.rows(drawn=aim.drawn))

@@ -7,7 +7,6 @@ measured anew when the processor or an engine is another one. A copied file is a
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -17,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 
 from flyweight.errors import OptionError
 from flyweight.folder import disk_errors, write_whole
 from flyweight.make.blocks import PLACES, TIMES, Blocks, Load, fit, split_by_threads
 from flyweight.make.budget import Figures
 from flyweight.make.machine import own_name, processor
+from flyweight.runtime.hardware import cache_folder
 from flyweight.runtime.threads import SMALL_FILE, cores
 
 FORMAT = 1
@@ -132,8 +131,7 @@ def write_device(device: Device, path: Path) -> None:
 
 def profile_of(name: str) -> Path:
     """Where the profile of a machine of this name is kept."""
-    root = os.environ.get("FLYWEIGHT_CACHE") or platformdirs.user_cache_dir("flyweight")
-    return Path(root) / "devices" / f"{name}.json"
+    return cache_folder() / "devices" / f"{name}.json"
 
 
 def _read(path: Path) -> Device:

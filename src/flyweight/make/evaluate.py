@@ -23,6 +23,9 @@ def eval(
 ) -> dict[str, Any]:
     """Score a model on a task, in the runtime, with an interval over groups.
 
+    A look at test is counted, once for each model and score: what `make` tries on the same test
+    items afterwards needs stronger evidence.
+
     Args:
         model: A Hugging Face or Flyweight model folder, or a hub name.
         task: JSONL or Parquet with prompt or messages, and answer, for a model with eyes image too.

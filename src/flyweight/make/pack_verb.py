@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def pack(model: Path, *, bits: Sequence[int] = (), data: Path | None = None) -> Path:
-    """Write a checkpoint folder's files for its runtime beside it, proven.
+    """Write the files that an engine runs into a checkpoint folder, and prove them.
 
     A model that writes gets GGUF files for llama.cpp, an encoder that classifies ONNX files. A file
     gets its name only when it is proven: the one of most bits answers as transformers does, its
@@ -19,7 +19,7 @@ def pack(model: Path, *, bits: Sequence[int] = (), data: Path | None = None) -> 
     16 bits are rounded so that on texts like these the model says what it said before.
 
     Args:
-        model: The checkpoint folder; the files are written beside it.
+        model: The checkpoint folder; the files are written into it.
         bits: 16, 8, 5 or 4, of an encoder 32 or 8; repeat the option for several. All if not given.
         data: JSONL or Parquet, whose train items tell which weights matter.
 

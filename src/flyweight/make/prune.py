@@ -26,10 +26,11 @@ def prune(
 ) -> Path:
     """Cut a model down to what matters for your prompts, without training it.
 
-    With any size given, exactly that shape is cut; otherwise the shape of the grid with about
-    `keep` of the parameters that stays nearest to the teacher. With --tied or --used-tokens alone
-    nothing else is cut. The weights that stay are mended: fitted anew, block by block and by least
-    squares, to say what the teacher's say on the train items. Writes a Hugging Face folder.
+    With any size given, so many stay of what it names and all of the rest; otherwise the shape of
+    the grid with about `keep` of the parameters that stays nearest to the teacher. With --tied or
+    --used-tokens alone nothing else is cut. The weights that stay are mended: fitted anew, block by
+    block and by least squares, to say what the teacher's say on the train items. Writes a Hugging
+    Face folder.
 
     Args:
         teacher: A Hugging Face model folder, or a hub name.
@@ -42,9 +43,9 @@ def prune(
         mlp: Intermediate channels of a feed-forward block.
         heads: Query heads, over all KV groups.
         kv_groups: Key/value heads.
-        head_dim: Dimensions of a head; half of them, a third, ...
+        head_dim: Dimensions of a head: half of them, a third, and so on.
         experts: Experts of a mixture, in each block.
-        encoder_layers: Blocks of an image encoder, those over all tiles besides.
+        encoder_layers: Blocks of an image encoder, without those over all tiles, which stay.
         encoder_mlp: Intermediate channels of an image encoder's blocks.
         tied: Use the input embedding as the output embedding too.
         used_tokens: Keep only the tokens that the train items use, and what those are made from.

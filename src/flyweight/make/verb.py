@@ -33,10 +33,10 @@ def make(
     Cuts the teacher to many shapes, distils them back on your own task and drops those that lag,
     packs the best at several bits (GGUF files of a model that writes, ONNX files of an encoder that
     classifies, safetensors of one with eyes), measures them in the runtime, and tries the smallest
-    that passes on dev once on test. Tokens that the task does not use go where they are many. Says
-    first what that will take. It can be stopped at any moment: the same command goes on where it
-    was, and another bar uses all that is known. What is known lies beside the model folder, in
-    `out.work`. Returns the model folder; its `card.json` holds the verdict.
+    that passes on dev once on test. Where the task leaves many tokens unused, they are left out.
+    Says first what that will take. It can be stopped at any moment: the same command goes on where
+    it was, and another bar uses all that is known. What is known lies beside the model folder, in
+    one that ends in `.work`. Returns the model folder; its `card.json` holds the verdict.
 
     Args:
         teacher: A Hugging Face model folder, or a hub name.
@@ -45,7 +45,7 @@ def make(
             Repeat the option for several tasks: the bar holds on each.
         out: The model folder to write.
         bar: The share of the teacher's score that is good enough.
-        bar_absolute: A bar in the score's own range instead.
+        bar_absolute: A bar in the score's own range instead, such as 0.9 of exact.
         score: exact, choice, json, contains, numeric, f1, likelihood, accuracy, macro-f1, or
             module:function.
         by: What smallest means: bytes, latency or memory.
@@ -53,13 +53,16 @@ def make(
         budget: The most that the model's file may take, such as 2MB; no limit if not given.
         max_parameters: The most parameters, such as 800k or 1.5M.
         max_memory: The most memory that the process may take at its peak, such as 64MB.
-        max_latency: The most that 95 % of the answers may take, such as 20ms.
-        min_speed: The least tokens a second in one stream, of an encoder texts, one at a time.
+        max_latency: The most that 95 % of the answers may take, such as 20ms; without a unit,
+            seconds.
+        min_speed: The least tokens a second in one stream; of an encoder, texts a second, one at a
+            time.
         device: Whose latency, speed and memory count: this, or a profile that `flyweight device`
             wrote elsewhere, by which they are then foretold. On this machine they are foretold to
             search, and measured to choose.
         steps: Distillation steps of a shape; chosen from the task's size if not given.
-        machine: Whose speed the quote is for: this, laptop, a100-80, h100, or a file of records.
+        machine: Whose speed the quote is for: this, laptop, a100-80, h100, or a file that was
+            copied from `machines` in another machine's state folder. With --dry-run.
         country: Whose grid the carbon of quote and sticker is of, such as FRA (ISO 3166, three
             letters); FLYWEIGHT_COUNTRY if not given, else the carbon is a range.
         dry_run: Print the quote and stop.

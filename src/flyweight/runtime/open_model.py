@@ -13,7 +13,7 @@ from typing import Any
 
 from flyweight.card import Card
 from flyweight.errors import EngineError, FolderError, OptionError, reason_of
-from flyweight.folder import CARD, GGUF_NAMES, read_card, sha256_of
+from flyweight.folder import CARD, GGUF_NAMES, ONNX_NAMES, read_card, sha256_of
 from flyweight.runtime.choice import ENGINES, Work, winner
 from flyweight.runtime.engine import Capability, Engine
 from flyweight.runtime.gguf_header import read_header
@@ -61,6 +61,12 @@ def find_model(model: Path, bits: int | None = None) -> Found:
     card = read_card(model) if (model / CARD).exists() else None
     there = {width: model / name for width, name in GGUF_NAMES.items() if (model / name).exists()}
     if not there:
+        if any((model / name).exists() for name in ONNX_NAMES.values()):
+            raise FolderError(
+                f"{model} classifies: it gives labels and writes nothing. Score it: flyweight eval "
+                f"{model} --task FILE; run it from Python: transformers.pipeline("
+                f'"text-classification", "{model}").'
+            )
         raise FolderError(f"{model} has no GGUF file. Make them: flyweight pack {model}")
     if bits is None:
         bits = card.bits if card is not None and card.bits in there else min(there)

@@ -30,7 +30,8 @@ def chat(
     With a prompt it is answered and that is all.
 
     Args:
-        model: A packed model folder, a GGUF file, or a folder with eyes.
+        model: A packed model folder, a GGUF file, or a folder with eyes; with --image it may be
+            left out: the small one that comes along answers.
         prompt: What to answer, once.
         image: A picture that the conversation is about, for models with eyes.
         bits: 16, 8, 5 or 4 of a packed folder, 16 or 8 of one with eyes; what its card names if

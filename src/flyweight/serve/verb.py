@@ -39,13 +39,13 @@ def serve(
         bits: Of the folders' files: 16, 8, 5 or 4; what each card names if not given.
         context: Tokens of a prompt with its answer; what each model was made for, 4,096 at most, if
             not given.
-        streams: Answers that a model writes at a time.
+        streams: Answers that a model writes at a time; one with eyes writes one.
         queue: Requests that wait for a model; more are told to come again.
         deadline: Seconds that an answer may take.
         memory: GB that all models together may take; what is free if not given.
         idle: Seconds after which a model that nobody asks is put away.
-        kv_bits: 16, or 8 for half the memory of a context.
-        threads: Of each model; chosen by its size if not given.
+        kv_bits: Of keys and values: 16, or 8 for half the memory of a context.
+        threads: Of the processor, for each model; chosen by its size if not given.
         image_host: A host that requests may have pictures taken from, by http or https; never one
             of a private network. Repeat for more; otherwise pictures come within requests.
         image_folder: A folder on this machine whose pictures requests may name by their paths.

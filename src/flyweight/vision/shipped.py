@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import platformdirs
-
 import flyweight
 from flyweight.checkpoint import open_checkpoint
 from flyweight.errors import FolderError
 from flyweight.folder import MARK, new_folder, sha256_of
 from flyweight.progress import say
+from flyweight.runtime.hardware import cache_folder
 from flyweight.vision.eyes import WEIGHTS, join_eyes
 
 HOME = Path(flyweight.__file__).parent / "demo"
@@ -25,7 +24,7 @@ def shipped() -> Path:
             "no model with eyes comes with this version. Give one: flyweight add-vision."
         )
     key = sha256_of(eyes / WEIGHTS)[:12]
-    place = Path(platformdirs.user_cache_dir("flyweight")) / f"{NAME}-{key}"
+    place = cache_folder() / f"{NAME}-{key}"
     if not (place / MARK).exists():
         say("The model with eyes that comes along is put together; this happens once.")
         with new_folder(place) as folder:
