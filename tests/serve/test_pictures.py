@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,9 @@ from PIL import Image
 from running import serving
 
 from flyweight.serve.eyes import LoadedEyes
+from flyweight.serve.loaded import Settings
+from flyweight.serve.run import names_of
+from flyweight.serve.shelf import Shelf
 from flyweight.vision.engine import VisionEngine
 from flyweight.vision.images import open_image
 from flyweight.vision.prompts import with_picture
@@ -246,3 +250,17 @@ def test_requests_at_once_hold_one_decoded_picture_at_a_time() -> None:
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(eyes.image, urls)) == [(40 + i, 30) for i in range(8)]
     assert most == 1
+
+
+def test_eyes_are_foretold_the_one_conversation_in_fp32_that_they_keep(eyes: Path) -> None:
+    config = json.loads((eyes / "config.json").read_text())["text_config"]
+    layers = config["num_hidden_layers"] - len(config["cross_attention_layers"])
+    width = config["hidden_size"] // config["num_attention_heads"]
+    numbers = 2 * layers * config["num_key_value_heads"] * width
+
+    def needs(context: int, **told: Any) -> int:
+        shelf = Shelf(names_of([eyes]), Settings(context=context, **told))
+        return shelf._needs(shelf.books["eyes"])
+
+    assert needs(512) == needs(512, streams=8, kv_bits=8)
+    assert needs(512) - needs(256) >= 4 * numbers * 256

@@ -26,6 +26,7 @@ TOKEN_BYTES = 137.0  # of each in the vocabulary, for its text and its merges
 _MOST = 2**31  # that a size can be
 ROUNDED_TO = 256  # positions
 KV_BYTES = {16: 2.0, 8: 34 / 32}  # a number: Q8_0 has a scale of 16 bits for 32 of them
+EYES_KV = 32  # bits of those that the engine of models with eyes keeps
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Sizes:
         at_once = min(READ_AT_ONCE, positions)
         widths = ACTIVATIONS[0] * self.mlp + ACTIVATIONS[1] * self.hidden
         read = at_once * (MASK_BYTES * positions + FLOAT * widths)
-        held = self.kv_width * KV_BYTES[kv_bits] * positions * streams
+        each = KV_BYTES.get(kv_bits, kv_bits / 8)
+        held = self.kv_width * each * positions * streams
         known = SERVER_BYTES + TOKEN_BYTES * self.vocabulary
         return round(self.bytes + self.repacked_bytes + held + read + known)
 

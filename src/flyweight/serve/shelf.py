@@ -17,7 +17,7 @@ from flyweight.errors import FlyweightError, OptionError
 from flyweight.folder import STICKER_PICTURES
 from flyweight.runtime.gguf_header import read_header
 from flyweight.runtime.llama_server import keep_signals
-from flyweight.runtime.memory import Sizes, available_memory, sizes_of
+from flyweight.runtime.memory import EYES_KV, Sizes, available_memory, sizes_of
 from flyweight.runtime.open_model import USUAL_CONTEXT, Found, find_model, open_model
 from flyweight.serve.eyes import chats, find_eyes, open_eyes
 from flyweight.serve.faults import Fault
@@ -74,10 +74,11 @@ class Shelf:
     def _book(self, name: str, path: Path) -> Book:
         book = self._seeing(name, path) if has_eyes(path) else self._reading(name, path)
         if self.budget is not None and self._needs(book) > self.budget:
-            fits = book.sizes.longest(self.budget, self.settings.streams, self.settings.kv_bits)
+            streams, kv_bits = self._kept(book)
+            fits = book.sizes.longest(self.budget, streams, kv_bits)
             hint = f"a smaller --context ({fits:,} would fit), " if fits else ""
             raise OptionError(
-                f"{path} needs {self._needs(book) / 1e9:.2f} GB for {self.settings.streams} x "
+                f"{path} needs {self._needs(book) / 1e9:.2f} GB for {streams} x "
                 f"{book.context:,} tokens, and the budget is {self.budget / 1e9:.2f} GB. Give "
                 f"{hint}fewer --streams, or more --memory."
             )
@@ -105,9 +106,12 @@ class Shelf:
         return context
 
     def _needs(self, book: Book) -> int:
-        settings = self.settings
-        needs = book.sizes.memory(book.context, settings.streams, settings.kv_bits)
+        needs = book.sizes.memory(book.context, *self._kept(book))
         return needs + (self._embedder(book) if book.embeds else 0)
+
+    def _kept(self, book: Book) -> tuple[int, int]:
+        """Conversations that a book keeps at once, and bits of their keys and values."""
+        return (1, EYES_KV) if book.sees else (self.settings.streams, self.settings.kv_bits)
 
     def _embedder(self, book: Book) -> int:
         """Bytes of the second server that gives vectors, which reads a whole context in a pass."""
