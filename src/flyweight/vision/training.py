@@ -53,10 +53,10 @@ class Pupil:
         rows = rows_of(items, names, opened, file)
         told = [pictures[name] for name in names]
         self.past.append(name_of(self.past, task.sha256, told, schedule, freeze_encoder))
-        shelf: Shelf | Encoded = shelve(self.work / "pictures.u8", opened.cutter, names, file)
+        place = self.work / f"{name_of(self.past[0], told)}.u8"
+        shelf: Shelf | Encoded = shelve(place, opened.cutter, names, file)
         if freeze_encoder:
-            states = self.work / f"{name_of(self.past[0], told)}.bf16"
-            shelf = Encoded.fill(states, opened.model, shelf)
+            shelf = Encoded.fill(place.with_suffix(".bf16"), opened.model, shelf)
         teach(opened.model, shelf, rows, schedule, title, self.work / self.past[-1])
 
     def save(self, out: Path, eyes_only: bool) -> None:
