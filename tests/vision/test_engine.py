@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from typer.testing import CliRunner
 from flyweight.cli import application
 from flyweight.errors import EngineError, OptionError, TeacherError
 from flyweight.runtime.constraint import Constraint
+from flyweight.serve.eyes import find_eyes, open_eyes
+from flyweight.serve.loaded import Settings
 from flyweight.vision.eight_bits import eight_bits
 from flyweight.vision.engine import VisionEngine
 from flyweight.vision.int8 import write_int8
@@ -208,6 +212,25 @@ def test_a_file_of_8_bits_runs_alone_and_its_weights_stay_what_they_are(
         if name.endswith("_proj.weight"):
             multiplied = eight_bits(weight.detach()).weight().dequantize()
             torch.testing.assert_close(multiplied, weight.detach(), rtol=1e-6, atol=0)
+
+
+def test_what_is_closed_is_freed(seeing: Path, draw: Draw) -> None:
+    found, _ = find_eyes(seeing, None)
+    loaded = open_eyes("eyes", found, 64, Settings())
+    engine = loaded.engine
+    engine.see(draw(1))
+    prompt = asked(engine)
+    assert loaded.tokens("what")
+    assert engine.generate(prompt, 2).written
+    held = [engine._open, engine._open.model.vision_model, engine._decoder.embedding]
+    left = [weakref.ref(each) for each in (loaded, *held)]
+    loaded.close()
+    del loaded, held
+    assert left[0]() is None  # at once: nothing in it holds it
+    gc.collect()
+    assert [each() for each in left] == [None] * len(left)
+    with pytest.raises(EngineError, match="closed"):
+        engine.generate(prompt, 2)
 
 
 def test_folders_without_eyes_are_refused(text_model: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -24,6 +25,7 @@ from flyweight.runtime.torch_steps import Clock, Grammar
 from flyweight.vision.decoder import Decoder, Product, Seen, plain
 from flyweight.vision.eight_bits import eight_bits
 from flyweight.vision.pixels import Tiled
+from flyweight.vision.prompts import format_of
 from flyweight.vision.vision_folder import Opened, open_vision
 
 KEPT = 8  # pictures that were looked at and may be asked about again
@@ -52,10 +54,10 @@ class VisionEngine(TorchEngine):
         opened = open_vision(folder, bits)
         self._begin(opened, min(context, opened.context), threads or cores())
         with torch.inference_mode():
-            self._decoder = Decoder(opened.model, WEIGHTS[bits])
+            self._decoder: Any = Decoder(opened.model, WEIGHTS[bits])
 
     def _begin(self, opened: Opened, context: int, threads: int) -> None:
-        self.source, self._opened, self.cutter = opened.folder, opened, opened.cutter
+        self.source, self.cutter = opened.folder, opened.cutter
         self._image_id = int(opened.model.config.image_token_index)
         self.context, self.streams, self.threads = context, 1, threads
         self._tokenizer, self._model = opened.tokenizer, opened.model
@@ -67,10 +69,10 @@ class VisionEngine(TorchEngine):
         self._read: list[int] = []  # what the decoder holds keys and values of
         self.encoder_seconds = 0.0  # that the last new picture took, once it was cut
 
-    @property
+    @cached_property
     def form(self) -> ChatFormat:
         """How its tokenizer writes conversations; OptionError without a chat template."""
-        return self._opened.form
+        return format_of(self._tokenizer, str(self.source))
 
     @property
     def tokenizer(self) -> Any:
@@ -112,7 +114,7 @@ class VisionEngine(TorchEngine):
         self._looked.clear()
 
     def close(self) -> None:
-        self._model = None
+        self._model = self._decoder = None
         self.forget()
 
     def _run(
