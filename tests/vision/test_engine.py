@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import shutil
 import weakref
 from collections.abc import Callable, Iterator
@@ -12,19 +13,25 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from flyweight.cli import application
 from flyweight.errors import EngineError, OptionError, TeacherError
 from flyweight.runtime.constraint import Constraint
+from flyweight.runtime.engine import Streamed
 from flyweight.serve.eyes import find_eyes, open_eyes
 from flyweight.serve.loaded import Settings
+from flyweight.serve.wire import ChatRequest
+from flyweight.tasks.items import Item
 from flyweight.vision.eight_bits import eight_bits
 from flyweight.vision.engine import VisionEngine
 from flyweight.vision.int8 import write_int8
 from flyweight.vision.mllama import load
 from flyweight.vision.prompts import with_picture
+from flyweight.vision.rows import rows_of
+from flyweight.vision.terminal import VisionTerminal
 from flyweight.vision.vision_folder import open_vision
 from seeing import make_blind, make_seeing
 
@@ -240,6 +247,38 @@ def test_folders_without_eyes_are_refused(text_model: Path, tmp_path: Path) -> N
         VisionEngine(tmp_path)
     with pytest.raises(OptionError):
         VisionEngine(text_model, bits=3)
+
+
+def test_chat_asks_as_training_and_the_service_do_whatever_the_turn(
+    seeing: Path, engine: VisionEngine, draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The picture comes with the first message of its conversation, once."""
+    picture = tmp_path / "a.png"
+    draw(3).save(picture)
+    given: list[list[int]] = []
+
+    def stream(prompt: list[int], *_: Any, **__: Any) -> Streamed:
+        given.append(prompt)
+        return Streamed("", True, 0, 0.0, 0.0, len(prompt))
+
+    monkeypatch.setattr(engine, "stream", stream)
+    terminal = VisionTerminal(engine, engine.form, Console(quiet=True), 20, "be brief")
+    for typed in (f"/image {picture}", "what is it", "and how large", "/alone", "and now",
+                  f"/save {tmp_path / 'said.json'}"):  # fmt: skip
+        terminal.take(typed)
+    said = json.loads((tmp_path / "said.json").read_text())["messages"]
+    words = [{**each, "content": each["content"][1]["text"]} if place == 1 else each
+             for place, each in enumerate(said)]  # fmt: skip
+    for place, turns in enumerate((words[:2], words[:4], [words[0], words[5]])):
+        item = Item(tuple(turns), "that", image="a.png", folder=str(tmp_path))
+        [row] = rows_of([item], [str(picture)], open_vision(seeing), tmp_path)
+        assert row["input_ids"].tolist()[: len(given[place])] == given[place]
+        assert not row["weights"][: len(given[place])].any()
+    url = {"type": "image_url", "image_url": {"url": "data:,"}}
+    parts = [url, {"type": "text", "text": words[1]["content"]}]
+    sent = [words[0], {"role": "user", "content": parts}, *words[2:4]]
+    request = ChatRequest.model_validate({"messages": sent})
+    assert engine.form.prompt([each.plain() for each in request.messages]) == given[1]
 
 
 def test_chat_answers_about_a_picture(

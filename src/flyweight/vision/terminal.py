@@ -9,7 +9,7 @@ from typing import Any
 from flyweight.runtime.terminal import HELP, Terminal, path_of
 from flyweight.vision.engine import VisionEngine
 from flyweight.vision.images import open_image
-from flyweight.vision.prompts import PICTURE
+from flyweight.vision.prompts import with_picture
 
 
 class VisionTerminal(Terminal):
@@ -37,11 +37,9 @@ class VisionTerminal(Terminal):
         self.engine.see(None)
         self._has = False
 
-    def _said(self, text: str) -> dict[str, Any]:
-        shown = any(isinstance(each["content"], list) for each in self.messages)
-        if not self._has or (shown and not self.alone):
-            return super()._said(text)
-        return {"role": "user", "content": [PICTURE, {"type": "text", "text": text}]}
+    def _told(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        asked = any(each["role"] == "user" for each in messages)
+        return with_picture(messages) if self._has and asked else messages
 
 
 __all__ = ["VisionTerminal"]
