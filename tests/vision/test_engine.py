@@ -25,6 +25,8 @@ from flyweight.serve.eyes import find_eyes, open_eyes
 from flyweight.serve.loaded import Settings
 from flyweight.serve.wire import ChatRequest
 from flyweight.tasks.items import Item
+from flyweight.vision import engine as engines
+from flyweight.vision import shipped
 from flyweight.vision.eight_bits import eight_bits
 from flyweight.vision.engine import VisionEngine
 from flyweight.vision.int8 import write_int8
@@ -302,11 +304,33 @@ def test_chat_answers_about_a_picture(
     )
     assert wanted[:20] in typed.stdout
     assert "b.png" in typed.stdout  # said in words; the conversation goes on
-    for wrong in (
-        [str(seeing), "--image", str(tmp_path / "b.png")],
-        [str(seeing), "--image", str(tmp_path / "gone.png")],
-        [str(text_model), "hi", "--image", str(tmp_path / "a.png")],
-        [str(seeing), "x" * 300, "--image", str(tmp_path / "b.png")],
-        [],
+    monkeypatch.setattr(engines, "VisionEngine", None)  # nothing is loaded to refuse these
+    monkeypatch.setattr(shipped, "shipped", None)
+    image = ["--image", str(tmp_path / "a.png")]
+    for wrong, told in (
+        ([str(seeing), "--image", str(tmp_path / "b.png")], "b.png"),
+        ([str(seeing), "--image", str(tmp_path / "gone.png")], "gone.png"),
+        (["what is it", "--image", str(tmp_path / "gone.png")], "gone.png"),
+        ([str(text_model), "hi", *image], "has no eyes"),
+        ([str(seeing), "x" * 300, "--image", str(tmp_path / "b.png")], "b.png"),
+        (["x" * 300], "no such file or folder"),
+        ([f"{seeing}s", *image], "no such file or folder"),
+        (["out/eyse", "hi", *image], "no such file or folder"),
+        (["eyse/", *image], "no such file or folder"),
+        ([str(seeing), "hi", "--bits", "5"], "Give 16 or 8"),
+        ([], "no model"),
     ):
-        assert run(app, ["chat", *wrong]).exit_code == 2
+        refused = run(app, ["chat", *wrong])
+        assert refused.exit_code == 2
+        assert told in " ".join(refused.output.split())
+
+
+@pytest.mark.parametrize("asked", ["what is it", "what?", "この写真は何"])
+def test_a_question_without_a_model_goes_to_the_one_that_comes_along(
+    asked: str, seeing: Path, draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWEIGHT_STATE", str(tmp_path / "state"))
+    draw(3).save(tmp_path / "a.png")
+    monkeypatch.setattr(shipped, "shipped", lambda: seeing)
+    command = ["chat", asked, "--image", str(tmp_path / "a.png")]
+    assert CliRunner().invoke(application(), command).exit_code == 0
