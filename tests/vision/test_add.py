@@ -30,7 +30,7 @@ from flyweight.vision.add import add_vision
 from flyweight.vision.facts import read_facts
 from flyweight.vision.mllama import load
 from flyweight.vision.objective import seeing as sees
-from flyweight.vision.vision_folder import open_vision
+from flyweight.vision.vision_folder import open_vision, save_vision
 
 Draw = Callable[..., Image.Image]
 
@@ -154,6 +154,32 @@ def test_sizes_that_do_not_fit_are_refused(text_model: Path, tmp_path: Path) -> 
         add_vision(str(text_model), tmp_path / "out", encoder=str(tmp_path / "none"))
     with pytest.raises(TeacherError, match="has no place"):
         add_vision(str(text_model), tmp_path / "out", encoder=str(text_model))
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_that_trained_eyes_leave_nothing_to_say_are_refused(
+    blind: Path, text_model: Path, tmp_path: Path
+) -> None:
+    opened, eyes = open_vision(blind), tmp_path / "eyes"
+    eyes.mkdir()
+    save_vision(opened, eyes, str(read_facts(blind)["language_sha256"]), eyes_only=True)
+    for option, value in (
+        ("tiles", 1), ("image_size", 64), ("patch_size", 16), ("cross_layers", 2), ("seed", 3),
+    ):  # fmt: skip
+        with pytest.raises(OptionError, match=f"--{option.replace('_', '-')}: .* Leave it out"):
+            add_vision(str(text_model), tmp_path / "out", encoder=str(eyes), **{option: value})
+    assert not (tmp_path / "out").exists()
+    add_vision(str(text_model), tmp_path / "out", encoder=str(eyes))
+
+
+@pytest.mark.parametrize("told", ["{", "[]", '{"image_mean": "grey"}', '{"image_std": [1]}'])
+def test_an_encoder_whose_normalisation_cannot_be_read_is_refused(
+    told: str, text_model: Path, tmp_path: Path
+) -> None:
+    ViTModel(ViTConfig(**SMALL)).save_pretrained(tmp_path / "vit")
+    (tmp_path / "vit" / "preprocessor_config.json").write_text(told)
+    with pytest.raises(TeacherError, match="no image encoder that can be read"):
+        add_vision(str(text_model), tmp_path / "out", encoder=str(tmp_path / "vit"))
     assert not (tmp_path / "out").exists()
 
 
