@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,6 +138,32 @@ def test_the_text_models_files_come_along_and_the_folder_says_so(
     told = (out / "README.md").read_text()
     assert GGUF_NAMES[8] in told
     assert "texts" in told
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from flyweight.vision.add import add_vision
+from flyweight.vision import build
+def kilobytes(name):
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith(name))
+before = kilobytes("VmRSS")
+add_vision(sys.argv[1], Path(sys.argv[2]), encoder="tiny", tiles=1)
+print(kilobytes("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read as Linux tells it")
+def test_a_large_model_is_never_in_memory_thrice(
+    make_llama: Callable[..., Path], tmp_path: Path
+) -> None:
+    text = make_llama(tmp_path / "text", num_hidden_layers=8, hidden_size=512,
+                      intermediate_size=4096, vocab_size=300)  # fmt: skip
+    command = [sys.executable, "-c", PEAK, str(text), str(tmp_path / "out")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    peak = int(done.stdout.split()[-1]) * 1024
+    assert peak < 2.2 * 2 * (tmp_path / "out" / "model.safetensors").stat().st_size  # in fp32
 
 
 @pytest.mark.parametrize("name", ["qwen2", "gemma2", "llama biased", "llama"])

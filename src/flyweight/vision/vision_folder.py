@@ -124,7 +124,10 @@ def model_type(folder: Path) -> str:
 
 
 def save_vision(opened: Opened, folder: Path, language: str, eyes_only: bool = False) -> None:
-    """Write a folder like the one that was opened, with what its model has become."""
+    """Write a folder like the one that was opened, with what its model has become.
+
+    Where that is all of it, the model has its weights in the folder's type from then on.
+    """
     facts = read_facts(opened.folder)
     name, kept = facts.get("language_model", str(opened.folder)), {}
     copy_processor(opened.folder, folder)
