@@ -26,8 +26,12 @@ from transformers import (
 )
 
 import zoo
+from flyweight.anatomy.gguf import LLAMA
 from flyweight.errors import OptionError, TeacherError, UnsupportedFamily
 from flyweight.folder import GGUF_NAMES, sha256_of
+from flyweight.runtime.gguf import write_gguf
+from flyweight.runtime.llama import LlamaEngine
+from flyweight.runtime.parity import ParityReport, all_ids, first_difference
 from flyweight.vision.add import add_vision
 from flyweight.vision.facts import read_facts
 from flyweight.vision.mllama import load
@@ -124,25 +128,38 @@ def test_plain_transformers_loads_the_folder_and_its_processor(seeing: Path, dra
     assert model.generate(**batch, max_new_tokens=3).shape[1] > len(batch["input_ids"][0])
 
 
-def test_the_text_models_files_come_along_and_the_folder_says_so(
+def test_the_text_models_files_come_along_and_say_what_the_model_with_eyes_says_of_texts(
     text_model: Path, tmp_path: Path
 ) -> None:
     source = tmp_path / "text"
     shutil.copytree(text_model, source)
-    (source / GGUF_NAMES[8]).write_bytes(b"GGUF of the text model")
+    name = GGUF_NAMES[16]
+    write_gguf(source, source / name, 16, LLAMA)
     out = add_vision(str(source), tmp_path / "out", encoder="tiny", tiles=1)
     facts = read_facts(out)
-    assert facts["text_files"] == {GGUF_NAMES[8]: sha256_of(out / GGUF_NAMES[8])}
+    assert facts["text_files"] == {name: sha256_of(out / name)}
     assert any("texts alone" in each for each in facts["engines"])
     assert any("texts alone" in each for each in facts["formats"])
     told = (out / "README.md").read_text()
-    assert GGUF_NAMES[8] in told
+    assert name in told
     assert "texts" in told
+    prompts, sees, parted = tokens(out, [False] * 8).tolist(), load(out), []
+    with LlamaEngine(out / name, context=64) as texts, torch.no_grad():
+        for number, prompt in enumerate(prompts):
+            said = all_ids(texts.generate(prompt, 16))
+            logits = sees(torch.tensor([[*prompt, *said]])).logits[0, len(prompt) - 1 : -1]
+            parted += first_difference(number, logits, said)
+    report = ParityReport.of(len(prompts), parted)
+    assert not report.differing  # but where random weights are undecided
+    assert report.equal > len(prompts) // 2
 
 
 PEAK = """
 import sys
 from pathlib import Path
+from flyweight.runtime.gguf import write_gguf
+from flyweight.runtime.llama import LlamaEngine
+from flyweight.runtime.parity import ParityReport, all_ids, first_difference
 from flyweight.vision.add import add_vision
 from flyweight.vision import build
 def kilobytes(name):
