@@ -90,12 +90,19 @@ def teach(
 
 @contextmanager
 def pupil_of(folder: Path, out: Path) -> Iterator[Pupil]:
-    """The pupil that a Mllama folder holds, for this process alone.
-
-    What it learned is kept beside `out` when it is stopped, and goes when it ends well, or before
-    anything was learned or seen. Raises FolderError where another process teaches it.
-    """
+    """The pupil that a Mllama folder holds, for this process alone; see `work_beside`."""
     opened = open_vision(folder)
+    with work_beside(out) as work:
+        yield Pupil(opened, work)
+
+
+@contextmanager
+def work_beside(out: Path) -> Iterator[Path]:
+    """A folder beside `out` for what is learned on the way to it, for this process alone.
+
+    It is kept when the training is stopped, and goes when it ends well, or before anything was
+    learned or seen. Raises FolderError where another process is at it.
+    """
     out = out.absolute()
     work = out.with_name(f"{out.name}.work")
     make_place(work)
@@ -109,7 +116,7 @@ def pupil_of(folder: Path, out: Path) -> Iterator[Pupil]:
     ended = False
     try:
         with disk_errors(work):
-            yield Pupil(opened, work)
+            yield work
         ended = True
     finally:
         if ended or not [*work.glob("*/checkpoint-*"), *work.glob("*.bf16")]:
@@ -117,4 +124,4 @@ def pupil_of(folder: Path, out: Path) -> Iterator[Pupil]:
         lock.release()
 
 
-__all__ = ["Pupil", "pupil_of", "teach"]
+__all__ = ["Pupil", "pupil_of", "teach", "work_beside"]
