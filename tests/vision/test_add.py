@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -103,6 +104,18 @@ def test_plain_transformers_lets_a_picture_into_earlier_tokens(seeing: Path, dra
     theirs = plain(**batch).logits
     assert (ours - theirs)[0, :4].abs().max() > 1e-3
     assert (ours - theirs)[1].abs().max() > 1e-3
+
+
+def test_the_code_that_shows_it_runs_and_prints_what_stands_beside_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = (Path(__file__).parents[2] / "docs/concepts/vision.md").read_text(encoding="utf-8")
+    code = "".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    exec(compile(code, "vision.md", "exec"), {})
+    told = re.findall(r"^print.*: ([\d.]+)", code, re.MULTILINE)
+    said = re.findall(r"^tensor\(([\d.e-]+)", capsys.readouterr().out, re.MULTILINE)
+    assert len(told) == 4
+    assert [float(each) for each in said] == pytest.approx([float(each) for each in told], rel=0.05)
 
 
 @torch.no_grad()
