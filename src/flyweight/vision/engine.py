@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -18,9 +17,9 @@ from torch import Tensor
 
 from flyweight.errors import OptionError
 from flyweight.runtime.chat_format import ChatFormat
-from flyweight.runtime.engine import Capability, Generation, Score, Wish, check_sizes
+from flyweight.runtime.engine import Capability, Generation, Wish, check_sizes
 from flyweight.runtime.threads import cores
-from flyweight.runtime.torch_engine import TorchEngine, ends_of, shared_beginning
+from flyweight.runtime.torch_engine import InTorch, ends_of, shared_beginning
 from flyweight.runtime.torch_steps import Clock, Grammar
 from flyweight.vision.decoder import Decoder, Product, Seen, plain
 from flyweight.vision.eight_bits import eight_bits
@@ -32,7 +31,7 @@ KEPT = 8  # pictures that were looked at and may be asked about again
 WEIGHTS: dict[int, Callable[[Tensor], Product]] = {32: plain, 8: eight_bits}
 
 
-class VisionEngine(TorchEngine):
+class VisionEngine(InTorch):
     """A Mllama folder on the processor, in fp32 or with its language model's weights in 8 bits.
 
     With 8 bits all weights are those of the folder's file of 8 bits, where it has one; no other is
@@ -62,7 +61,6 @@ class VisionEngine(TorchEngine):
         self.context, self.streams, self.threads = context, 1, threads
         self._tokenizer, self._model = opened.tokenizer, opened.model
         self._ends = ends_of(opened.model, opened.tokenizer)
-        self._grammars: Any = None
         self._looked: OrderedDict[str, Seen] = OrderedDict()
         self._picture: Tiled | None = None
         self._seen: Seen | None = None
@@ -167,19 +165,6 @@ class VisionEngine(TorchEngine):
         more = self._grammar_size - len(logits)
         wide = F.pad(logits[None], (0, more), value=-torch.inf)
         return grammar(given, wide)[:, : len(logits)]
-
-    def embed(self, ids: Sequence[int]) -> np.ndarray:
-        """EngineError: it gives no vectors."""
-        raise self._unable("embed")
-
-    def score_many(
-        self,
-        pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
-        *,
-        on_done: Callable[[], object] = lambda: None,
-    ) -> list[Score]:
-        """EngineError: it scores no given answers."""
-        raise self._unable("score")
 
     def _step(self, ids: Sequence[int], start: int, prompt: Sequence[int]) -> Tensor:
         """Logits [V] after `ids`, which stand at `start`; from its token on the picture is seen."""
