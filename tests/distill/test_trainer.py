@@ -186,3 +186,23 @@ def test_a_token_weighs_the_same_in_short_and_long_batches(
     schedule = Schedule(6, 4, learning_rate=1e-12)
     losses = train(copy.deepcopy(model), rows, cross_entropy, schedule, "Training").losses
     assert np.mean(losses) == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize(("besides", "plain"), [(0, True), (400, True), (3000, False)])
+def test_attention_is_chosen_by_what_is_attended_to_and_not_by_the_text_alone(
+    besides: int, plain: bool, small_model: Build
+) -> None:
+    """Short texts about large pictures: plain attention would hold 3,000 x 3,000 scores a head."""
+    if torch.cuda.is_available():
+        pytest.skip("a choice for processors")
+    found = []
+
+    class Looking:
+        tokens_besides = besides
+
+        def __call__(self, model: Any, batch: Any) -> torch.Tensor:
+            found.append(model.config._attn_implementation == "eager")
+            return cross_entropy(model, batch)
+
+    train(small_model(), random_rows(2), Looking(), Schedule(1, 2), "Teaching")
+    assert set(found) == {plain}

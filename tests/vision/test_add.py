@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,13 +27,17 @@ from transformers import (
 )
 
 import zoo
+from flyweight.anatomy.gguf import LLAMA
 from flyweight.errors import OptionError, TeacherError, UnsupportedFamily
 from flyweight.folder import GGUF_NAMES, sha256_of
+from flyweight.runtime.gguf import write_gguf
+from flyweight.runtime.llama import LlamaEngine
+from flyweight.runtime.parity import ParityReport, all_ids, first_difference
 from flyweight.vision.add import add_vision
 from flyweight.vision.facts import read_facts
 from flyweight.vision.mllama import load
 from flyweight.vision.objective import seeing as sees
-from flyweight.vision.vision_folder import open_vision
+from flyweight.vision.vision_folder import open_vision, save_vision
 
 Draw = Callable[..., Image.Image]
 
@@ -99,6 +106,18 @@ def test_plain_transformers_lets_a_picture_into_earlier_tokens(seeing: Path, dra
     assert (ours - theirs)[1].abs().max() > 1e-3
 
 
+def test_the_code_that_shows_it_runs_and_prints_what_stands_beside_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = (Path(__file__).parents[2] / "docs/concepts/vision.md").read_text(encoding="utf-8")
+    code = "".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    exec(compile(code, "vision.md", "exec"), {})
+    told = re.findall(r"^print.*: ([\d.]+)", code, re.MULTILINE)
+    said = re.findall(r"^tensor\(([\d.e-]+)", capsys.readouterr().out, re.MULTILINE)
+    assert len(told) == 4
+    assert [float(each) for each in said] == pytest.approx([float(each) for each in told], rel=0.05)
+
+
 @torch.no_grad()
 def test_a_new_picture_changes_nothing_before_training(blind: Path, draw: Draw) -> None:
     ids = tokens(blind, [True])
@@ -122,20 +141,59 @@ def test_plain_transformers_loads_the_folder_and_its_processor(seeing: Path, dra
     assert model.generate(**batch, max_new_tokens=3).shape[1] > len(batch["input_ids"][0])
 
 
-def test_the_text_models_files_come_along_and_the_folder_says_so(
+def test_the_text_models_files_come_along_and_say_what_the_model_with_eyes_says_of_texts(
     text_model: Path, tmp_path: Path
 ) -> None:
     source = tmp_path / "text"
     shutil.copytree(text_model, source)
-    (source / GGUF_NAMES[8]).write_bytes(b"GGUF of the text model")
+    name = GGUF_NAMES[16]
+    write_gguf(source, source / name, 16, LLAMA)
     out = add_vision(str(source), tmp_path / "out", encoder="tiny", tiles=1)
     facts = read_facts(out)
-    assert facts["text_files"] == {GGUF_NAMES[8]: sha256_of(out / GGUF_NAMES[8])}
+    assert facts["text_files"] == {name: sha256_of(out / name)}
     assert any("texts alone" in each for each in facts["engines"])
     assert any("texts alone" in each for each in facts["formats"])
     told = (out / "README.md").read_text()
-    assert GGUF_NAMES[8] in told
+    assert name in told
     assert "texts" in told
+    prompts, sees, parted = tokens(out, [False] * 8).tolist(), load(out), []
+    with LlamaEngine(out / name, context=64) as texts, torch.no_grad():
+        for number, prompt in enumerate(prompts):
+            said = all_ids(texts.generate(prompt, 16))
+            logits = sees(torch.tensor([[*prompt, *said]])).logits[0, len(prompt) - 1 : -1]
+            parted += first_difference(number, logits, said)
+    report = ParityReport.of(len(prompts), parted)
+    assert not report.differing  # but where random weights are undecided
+    assert report.equal > len(prompts) // 2
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from flyweight.runtime.gguf import write_gguf
+from flyweight.runtime.llama import LlamaEngine
+from flyweight.runtime.parity import ParityReport, all_ids, first_difference
+from flyweight.vision.add import add_vision
+from flyweight.vision import build
+def kilobytes(name):
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith(name))
+before = kilobytes("VmRSS")
+add_vision(sys.argv[1], Path(sys.argv[2]), encoder="tiny", tiles=1)
+print(kilobytes("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read as Linux tells it")
+def test_a_large_model_is_never_in_memory_thrice(
+    make_llama: Callable[..., Path], tmp_path: Path
+) -> None:
+    text = make_llama(tmp_path / "text", num_hidden_layers=8, hidden_size=512,
+                      intermediate_size=4096, vocab_size=300)  # fmt: skip
+    command = [sys.executable, "-c", PEAK, str(text), str(tmp_path / "out")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    peak = int(done.stdout.split()[-1]) * 1024
+    assert peak < 2.2 * 2 * (tmp_path / "out" / "model.safetensors").stat().st_size  # in fp32
 
 
 @pytest.mark.parametrize("name", ["qwen2", "gemma2", "llama biased", "llama"])
@@ -154,6 +212,32 @@ def test_sizes_that_do_not_fit_are_refused(text_model: Path, tmp_path: Path) -> 
         add_vision(str(text_model), tmp_path / "out", encoder=str(tmp_path / "none"))
     with pytest.raises(TeacherError, match="has no place"):
         add_vision(str(text_model), tmp_path / "out", encoder=str(text_model))
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_that_trained_eyes_leave_nothing_to_say_are_refused(
+    blind: Path, text_model: Path, tmp_path: Path
+) -> None:
+    opened, eyes = open_vision(blind), tmp_path / "eyes"
+    eyes.mkdir()
+    save_vision(opened, eyes, str(read_facts(blind)["language_sha256"]), eyes_only=True)
+    for option, value in (
+        ("tiles", 1), ("image_size", 64), ("patch_size", 16), ("cross_layers", 2), ("seed", 3),
+    ):  # fmt: skip
+        with pytest.raises(OptionError, match=f"--{option.replace('_', '-')}: .* Leave it out"):
+            add_vision(str(text_model), tmp_path / "out", encoder=str(eyes), **{option: value})
+    assert not (tmp_path / "out").exists()
+    add_vision(str(text_model), tmp_path / "out", encoder=str(eyes))
+
+
+@pytest.mark.parametrize("told", ["{", "[]", '{"image_mean": "grey"}', '{"image_std": [1]}'])
+def test_an_encoder_whose_normalisation_cannot_be_read_is_refused(
+    told: str, text_model: Path, tmp_path: Path
+) -> None:
+    ViTModel(ViTConfig(**SMALL)).save_pretrained(tmp_path / "vit")
+    (tmp_path / "vit" / "preprocessor_config.json").write_text(told)
+    with pytest.raises(TeacherError, match="no image encoder that can be read"):
+        add_vision(str(text_model), tmp_path / "out", encoder=str(tmp_path / "vit"))
     assert not (tmp_path / "out").exists()
 
 

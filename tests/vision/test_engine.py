@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import json
 import shutil
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,17 +13,27 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from flyweight.cli import application
 from flyweight.errors import EngineError, OptionError, TeacherError
 from flyweight.runtime.constraint import Constraint
+from flyweight.runtime.engine import Streamed
+from flyweight.serve.eyes import find_eyes, open_eyes
+from flyweight.serve.loaded import Settings
+from flyweight.serve.wire import ChatRequest
+from flyweight.tasks.items import Item
+from flyweight.vision import engine as engines
+from flyweight.vision import shipped
 from flyweight.vision.eight_bits import eight_bits
 from flyweight.vision.engine import VisionEngine
 from flyweight.vision.int8 import write_int8
 from flyweight.vision.mllama import load
 from flyweight.vision.prompts import with_picture
+from flyweight.vision.rows import rows_of
+from flyweight.vision.terminal import VisionTerminal
 from flyweight.vision.vision_folder import open_vision
 from seeing import make_blind, make_seeing
 
@@ -210,6 +223,25 @@ def test_a_file_of_8_bits_runs_alone_and_its_weights_stay_what_they_are(
             torch.testing.assert_close(multiplied, weight.detach(), rtol=1e-6, atol=0)
 
 
+def test_what_is_closed_is_freed(seeing: Path, draw: Draw) -> None:
+    found, _ = find_eyes(seeing, None)
+    loaded = open_eyes("eyes", found, 64, Settings())
+    engine = loaded.engine
+    engine.see(draw(1))
+    prompt = asked(engine)
+    assert loaded.tokens("what")
+    assert engine.generate(prompt, 2).written
+    held = [engine._open, engine._open.model.vision_model, engine._decoder.embedding]
+    left = [weakref.ref(each) for each in (loaded, *held)]
+    loaded.close()
+    del loaded, held
+    assert left[0]() is None  # at once: nothing in it holds it
+    gc.collect()
+    assert [each() for each in left] == [None] * len(left)
+    with pytest.raises(EngineError, match="closed"):
+        engine.generate(prompt, 2)
+
+
 def test_folders_without_eyes_are_refused(text_model: Path, tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match="has no eyes"):
         VisionEngine(text_model)
@@ -217,6 +249,38 @@ def test_folders_without_eyes_are_refused(text_model: Path, tmp_path: Path) -> N
         VisionEngine(tmp_path)
     with pytest.raises(OptionError):
         VisionEngine(text_model, bits=3)
+
+
+def test_chat_asks_as_training_and_the_service_do_whatever_the_turn(
+    seeing: Path, engine: VisionEngine, draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The picture comes with the first message of its conversation, once."""
+    picture = tmp_path / "a.png"
+    draw(3).save(picture)
+    given: list[list[int]] = []
+
+    def stream(prompt: list[int], *_: Any, **__: Any) -> Streamed:
+        given.append(prompt)
+        return Streamed("", True, 0, 0.0, 0.0, len(prompt))
+
+    monkeypatch.setattr(engine, "stream", stream)
+    terminal = VisionTerminal(engine, engine.form, Console(quiet=True), 20, "be brief")
+    for typed in (f"/image {picture}", "what is it", "and how large", "/alone", "and now",
+                  f"/save {tmp_path / 'said.json'}"):  # fmt: skip
+        terminal.take(typed)
+    said = json.loads((tmp_path / "said.json").read_text())["messages"]
+    words = [{**each, "content": each["content"][1]["text"]} if place == 1 else each
+             for place, each in enumerate(said)]  # fmt: skip
+    for place, turns in enumerate((words[:2], words[:4], [words[0], words[5]])):
+        item = Item(tuple(turns), "that", image="a.png", folder=str(tmp_path))
+        [row] = rows_of([item], [str(picture)], open_vision(seeing), tmp_path)
+        assert row["input_ids"].tolist()[: len(given[place])] == given[place]
+        assert not row["weights"][: len(given[place])].any()
+    url = {"type": "image_url", "image_url": {"url": "data:,"}}
+    parts = [url, {"type": "text", "text": words[1]["content"]}]
+    sent = [words[0], {"role": "user", "content": parts}, *words[2:4]]
+    request = ChatRequest.model_validate({"messages": sent})
+    assert engine.form.prompt([each.plain() for each in request.messages]) == given[1]
 
 
 def test_chat_answers_about_a_picture(
@@ -240,11 +304,33 @@ def test_chat_answers_about_a_picture(
     )
     assert wanted[:20] in typed.stdout
     assert "b.png" in typed.stdout  # said in words; the conversation goes on
-    for wrong in (
-        [str(seeing), "--image", str(tmp_path / "b.png")],
-        [str(seeing), "--image", str(tmp_path / "gone.png")],
-        [str(text_model), "hi", "--image", str(tmp_path / "a.png")],
-        [str(seeing), "x" * 300, "--image", str(tmp_path / "b.png")],
-        [],
+    monkeypatch.setattr(engines, "VisionEngine", None)  # nothing is loaded to refuse these
+    monkeypatch.setattr(shipped, "shipped", None)
+    image = ["--image", str(tmp_path / "a.png")]
+    for wrong, told in (
+        ([str(seeing), "--image", str(tmp_path / "b.png")], "b.png"),
+        ([str(seeing), "--image", str(tmp_path / "gone.png")], "gone.png"),
+        (["what is it", "--image", str(tmp_path / "gone.png")], "gone.png"),
+        ([str(text_model), "hi", *image], "has no eyes"),
+        ([str(seeing), "x" * 300, "--image", str(tmp_path / "b.png")], "b.png"),
+        (["x" * 300], "no such file or folder"),
+        ([f"{seeing}s", *image], "no such file or folder"),
+        (["out/eyse", "hi", *image], "no such file or folder"),
+        (["eyse/", *image], "no such file or folder"),
+        ([str(seeing), "hi", "--bits", "5"], "Give 16 or 8"),
+        ([], "no model"),
     ):
-        assert run(app, ["chat", *wrong]).exit_code == 2
+        refused = run(app, ["chat", *wrong])
+        assert refused.exit_code == 2
+        assert told in " ".join(refused.output.split())
+
+
+@pytest.mark.parametrize("asked", ["what is it", "what?", "この写真は何"])
+def test_a_question_without_a_model_goes_to_the_one_that_comes_along(
+    asked: str, seeing: Path, draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWEIGHT_STATE", str(tmp_path / "state"))
+    draw(3).save(tmp_path / "a.png")
+    monkeypatch.setattr(shipped, "shipped", lambda: seeing)
+    command = ["chat", asked, "--image", str(tmp_path / "a.png")]
+    assert CliRunner().invoke(application(), command).exit_code == 0

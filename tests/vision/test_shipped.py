@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from flyweight.checkpoint import open_checkpoint
 from flyweight.demo.pictures import Picture, draw
+from flyweight.vision import shipped as own
 from flyweight.vision.engine import VisionEngine
 from flyweight.vision.facts import read_facts
 from flyweight.vision.language import language_sha256, text_tensors
@@ -43,6 +47,28 @@ def test_the_eyes_are_small_and_of_the_teacher(cache: Path) -> None:
     assert cache in folder.parents
     teacher = open_checkpoint(HOME / "teacher").model()
     assert read_facts(folder)["language_sha256"] == language_sha256(text_tensors(teacher))
+
+
+def test_two_first_uses_put_it_together_once_and_another_part_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWEIGHT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(own, "HOME", shutil.copytree(HOME, tmp_path / "home"))
+    made = []
+
+    def join(_: object, __: Path, folder: Path) -> None:
+        made.append(folder)
+        time.sleep(0.3)  # the other comes meanwhile
+
+    monkeypatch.setattr(own, "join_eyes", join)
+    with ThreadPoolExecutor(2) as pool:
+        one, other = (each.result() for each in [pool.submit(shipped), pool.submit(shipped)])
+    assert one == other
+    assert len(made) == 1
+    config = tmp_path / "home" / "teacher" / "generation_config.json"
+    config.write_text(config.read_text() + " ")
+    assert shipped() != one
+    assert len(made) == 2
 
 
 def test_they_read_gauges_that_nobody_has_seen(engine: VisionEngine) -> None:

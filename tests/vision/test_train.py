@@ -19,11 +19,13 @@ from flyweight.distill.trainer import Schedule
 from flyweight.errors import FolderError, OptionError, TaskError, TeacherError
 from flyweight.folder import sha256_of
 from flyweight.tasks.read import read_task
+from flyweight.vision import pixels
 from flyweight.vision.add import add_vision
 from flyweight.vision.facts import read_facts
 from flyweight.vision.language import language_sha256, language_tensors, text_tensors
 from flyweight.vision.mllama import load
 from flyweight.vision.objective import seeing
+from flyweight.vision.pixels import Cutter
 from flyweight.vision.rows import hashes_of, pictures_of
 from flyweight.vision.train import train_vision
 from flyweight.vision.training import pupil_of
@@ -139,6 +141,39 @@ def test_only_one_process_teaches_and_other_pictures_are_learned_anew(
         for file in copied.glob("*.png"):
             Image.new("RGB", (60, 64), (int(file.stem) * 8, 9, 9)).save(file)
         assert learned() != first
+
+
+def test_pictures_are_cut_once_and_what_a_kill_left_is_room(
+    blind: Path, lessons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut, cutters = Cutter.cut, []
+    monkeypatch.setattr(Cutter, "cut", lambda self, image: cutters.append(0) or cut(self, image))
+    asked = []
+
+    def room(file: Path, wanted: int) -> None:
+        asked.append((wanted, [each for each in work.iterdir() if each.name.endswith("u8")]))
+
+    monkeypatch.setattr(pixels, "check_space", room)
+    task = read_task(lessons, pictures=True)
+    names = pictures_of(task.train, lessons)
+    known, work = hashes_of(names, lessons), tmp_path / "out.work"
+
+    def learn(steps: int, *, stopped: bool) -> None:
+        with pupil_of(blind, tmp_path / "out") as pupil:
+            pupil.learn(task, lessons, known, Schedule(steps, 6, 3e-3), "Teaching")
+            if stopped:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learn(2, stopped=True)
+    [shelf] = work.glob("*.u8")
+    size = shelf.stat().st_size
+    with pytest.raises(KeyboardInterrupt):
+        learn(3, stopped=True)
+    assert (len(cutters), asked) == (len(names), [(size, [])])
+    shelf.rename(work / f".{shelf.name}")  # as if it had been killed meanwhile
+    learn(4, stopped=False)
+    assert (len(cutters), asked) == (2 * len(names), [(size, [])] * 2)
 
 
 def test_eyes_alone_are_put_together_again(

@@ -14,6 +14,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from inspect import getsource
 from pathlib import Path
 from shutil import which
 
@@ -27,7 +28,7 @@ from flyweight.demo.pictures.labels import Labels, labels
 from flyweight.demo.pictures.sheets import LIT
 from flyweight.demo.places import Places
 from flyweight.distill.trainer import Row, Schedule, train
-from flyweight.folder import new_folder
+from flyweight.folder import new_folder, sha256_of
 from flyweight.progress import bar
 from flyweight.tasks.items import Item
 from flyweight.vision import training
@@ -38,7 +39,8 @@ from flyweight.vision.pixels import Shelf
 from flyweight.vision.rows import name_of, rows_of
 from flyweight.vision.vision_folder import Opened, open_vision, save_vision
 
-TEACHER = Path(__file__).parent / "teacher"
+HERE = Path(__file__).parent
+TEACHER = HERE / "teacher"
 SEED = 11
 PICTURES, SHEETS = 170_000, 30_000  # mostly seen once: more often, and they are known by heart
 ASKED_OF = 100_000  # of the pictures, in words
@@ -141,16 +143,35 @@ def teach(
 ) -> None:
     """Teach the eyes from their seed, stage by stage, and save them alone to `out`.
 
-    Stages are kept in `out.work`; a run that was ended goes on from there. The encoder is
+    Stages are kept in `out.work` until all is well; a run that was ended goes on from there, unless
+    what draws the pictures has changed. FolderError where another process is at it. The encoder is
     `compiled` where there is a compiler, which takes a minute; its steps are then one and a half
     times as fast.
     """
     torch.set_num_threads(2)
-    work = out.with_name(f"{out.name}.work")
-    blind = add_vision(str(TEACHER), work / "blind", encoder="tiny", tiles=1, seed=SEED)
-    opened = open_vision(blind)
+    with training.work_beside(out) as work:
+        blind = add_vision(str(TEACHER), work / "blind", encoder="tiny", tiles=1, seed=SEED)
+        opened = open_vision(blind)
+        before = language_sha256(language_tensors(opened.model))
+        if compiled and which("g++"):
+            opened.model.model.vision_model.compile()
+        _teach(opened, work, pictures, sheets, places, lessons)
+        if language_sha256(language_tensors(opened.model)) != before:
+            raise RuntimeError("the language model changed")
+        with new_folder(out) as folder:
+            save_vision(opened, folder, before, eyes_only=True)
+
+
+def _teach(
+    opened: Opened,
+    work: Path,
+    pictures: int,
+    sheets: int,
+    places: Schedule,
+    lessons: Sequence[Lesson],
+) -> None:
+    """All stages, of which those that `work` holds are taken from there."""
     model = opened.model
-    before = language_sha256(language_tensors(model))
     questions: list[tuple[Question, ...]] = []
     told: list[Labels] = []
 
@@ -161,9 +182,7 @@ def teach(
             yield Image.frombytes("RGB", (SIZE, SIZE), pixels)
 
     shelf = Shelf.fill(work / "pictures.u8", opened.cutter, images(), pictures + sheets)
-    past = [name_of(pictures, sheets, places, SHARES, SEED, LIT)]
-    if compiled and which("g++"):
-        model.model.vision_model.compile()
+    past = [name_of(pictures, sheets, places, SHARES, SEED, LIT, decided_by())]
     taught = teach_places(opened, shelf, told, places, work / past[0])
     asked_of = min(pictures, ASKED_OF)
     known = Encoded.fill(work / f"{name_of(past[0], asked_of)}.bf16", model, shelf, asked_of)
@@ -174,10 +193,13 @@ def teach(
         rows = rows_of(items, names, opened, work)
         past.append(name_of(past, lesson, READINGS, OTHERS))
         training.teach(model, known, rows, lesson.schedule, lesson.title, work / past[-1])
-    if language_sha256(language_tensors(model)) != before:
-        raise RuntimeError("the language model changed")
-    with new_folder(out) as folder:
-        save_vision(opened, folder, before, eyes_only=True)
+
+
+def decided_by() -> list[str]:
+    """The hashes of what decides a stage besides its numbers: what draws, what is asked, who."""
+    files = [HERE / "places.py", *(HERE / "pictures").glob("*.py"), *TEACHER.iterdir()]
+    told = [sha256_of(file) for file in sorted(files)]
+    return [*told, *map(getsource, (draw_one, as_seen, one_each))]
 
 
 def teach_places(

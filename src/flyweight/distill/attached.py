@@ -2,7 +2,7 @@
 
 An objective that has an attribute `teacher` is helped by that model in each step; the parameters of
 its module `learned` are trained with the student's. `tokens_besides` says how many tokens each row
-has that are not in the batch, for the memory that it takes.
+has that are not in the batch, for the memory that they take and the attention that suits them.
 """
 
 from __future__ import annotations

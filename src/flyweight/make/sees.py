@@ -222,7 +222,8 @@ class Sees(Form):
             def make(folder: Path) -> None:
                 shelve(folder / PICTURES, cutter, names, file)
 
-            shelf = Shelf(job.store.stage("pictures", job.origin, make) / PICTURES, cutter)
+            told = job.origin | {"laid": "behind"}  # as pixels.py says
+            shelf = Shelf(job.store.stage("pictures", told, make) / PICTURES, cutter)
             opened = Opened(self.source.path, job.model, self.tokenizer, cutter)
             self._sights = Sights(opened, shelf, names, file)
         return self._sights

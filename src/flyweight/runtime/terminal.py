@@ -85,7 +85,7 @@ class Terminal:
 
     def take_once(self, prompt: str) -> None:
         """Answer this and nothing else, whatever it begins with."""
-        self.messages.append(self._said(prompt))
+        self.messages.append({"role": "user", "content": prompt})
         self._answer()
 
     def take(self, said: str) -> None:
@@ -98,7 +98,7 @@ class Terminal:
         if name.startswith("/") and name[1:].isalpha():
             raise OptionError(f"{name} is no command; /help lists them.")
         self._tries = 0
-        self.messages.append(self._said(said))
+        self.messages.append({"role": "user", "content": said})
         try:
             self._answer()
         except FlyweightError:  # what could not be answered is not said
@@ -118,10 +118,6 @@ class Terminal:
             "/save": self._save,
             "/help": lambda _: self.console.print(self.help, markup=False),
         }
-
-    def _said(self, text: str) -> dict[str, Any]:
-        """What a person said, as a message."""
-        return {"role": "user", "content": text}
 
     def _answer(self) -> None:
         """Answer what was said, and go on while tools are called and their results given."""
@@ -199,10 +195,14 @@ class Terminal:
     def _sent(self) -> list[dict[str, Any]]:
         """The messages that the model is given."""
         if not self.alone:
-            return self.messages
+            return self._told(self.messages)
         system = [each for each in self.messages[:1] if each["role"] == "system"]
         users = [i for i, each in enumerate(self.messages) if each["role"] == "user"]
-        return [*system, *self.messages[users[-1] :]]
+        return self._told([*system, *self.messages[users[-1] :]])
+
+    def _told(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """A conversation with all that it is about, as templates take it."""
+        return messages
 
     def _result(self, place: int, call: Call) -> dict[str, Any]:
         """What a person gives as the result of a call, or that it was declined."""
@@ -269,10 +269,11 @@ class Terminal:
         path = path_of(file)
         if not path.parent.is_dir():
             raise FolderError(f"{path.parent} is no folder. Make it, or choose another.")
+        told = self._told(self.messages)
         if path.suffix == ".json":
-            text = json.dumps({"messages": self.messages}, ensure_ascii=False, indent=2) + "\n"
+            text = json.dumps({"messages": told}, ensure_ascii=False, indent=2) + "\n"
         else:
-            text = "\n\n".join(map(_markdown, self.messages)) + "\n"
+            text = "\n\n".join(map(_markdown, told)) + "\n"
         with disk_errors(path):
             beside = path.with_name(f".{path.name}.new")
             beside.write_text(text, encoding="utf-8")

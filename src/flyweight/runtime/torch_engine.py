@@ -7,6 +7,7 @@ kept, so that the next one is read from where the two part.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
@@ -38,41 +39,28 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SCORED = 16  # answers in one pass
 
 
-class TorchEngine(Engine):
-    """A Hugging Face folder in transformers, on the processor, or on `device`.
+class InTorch(Engine):
+    """An engine whose model is torch's, here, with transformers' tokenizer; `_run` answers."""
 
-    `streams` prompts are answered in one padded batch. Raises TeacherError for a folder that cannot
-    be loaded.
-    """
+    _tokenizer: Any
+    _model: Any = None  # once it is closed
+    _ends: frozenset[int]
+    _grammars: Any = None
 
-    name: ClassVar[str] = "torch"
-    can: ClassVar[frozenset[Capability]] = frozenset(
-        {"stream", "batch", "log-probabilities", "score", "embed", "constrain", "reuse"}
-    )
-
-    def __init__(
+    @abstractmethod
+    def _run(
         self,
-        folder: Path,
+        prompts: Sequence[Sequence[int]],
+        seed: int,
+        wish: Wish,
         *,
-        context: int = 2048,
-        threads: int | None = None,
-        streams: int = 1,
-        dtype: str = "float32",
-        device: str = "cpu",
-    ) -> None:
-        check_sizes(context, streams, threads)
-        if dtype not in DTYPES:
-            raise OptionError(f"dtype is {dtype}: choose from {', '.join(DTYPES)}")
-        checkpoint = open_checkpoint(folder)
-        if not checkpoint.family.causal:
-            raise EngineError(f"{folder}: is an encoder, which writes no answers")
-        self.source, self.context, self.streams = Path(folder), context, streams
-        self.threads = threads or cores()
-        self._tokenizer = checkpoint.tokenizer()
-        self._model: Any = checkpoint.model().to(device, DTYPES[dtype])
-        self._ends = ends_of(self._model, self._tokenizer)
-        self._known: tuple[list[int], Any] = ([], None)  # ids that were read, and their cache
-        self._grammars: Any = None
+        reuse: bool,
+        streamer: Any = None,
+    ) -> tuple[list[Generation], Any]:
+        """The answers to some prompts at once, and transformers' outputs, as far as they are told.
+
+        `streamer` is one of transformers'.
+        """
 
     def _answers(
         self,
@@ -119,12 +107,120 @@ class TorchEngine(Engine):
             prompt_tokens=answer.prompt_tokens,
         )
 
+    def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
+        return self._tokenizer(text, add_special_tokens=add_special)["input_ids"]
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def _generation(
+        self,
+        row: int,
+        written: list[int],
+        wish: Wish,
+        clock: Clock,
+        read: int,
+        out: Any,
+    ) -> Generation:
+        ends = self._ends | set(wish.stop_ids)
+        end = next((place for place, i in enumerate(written) if i in ends), None)
+        ids = written if end is None else written[:end]
+        text = self.detokenize(ids)
+        for stop in wish.stop:
+            text = text.partition(stop)[0]
+        count = len(ids) + (end is not None)
+        steps = (out.logits or ())[:count] if wish.top else ()
+        top = [best_of(logits[row].float().log_softmax(-1), wish.top) for logits in steps]
+        return Generation(
+            ids=ids,
+            text=text,
+            stop_id=None if end is None else written[end],
+            written=count,
+            seconds=clock.times[count] - clock.times[1],
+            prompt_seconds=clock.times[1] - clock.times[0],
+            prompt_tokens=read,
+            top=top,
+        )
+
+    def _matchers(self, constraint: Constraint, count: int) -> list[Any]:
+        from llguidance import LLMatcher
+        from llguidance.hf import from_tokenizer
+
+        if self._grammars is None:
+            size, ends = self._grammar_size, sorted(self._ends)
+            self._grammars = from_tokenizer(self._tokenizer, n_vocab=size, eos_token=ends)
+        grammar = LLMatcher.grammar_from_lark(constraint.grammar)
+        matchers = [LLMatcher(self._grammars, grammar) for _ in range(count)]
+        if matchers and matchers[0].is_error():
+            raise EngineError(f"{self.source}: the constraint does not fit its tokens")
+        return matchers
+
+    @property
+    def _grammar_size(self) -> int:
+        """How many tokens a grammar knows: the model's, and those that it is only given."""
+        return max(self._open.config.get_text_config().vocab_size, len(self._tokenizer))
+
+    @property
+    def _open(self) -> Any:
+        if self._model is None:
+            raise EngineError(f"{self.source}: the engine is closed; open it again")
+        return self._model
+
+    @contextmanager
+    def _running(self) -> Iterator[Any]:
+        """The model, with this engine's threads while it runs."""
+        model = self._open
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            with torch.inference_mode():
+                yield model
+        finally:
+            torch.set_num_threads(before)
+
+
+class TorchEngine(InTorch):
+    """A Hugging Face folder in transformers, on the processor, or on `device`.
+
+    `streams` prompts are answered in one padded batch. Raises TeacherError for a folder that cannot
+    be loaded.
+    """
+
+    name: ClassVar[str] = "torch"
+    can: ClassVar[frozenset[Capability]] = frozenset(
+        {"stream", "batch", "log-probabilities", "score", "embed", "constrain", "reuse"}
+    )
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        context: int = 2048,
+        threads: int | None = None,
+        streams: int = 1,
+        dtype: str = "float32",
+        device: str = "cpu",
+    ) -> None:
+        check_sizes(context, streams, threads)
+        if dtype not in DTYPES:
+            raise OptionError(f"dtype is {dtype}: choose from {', '.join(DTYPES)}")
+        checkpoint = open_checkpoint(folder)
+        if not checkpoint.family.causal:
+            raise EngineError(f"{folder}: is an encoder, which writes no answers")
+        self.source, self.context, self.streams = Path(folder), context, streams
+        self.threads = threads or cores()
+        self._tokenizer = checkpoint.tokenizer()
+        self._model = checkpoint.model().to(device, DTYPES[dtype])
+        self._ends = ends_of(self._model, self._tokenizer)
+        self._known: tuple[list[int], Any] = ([], None)  # ids that were read, and their cache
+
     def score_many(
         self,
         pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
         *,
         on_done: Callable[[], object] = lambda: None,
     ) -> list[Score]:
+        """The scores of (prompt, answer) pairs, in their order, SCORED in one pass."""
         for prompt, answer in pairs:
             self._check_fit(prompt, len(answer))
         given = [(list(prompt), list(answer)) for prompt, answer in pairs]
@@ -138,18 +234,13 @@ class TorchEngine(Engine):
         return [found[place] for place in range(len(pairs))]
 
     def embed(self, ids: Sequence[int]) -> np.ndarray:
+        """float32 [hidden]: the mean of the last hidden states, scaled to length 1."""
         self._check_fit(ids, 1)
         with self._running() as model:
             given = torch.tensor([list(ids)], device=model.device)
             hidden = model.base_model(input_ids=given, use_cache=False).last_hidden_state[0]
         vector = hidden.float().mean(0).cpu().numpy()
         return vector / max(float(np.linalg.norm(vector)), 1e-30)
-
-    def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
-        return self._tokenizer(text, add_special_tokens=add_special)["input_ids"]
-
-    def detokenize(self, ids: Sequence[int]) -> str:
-        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
     def close(self) -> None:
         self._model, self._known = None, ([], None)
@@ -197,35 +288,6 @@ class TorchEngine(Engine):
             self._known = ([*prompts[0], *written[0][:-1]], out.past_key_values)
         return answers, out
 
-    def _generation(
-        self,
-        row: int,
-        written: list[int],
-        wish: Wish,
-        clock: Clock,
-        read: int,
-        out: Any,
-    ) -> Generation:
-        ends = self._ends | set(wish.stop_ids)
-        end = next((place for place, i in enumerate(written) if i in ends), None)
-        ids = written if end is None else written[:end]
-        text = self.detokenize(ids)
-        for stop in wish.stop:
-            text = text.partition(stop)[0]
-        count = len(ids) + (end is not None)
-        steps = (out.logits or ())[:count] if wish.top else ()
-        top = [best_of(logits[row].float().log_softmax(-1), wish.top) for logits in steps]
-        return Generation(
-            ids=ids,
-            text=text,
-            stop_id=None if end is None else written[end],
-            written=count,
-            seconds=clock.times[count] - clock.times[1],
-            prompt_seconds=clock.times[1] - clock.times[0],
-            prompt_tokens=read,
-            top=top,
-        )
-
     def _cache(self, prompt: list[int]) -> tuple[Any, int]:
         """The keys and values of what the last prompt has in common, and how many tokens it is."""
         known, cache = self._known
@@ -237,42 +299,6 @@ class TorchEngine(Engine):
         if parts:
             cache.crop(shared - len(known))  # the number of those that go, below zero
         return cache, shared
-
-    def _matchers(self, constraint: Constraint, count: int) -> list[Any]:
-        from llguidance import LLMatcher
-        from llguidance.hf import from_tokenizer
-
-        if self._grammars is None:
-            size, ends = self._grammar_size, sorted(self._ends)
-            self._grammars = from_tokenizer(self._tokenizer, n_vocab=size, eos_token=ends)
-        grammar = LLMatcher.grammar_from_lark(constraint.grammar)
-        matchers = [LLMatcher(self._grammars, grammar) for _ in range(count)]
-        if matchers and matchers[0].is_error():
-            raise EngineError(f"{self.source}: the constraint does not fit its tokens")
-        return matchers
-
-    @property
-    def _grammar_size(self) -> int:
-        """How many tokens a grammar knows: the model's, and those that it is only given."""
-        return max(self._open.config.get_text_config().vocab_size, len(self._tokenizer))
-
-    @property
-    def _open(self) -> Any:
-        if self._model is None:
-            raise EngineError(f"{self.source}: the engine is closed; open it again")
-        return self._model
-
-    @contextmanager
-    def _running(self) -> Iterator[Any]:
-        """The model, with this engine's threads while it runs."""
-        model = self._open
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
-            with torch.inference_mode():
-                yield model
-        finally:
-            torch.set_num_threads(before)
 
 
 def shared_beginning(read: Sequence[int], prompt: Sequence[int]) -> int:
@@ -292,4 +318,4 @@ def ends_of(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(i for i in flat if i is not None)
 
 
-__all__ = ["DTYPES", "TorchEngine", "ends_of", "shared_beginning"]
+__all__ = ["DTYPES", "InTorch", "TorchEngine", "ends_of", "shared_beginning"]

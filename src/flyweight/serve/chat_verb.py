@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from rich.console import Console
 
     from flyweight.card import Card
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from flyweight.runtime.terminal import Terminal
 
 LONGEST = 2048  # tokens of an answer
+ONE_WORD = re.compile(r"[!-~]*[\w/\\]", re.ASCII)  # more likely a mistyped folder than a question
 
 
 def chat(
@@ -45,12 +48,20 @@ def chat(
 
     from flyweight.energy.ledger import Ledger
     from flyweight.errors import FolderError, OptionError
+    from flyweight.tasks.items import short
+    from flyweight.vision.images import open_image
     from flyweight.vision.vision_folder import has_eyes
 
-    if image is not None and prompt is None and model is not None and not _is_path(model):
+    if model is not None and not _is_path(model):
+        if image is None or prompt is not None or ONE_WORD.fullmatch(model):
+            raise FolderError(
+                f"{short(model)}: there is no such file or folder. Give a model folder. (What is "
+                "asked without one, with --image alone, has several words.)"
+            )
         model, prompt = None, model
     if model is None and image is None:
         raise OptionError("no model: give a model folder, or --image to ask of a picture.")
+    picture = None if image is None else open_image(image)  # before a model is loaded
     console = Console(highlight=False, emoji=False)
     with ExitStack() as opened:
         ledger = None
@@ -61,8 +72,8 @@ def chat(
         place = Path(model) if model is not None else _shipped()
         talk = _Talk(place, bits, system, console, ledger, opened)
         if has_eyes(place):
-            terminal = talk.seeing(image)
-        elif image is not None:
+            terminal = talk.seeing(picture)
+        elif picture is not None:
             raise OptionError(
                 f"--image: {place} has no eyes. Give it some: flyweight add-vision, train-vision."
             )
@@ -99,8 +110,8 @@ class _Talk:
     ledger: Ledger | None
     opened: ExitStack
 
-    def seeing(self, image: Path | None) -> Terminal:
-        """A terminal for a model with eyes."""
+    def seeing(self, picture: Image | None) -> Terminal:
+        """A terminal for a model with eyes, which are shown a picture if there is one."""
         from flyweight.folder import CARD, read_card
         from flyweight.vision.engine import VisionEngine
         from flyweight.vision.terminal import VisionTerminal
@@ -114,10 +125,10 @@ class _Talk:
             engine, engine.form, self.console, LONGEST, self._system(card),
             alone=card is not None and card.task.one_turn, name=name, ledger=self.ledger,
         )  # fmt: skip
-        told = "/help lists commands" if image else "/image FILE shows it a picture"
+        told = "/help lists commands" if picture else "/image FILE shows it a picture"
         self.console.print(f"[dim]{name}, which sees; {engine.context:,} tokens; {told}[/dim]")
-        if image is not None:
-            terminal.see(image)
+        if picture is not None:
+            terminal.see(picture)
         return terminal
 
     def _system(self, card: Card | None) -> str | None:

@@ -6,7 +6,7 @@ import json
 import math
 import threading
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class LoadedEyes(Loaded):
 
     @cached_property
     def _encode(self) -> Callable[[str], list[int]]:
-        return lambda text: self.engine.tokenize(text, add_special=False)
+        return partial(self.engine.tokenize, add_special=False)
 
     def image(self, url: str) -> Any:
         """The picture that a request names. Fault 400 for one that is refused or cannot be read."""

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flyweight.vision.learned import Learned
 
+TILES = 4  # of a picture, where nothing else is asked for
+
 
 def add_vision(
     model: str,
     out: Path,
     *,
     encoder: str = "small",
-    tiles: int = 4,
+    tiles: int = TILES,
     image_size: int | None = None,
     patch_size: int | None = None,
     cross_layers: int | None = None,
@@ -58,6 +60,16 @@ def add_vision(
     check_language(source.config, model)
     check_place(out)
     if is_eyes(Path(encoder)):
+        _refuse_sizes(
+            encoder,
+            {
+                "--tiles": tiles != TILES,
+                "--image-size": image_size is not None,
+                "--patch-size": patch_size is not None,
+                "--cross-layers": cross_layers is not None,
+                "--seed": seed != 0,
+            },
+        )
         with new_folder(out) as folder:
             join_eyes(source, Path(encoder), folder)
         return Path(out)
@@ -73,6 +85,17 @@ def add_vision(
         f"ones, {count} cross-attention layers at {built.crossing}"
     )
     return Path(out)
+
+
+def _refuse_sizes(eyes: str, given: dict[str, bool]) -> None:
+    """OptionError for options that eyes which were trained leave nothing to say."""
+    from flyweight.errors import OptionError
+
+    told = [option for option, is_given in given.items() if is_given]
+    if told:
+        raise OptionError(
+            f"{' and '.join(told)}: for new eyes, and those in {eyes} are trained. Leave it out."
+        )
 
 
 def _encoder(name: str, tiles: int, image: int | None, patch: int | None) -> Learned:

@@ -15,16 +15,14 @@ from transformers.models.mllama.image_processing_pil_mllama import MllamaImagePr
 from flyweight.checkpoint import Checkpoint
 from flyweight.vision.facts import copy_texts, write_facts
 from flyweight.vision.language import (
-    language_sha256,
     language_tensors,
     put_language,
     text_config,
-    text_tensors,
 )
 from flyweight.vision.learned import Learned
 from flyweight.vision.mllama import Mllama
 from flyweight.vision.sizes import new_encoder
-from flyweight.vision.writing import image_token, save_model, stored, write_processor
+from flyweight.vision.writing import image_token, read_language, save_model, stored, write_processor
 
 
 @dataclass(frozen=True)
@@ -48,13 +46,13 @@ def write_vision(source: Checkpoint, eyes: Learned, count: int, folder: Path, se
         vision_config=eyes.config,
         image_token_index=image_id,
     )
-    text = source.model()
+    text, language = read_language(source)
     torch.manual_seed(seed)
     model = Mllama(config).eval()
     _initialise(model, eyes.weights)
     put_language(model, text)
     model.generation_config = text.generation_config  # it says what ends an answer
-    before = language_sha256(text_tensors(text))
+    del text  # never all of it twice
     save_model(model, folder, stored(source.path))
     pictures = MllamaImageProcessorPil(
         size={"height": eyes.config.image_size, "width": eyes.config.image_size},
@@ -64,14 +62,12 @@ def write_vision(source: Checkpoint, eyes: Learned, count: int, folder: Path, se
     )
     write_processor(tokenizer, pictures, folder)
     kept = copy_texts(source.path, folder)
-    parts = dict(language_tensors(model))
-    language = sum(tensor.numel() for tensor in parts.values())
-    built = Built(
-        language, sum(p.numel() for p in model.parameters()) - language,
+    write_facts(folder, source.name, language, kept)
+    own = sum(tensor.numel() for _, tensor in language_tensors(model))
+    return Built(
+        own, sum(p.numel() for p in model.parameters()) - own,
         config.text_config.cross_attention_layers,
     )  # fmt: skip
-    write_facts(folder, source.name, before, kept)
-    return built
 
 
 def _initialise(model: Any, learned: Mapping[str, Tensor]) -> None:

@@ -37,8 +37,9 @@ class Encoded:
         tokens = model.model.vision_model.num_patches
         shape = (count, 1, config.max_num_tiles, tokens, config.vision_output_dim)
         if not file.is_file():
-            check_space(file, 2 * int(np.prod(shape)))
             scratch = file.with_name(f".{file.name}")
+            scratch.unlink(missing_ok=True)  # what a kill left behind is room
+            check_space(file, 2 * int(np.prod(shape)))
             try:
                 _look(scratch, model, shelf, count)
                 scratch.replace(file)

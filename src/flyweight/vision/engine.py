@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -17,20 +17,21 @@ from torch import Tensor
 
 from flyweight.errors import OptionError
 from flyweight.runtime.chat_format import ChatFormat
-from flyweight.runtime.engine import Capability, Generation, Score, Wish, check_sizes
+from flyweight.runtime.engine import Capability, Generation, Wish, check_sizes
 from flyweight.runtime.threads import cores
-from flyweight.runtime.torch_engine import TorchEngine, ends_of, shared_beginning
+from flyweight.runtime.torch_engine import InTorch, ends_of, shared_beginning
 from flyweight.runtime.torch_steps import Clock, Grammar
 from flyweight.vision.decoder import Decoder, Product, Seen, plain
 from flyweight.vision.eight_bits import eight_bits
 from flyweight.vision.pixels import Tiled
+from flyweight.vision.prompts import format_of
 from flyweight.vision.vision_folder import Opened, open_vision
 
 KEPT = 8  # pictures that were looked at and may be asked about again
 WEIGHTS: dict[int, Callable[[Tensor], Product]] = {32: plain, 8: eight_bits}
 
 
-class VisionEngine(TorchEngine):
+class VisionEngine(InTorch):
     """A Mllama folder on the processor, in fp32 or with its language model's weights in 8 bits.
 
     With 8 bits all weights are those of the folder's file of 8 bits, where it has one; no other is
@@ -52,25 +53,24 @@ class VisionEngine(TorchEngine):
         opened = open_vision(folder, bits)
         self._begin(opened, min(context, opened.context), threads or cores())
         with torch.inference_mode():
-            self._decoder = Decoder(opened.model, WEIGHTS[bits])
+            self._decoder: Any = Decoder(opened.model, WEIGHTS[bits])
 
     def _begin(self, opened: Opened, context: int, threads: int) -> None:
-        self.source, self._opened, self.cutter = opened.folder, opened, opened.cutter
+        self.source, self.cutter = opened.folder, opened.cutter
         self._image_id = int(opened.model.config.image_token_index)
         self.context, self.streams, self.threads = context, 1, threads
         self._tokenizer, self._model = opened.tokenizer, opened.model
         self._ends = ends_of(opened.model, opened.tokenizer)
-        self._grammars: Any = None
         self._looked: OrderedDict[str, Seen] = OrderedDict()
         self._picture: Tiled | None = None
         self._seen: Seen | None = None
         self._read: list[int] = []  # what the decoder holds keys and values of
         self.encoder_seconds = 0.0  # that the last new picture took, once it was cut
 
-    @property
+    @cached_property
     def form(self) -> ChatFormat:
         """How its tokenizer writes conversations; OptionError without a chat template."""
-        return self._opened.form
+        return format_of(self._tokenizer, str(self.source))
 
     @property
     def tokenizer(self) -> Any:
@@ -112,7 +112,7 @@ class VisionEngine(TorchEngine):
         self._looked.clear()
 
     def close(self) -> None:
-        self._model = None
+        self._model = self._decoder = None
         self.forget()
 
     def _run(
@@ -165,19 +165,6 @@ class VisionEngine(TorchEngine):
         more = self._grammar_size - len(logits)
         wide = F.pad(logits[None], (0, more), value=-torch.inf)
         return grammar(given, wide)[:, : len(logits)]
-
-    def embed(self, ids: Sequence[int]) -> np.ndarray:
-        """EngineError: it gives no vectors."""
-        raise self._unable("embed")
-
-    def score_many(
-        self,
-        pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
-        *,
-        on_done: Callable[[], object] = lambda: None,
-    ) -> list[Score]:
-        """EngineError: it scores no given answers."""
-        raise self._unable("score")
 
     def _step(self, ids: Sequence[int], start: int, prompt: Sequence[int]) -> Tensor:
         """Logits [V] after `ids`, which stand at `start`; from its token on the picture is seen."""

@@ -22,13 +22,11 @@ from flyweight.vision.language import (
     EXTRA,
     NEW_ROWS,
     eye_tensors,
-    language_sha256,
     put_language,
-    text_tensors,
 )
 from flyweight.vision.mllama import Mllama
 from flyweight.vision.pixels import Cutter
-from flyweight.vision.writing import image_token, save_model, stored, write_processor
+from flyweight.vision.writing import image_token, read_language, save_model, stored, write_processor
 
 WEIGHTS = "eyes.safetensors"
 
@@ -60,9 +58,8 @@ def join_eyes(source: Checkpoint, eyes: Path, folder: Path) -> None:
 
     TeacherError if they were trained for another one.
     """
-    text, facts = source.model(), read_facts(eyes)
-    found = language_sha256(text_tensors(text))
-    if facts.get("language_sha256") != found:
+    text, found = read_language(source)
+    if read_facts(eyes).get("language_sha256") != found:
         raise TeacherError(
             f"{eyes}: these eyes were trained for another language model than {source.name}. Use "
             "theirs, or train eyes for this one."
@@ -75,6 +72,7 @@ def join_eyes(source: Checkpoint, eyes: Path, folder: Path) -> None:
     model = Mllama(config).eval()
     put_language(model, text)
     model.generation_config = text.generation_config
+    del text  # never all of it twice
     given = _read(eyes)
     missing = {name for name, _ in eye_tensors(model)} - given.keys()
     if missing:

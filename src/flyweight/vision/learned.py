@@ -79,21 +79,9 @@ class Learned:
 
 def read_encoder(name: str, tiles: int) -> Learned:
     """What the encoder in a folder, or of a hub name, has learned; TeacherError for other kinds."""
-    import transformers
-
     check_tiles(tiles)
     try:
-        folder = _folder(name)
-        whole = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-        loader, names = KINDS.get(whole.model_type, ("", None))
-        if names is None:
-            raise TeacherError(
-                f"{name}: an encoder of the kind {whole.model_type} has no place in a Mllama. Use "
-                f"one of these: {', '.join(KINDS)}."
-            )
-        model = getattr(transformers, loader).from_pretrained(
-            folder, dtype="float32", use_safetensors=True, local_files_only=True
-        )
+        return _read(name, tiles)
     except TeacherError:
         raise
     except Exception as error:  # transformers raises many kinds for a broken checkpoint
@@ -101,6 +89,22 @@ def read_encoder(name: str, tiles: int) -> Learned:
             f"{name}: is no image encoder that can be read ({reason_of(error)}). Give a size "
             "(tiny, small, base, meta), or the folder of a ViT, CLIP or SigLIP model."
         ) from error
+
+
+def _read(name: str, tiles: int) -> Learned:
+    import transformers
+
+    folder = _folder(name)
+    whole = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    loader, names = KINDS.get(whole.model_type, ("", None))
+    if names is None:
+        raise TeacherError(
+            f"{name}: an encoder of the kind {whole.model_type} has no place in a Mllama. Use "
+            f"one of these: {', '.join(KINDS)}."
+        )
+    model = getattr(transformers, loader).from_pretrained(
+        folder, dtype="float32", use_safetensors=True, local_files_only=True
+    )
     sides = (model.config.image_size, model.config.patch_size)
     if not all(isinstance(side, int) for side in sides):
         raise TeacherError(f"{name}: its pictures or patches are no squares. Use another encoder.")
@@ -143,7 +147,12 @@ def _config(config: Any, tiles: int) -> Any:
 def _normalisation(folder: Path) -> tuple[list[float], list[float]]:
     file = folder / "preprocessor_config.json"
     told = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return told.get("image_mean", HALF), told.get("image_std", HALF)
+    mean, std = (
+        [float(part) for part in told.get(f"image_{each}", HALF)] for each in ("mean", "std")
+    )
+    if len(mean) != 3 or len(std) != 3:
+        raise ValueError(f"{file.name}: image_mean and image_std are three numbers each")
+    return mean, std
 
 
 def _weights(given: Tensors, names: Names, config: Any) -> dict[str, Tensor]:

@@ -17,6 +17,8 @@ from transformers.models.mllama.image_processing_pil_mllama import MllamaImagePr
 from flyweight.errors import TeacherError, reason_of
 from flyweight.folder import check_space
 
+LAID = 16  # bytes that tell how a picture is laid
+
 
 @dataclass(frozen=True)
 class Tiled:
@@ -90,13 +92,19 @@ class Cutter:
 
 
 class Shelf:
-    """Tiles of many pictures in one file, memory-mapped: a training reads them in any order."""
+    """Tiles of many pictures in one file, memory-mapped: a training reads them in any order.
+
+    Behind them stands how they are laid: the numbers of tiles, then the arrangements.
+    """
 
     def __init__(self, file: Path, cutter: Cutter) -> None:
         """Open a file that `fill` wrote, with this cutter."""
         self.cutter = cutter
-        self._counts, self._arrangements = torch.from_numpy(np.load(_laid_in(file)))
-        shape = (len(self._counts), cutter.most, 3, cutter.side, cutter.side)
+        each = _bytes_of(cutter)
+        count = file.stat().st_size // (each + LAID)
+        laid = np.fromfile(file, np.int64, offset=count * each)
+        self._counts, self._arrangements = torch.from_numpy(laid.reshape(2, count))
+        shape = (count, cutter.most, 3, cutter.side, cutter.side)
         self._tiles = np.memmap(file, np.uint8, "r", shape=shape)
 
     def __len__(self) -> int:
@@ -105,17 +113,18 @@ class Shelf:
     @classmethod
     def fill(cls, file: Path, cutter: Cutter, images: Iterable[Image.Image], count: int) -> Shelf:
         """Write the tiles of `count` pictures to `file`, whole or not at all. NoSpace before."""
-        each = cutter.most * 3 * cutter.side**2
-        check_space(file, count * each)
-        laid = np.zeros((2, count), np.int64)  # tiles of each picture, and their arrangement
+        each = _bytes_of(cutter)
         scratch = file.with_name(f".{file.name}")
+        scratch.unlink(missing_ok=True)  # what a kill left behind is room
+        check_space(file, count * (each + LAID))
+        laid = np.zeros((2, count), np.int64)  # tiles of each picture, and their arrangement
         try:
             with scratch.open("wb") as out:
                 for place, image in enumerate(images):
                     found = cutter.cut(image)
                     laid[:, place] = len(found.tiles), found.arrangement
                     out.write(found.tiles.tobytes().ljust(each, b"\0"))
-            np.save(_laid_in(file), laid)
+                out.write(laid.tobytes())
             scratch.replace(file)
         finally:
             scratch.unlink(missing_ok=True)
@@ -135,9 +144,9 @@ class Shelf:
         return self._arrangements[here].to(device), self._counts[here].to(device)
 
 
-def _laid_in(file: Path) -> Path:
-    """Beside a shelf's file, how its pictures are laid in tiles."""
-    return file.with_suffix(".npy")
+def _bytes_of(cutter: Cutter) -> int:
+    """What the tiles of a picture take on a shelf."""
+    return cutter.most * 3 * cutter.side**2
 
 
 __all__ = ["Cutter", "Shelf", "Tiled"]

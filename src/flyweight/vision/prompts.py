@@ -31,16 +31,15 @@ FLATTEN = (
     "{%- endfor -%}"
     "{%- set messages = flat.messages -%}"
 )
-PICTURE = {"type": "image"}
 
 
 def with_picture(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The messages with a picture before the words of the last one that a user says."""
+    """The messages of a conversation about a picture: it comes with the first that a user says."""
     told = [dict(message) for message in messages]
-    last = next((each for each in reversed(told) if each["role"] == "user"), None)
-    if last is None:
+    first = next((each for each in told if each["role"] == "user"), None)
+    if first is None:
         raise OptionError("nobody asks anything of the picture: give a message of the role user")
-    last["content"] = [PICTURE, {"type": "text", "text": last["content"]}]
+    first["content"] = [{"type": "image"}, {"type": "text", "text": first["content"]}]
     return told
 
 
@@ -72,4 +71,4 @@ def template_of(tokenizer: Any) -> str | None:
     return found.get("default") if isinstance(found, Mapping) else found
 
 
-__all__ = ["FLATTEN", "PICTURE", "format_of", "template_of", "with_picture"]
+__all__ = ["FLATTEN", "format_of", "template_of", "with_picture"]

@@ -51,7 +51,9 @@ def opened(names: Mapping[str, str], file: Path, title: str) -> Iterator[Image.I
 
 
 def shelve(place: Path, cutter: Cutter, names: Mapping[str, str], file: Path) -> Shelf:
-    """Every picture cut into tiles, in a file at `place`."""
+    """Every picture cut into tiles, in a file at `place`, once."""
+    if place.is_file():
+        return Shelf(place, cutter)
     return Shelf.fill(place, cutter, opened(names, file, "Reading pictures"), len(names))
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from flyweight.runtime.terminal import HELP, Terminal, path_of
 from flyweight.vision.engine import VisionEngine
 from flyweight.vision.images import open_image
-from flyweight.vision.prompts import PICTURE
+from flyweight.vision.prompts import with_picture
 
 
 class VisionTerminal(Terminal):
@@ -20,28 +21,25 @@ class VisionTerminal(Terminal):
         "/help  ", "/image FILE      a new conversation, about this picture\n/help  "
     )
 
-    def see(self, file: Path | None) -> None:
-        """What is said next is about the picture in a file; ImageError where it holds none."""
-        image = None if file is None else open_image(file)
+    def see(self, picture: Image.Image) -> None:
+        """What is said next is about this picture."""
         super()._new("")
-        self.engine.see(image)
-        self._has = image is not None
+        self.engine.see(picture)
+        self._has = True
 
     _has = False  # the conversation is about a picture
 
     def _commands(self) -> dict[str, Callable[[str], None]]:
-        return super()._commands() | {"/image": lambda file: self.see(path_of(file))}
+        return super()._commands() | {"/image": lambda file: self.see(open_image(path_of(file)))}
 
     def _new(self, _: str) -> None:
         super()._new(_)
         self.engine.see(None)
         self._has = False
 
-    def _said(self, text: str) -> dict[str, Any]:
-        shown = any(isinstance(each["content"], list) for each in self.messages)
-        if not self._has or (shown and not self.alone):
-            return super()._said(text)
-        return {"role": "user", "content": [PICTURE, {"type": "text", "text": text}]}
+    def _told(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        asked = any(each["role"] == "user" for each in messages)
+        return with_picture(messages) if self._has and asked else messages
 
 
 __all__ = ["VisionTerminal"]

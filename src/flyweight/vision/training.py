@@ -53,10 +53,10 @@ class Pupil:
         rows = rows_of(items, names, opened, file)
         told = [pictures[name] for name in names]
         self.past.append(name_of(self.past, task.sha256, told, schedule, freeze_encoder))
-        shelf: Shelf | Encoded = shelve(self.work / "pictures.u8", opened.cutter, names, file)
+        place = self.work / f"{name_of(self.past[0], told)}.u8"
+        shelf: Shelf | Encoded = shelve(place, opened.cutter, names, file)
         if freeze_encoder:
-            states = self.work / f"{name_of(self.past[0], told)}.bf16"
-            shelf = Encoded.fill(states, opened.model, shelf)
+            shelf = Encoded.fill(place.with_suffix(".bf16"), opened.model, shelf)
         teach(opened.model, shelf, rows, schedule, title, self.work / self.past[-1])
 
     def save(self, out: Path, eyes_only: bool) -> None:
@@ -90,12 +90,19 @@ def teach(
 
 @contextmanager
 def pupil_of(folder: Path, out: Path) -> Iterator[Pupil]:
-    """The pupil that a Mllama folder holds, for this process alone.
-
-    What it learned is kept beside `out` when it is stopped, and goes when it ends well, or before
-    anything was learned or seen. Raises FolderError where another process teaches it.
-    """
+    """The pupil that a Mllama folder holds, for this process alone; see `work_beside`."""
     opened = open_vision(folder)
+    with work_beside(out) as work:
+        yield Pupil(opened, work)
+
+
+@contextmanager
+def work_beside(out: Path) -> Iterator[Path]:
+    """A folder beside `out` for what is learned on the way to it, for this process alone.
+
+    It is kept when the training is stopped, and goes when it ends well, or before anything was
+    learned or seen. Raises FolderError where another process is at it.
+    """
     out = out.absolute()
     work = out.with_name(f"{out.name}.work")
     make_place(work)
@@ -109,7 +116,7 @@ def pupil_of(folder: Path, out: Path) -> Iterator[Pupil]:
     ended = False
     try:
         with disk_errors(work):
-            yield Pupil(opened, work)
+            yield work
         ended = True
     finally:
         if ended or not [*work.glob("*/checkpoint-*"), *work.glob("*.bf16")]:
@@ -117,4 +124,4 @@ def pupil_of(folder: Path, out: Path) -> Iterator[Pupil]:
         lock.release()
 
 
-__all__ = ["Pupil", "pupil_of", "teach"]
+__all__ = ["Pupil", "pupil_of", "teach", "work_beside"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flyweight.checkpoint import silence_transformers
-from flyweight.errors import TeacherError, reason_of
+from flyweight.errors import OptionError, TeacherError, reason_of
 from flyweight.folder import CARD, EYES_NAMES, read_card
 from flyweight.runtime.chat_format import ChatFormat
 from flyweight.shrink.stream import copy_processor
@@ -91,8 +91,11 @@ def has_eyes(place: Path) -> bool:
 def bits_of(folder: Path, asked: int | None = None) -> int:
     """The bits that a folder's weights are held in: those `asked` for, else those it was judged at.
 
-    What is stored in 16 is held in 32.
+    What is stored in 16 is held in 32. OptionError for others than those and 8.
     """
+    if asked not in (None, 32, *EYES_NAMES):
+        choices = " or ".join(map(str, EYES_NAMES))
+        raise OptionError(f"--bits is {asked}: {folder} has eyes. Give {choices}.")
     if asked is None:
         asked = read_card(folder).bits if (folder / CARD).exists() else 32
         if not list(folder.glob("model*.safetensors")) and (folder / EYES_NAMES[8]).is_file():
@@ -121,7 +124,10 @@ def model_type(folder: Path) -> str:
 
 
 def save_vision(opened: Opened, folder: Path, language: str, eyes_only: bool = False) -> None:
-    """Write a folder like the one that was opened, with what its model has become."""
+    """Write a folder like the one that was opened, with what its model has become.
+
+    Where that is all of it, the model has its weights in the folder's type from then on.
+    """
     facts = read_facts(opened.folder)
     name, kept = facts.get("language_model", str(opened.folder)), {}
     copy_processor(opened.folder, folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from safetensors import safe_open
 
 from flyweight.checkpoint import Checkpoint
 from flyweight.errors import TeacherError
-from flyweight.vision.language import EXTRA, IMAGE
+from flyweight.vision.language import EXTRA, IMAGE, language_sha256, text_tensors
 from flyweight.vision.prompts import FLATTEN, template_of
 
 TYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
@@ -26,9 +25,16 @@ def stored(folder: Path) -> torch.dtype:
     return TYPES.get(found.pop(), torch.float32) if len(found) == 1 else torch.float32
 
 
+def read_language(source: Checkpoint) -> tuple[Any, str]:
+    """A text model in the type that it came in, and its hash."""
+    text = source.model()
+    sha256 = language_sha256(text_tensors(text))
+    return text.to(stored(source.path)), sha256
+
+
 def save_model(model: Any, folder: Path, dtype: torch.dtype) -> None:
-    """Write a model's weights in this type, and its config."""
-    copy.deepcopy(model).to(dtype).save_pretrained(folder)
+    """Write a model's weights in this type, which it has from then on, and its config."""
+    model.to(dtype).save_pretrained(folder)
 
 
 def image_token(tokenizer: Any, source: Checkpoint) -> int:
@@ -54,4 +60,4 @@ def write_processor(tokenizer: Any, pictures: Any, folder: Path) -> None:
     MllamaProcessor(pictures, tokenizer, tokenizer.chat_template).save_pretrained(folder)
 
 
-__all__ = ["image_token", "save_model", "stored", "write_processor"]
+__all__ = ["image_token", "read_language", "save_model", "stored", "write_processor"]
