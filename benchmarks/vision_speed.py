@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import quantile_test
@@ -135,6 +136,29 @@ class Ours:
         }
 
 
+class Products:
+    """The products of one token with every matrix of the language model, and nothing else.
+
+    What no engine in fp32 can be faster than, since each token reads each of them once.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        model = Mllama.from_pretrained(folder, dtype="float32")
+        parts = model.model.language_model.layers.named_parameters()
+        self.matrices = [part.detach() for _, part in parts if part.ndim == 2]
+        self.matrices.append(model.lm_head.weight.detach())
+        self.rows = [torch.randn(1, matrix.shape[1]) for matrix in self.matrices]
+
+    @torch.inference_mode()
+    def rate(self, tokens: int) -> float:
+        """Tokens a second."""
+        start = time.perf_counter()
+        for _ in range(tokens):
+            for matrix, row in zip(self.matrices, self.rows, strict=True):
+                F.linear(row, matrix)
+        return tokens / (time.perf_counter() - start)
+
+
 def middle(values: list[float]) -> str:
     """A median with its 95 % interval."""
     found = quantile_test(values, p=0.5).confidence_interval(0.95)
@@ -177,7 +201,11 @@ def main() -> None:
     pictures = [draw(random.Random(f"speed/{n}")).image for n in range(given.rounds)]
     found: dict[str, dict[str, list[float]]] = {n: {p: [] for p in PARTS} for n in sides}
     answers: dict[str, list[list[int]]] = {name: [] for name in sides}
+    alone, limits = Products(folder), list[float]()
     for number, picture in enumerate([pictures[0], *pictures]):  # the first is warm-up
+        rate = alone.rate(given.tokens)
+        if number:
+            limits.append(rate)
         order = list(sides) if number % 2 else list(sides)[::-1]
         for name in order:
             told = sides[name].run(picture, given.tokens)
@@ -203,6 +231,11 @@ def main() -> None:
         )
     ]
     console.print(f"Flyweight's tokens/s over transformers': {middle(ratios)} (aim 2)")
+    plain = statistics.median(found["transformers"]["tokens/s"])
+    console.print(
+        f"Its matrices alone, each read once a token: {middle(limits)} tokens/s, at most "
+        f"{statistics.median(limits) / plain:.2f} times transformers' in fp32"
+    )
     console.print(json.dumps({"torch": torch.__version__, "threads": torch.get_num_threads()}))
 
 
