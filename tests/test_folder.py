@@ -21,6 +21,7 @@ from flyweight.errors import FolderError, NoSpace
 from flyweight.folder import (
     CARD,
     MARK,
+    _settle,
     _swap,
     check_place,
     check_space,
@@ -97,8 +98,10 @@ def test_what_fails_leaves_everything_as_it_was(
 
 def test_the_old_folder_stays_where_the_new_one_cannot_take_its_place(tmp_path: Path) -> None:
     write(tmp_path / "out", "old")
+    removed = tmp_path / "somebody removed it"
     with pytest.raises(FileNotFoundError):
-        _swap(tmp_path / "somebody removed it", tmp_path / "out")
+        _swap(removed, tmp_path / "out")
+    _settle(removed, tmp_path / "out")
     assert contents(tmp_path) == {"out/file": "old", f"out/{MARK}": ""}
 
 
@@ -118,6 +121,24 @@ with new_folder(pathlib.Path({str(out)!r})) as folder:
     (folder / "file").write_text("half")
 """
     assert subprocess.run([sys.executable, "-c", told], check=False).returncode == -signal.SIGKILL
+
+
+def test_ctrl_c_between_two_renames_brings_back_what_was_put_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "out", "old")
+    found, rename = contents(tmp_path), Path.rename
+
+    def interrupted(path: Path, place: Path) -> Path:
+        if place == tmp_path / "out" and (path / MARK).exists() and path.name.count(".") == 2:
+            raise KeyboardInterrupt
+        return rename(path, place)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "out", "new")
+    assert contents(tmp_path) == found
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize("renames", [0, 1])

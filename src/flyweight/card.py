@@ -127,7 +127,7 @@ class Row(Part):
     forecast: Forecast | None = None
     joules: Boundaries | None = None  # of one answer, on average
     chosen: bool = False
-    chosen_over: float | None = None  # the chosen model's score over a rival's, at least (paired)
+    chosen_over: float | None = None  # how many times as good the chosen one is, at least
 
 
 class Source(Part):

@@ -141,11 +141,11 @@ def new_folder(out: Path) -> Iterator[Path]:
     out = out.absolute()
     check_place(out)
     scratch = out.with_name(f".{out.name}.{secrets.token_hex(TOKEN)}")
-    lock = FileLock(_beside(scratch, LOCK))
+    lock = FileLock(_beside(scratch, LOCK), timeout=10)  # whoever clears may hold it for an instant
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         _clear(out)
-        lock.acquire(timeout=0)
+        lock.acquire()
     try:
         with disk_errors(out):
             scratch.mkdir(mode=0o700)
@@ -154,28 +154,30 @@ def new_folder(out: Path) -> Iterator[Path]:
             _open_to_all(scratch)
             _swap(scratch, out)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        _settle(scratch, out)
         _unlock(lock)
 
 
 def _clear(out: Path) -> None:
-    """Remove temporary folders of `out` whose process is gone: its lock is free.
-
-    Killed between two renames, it left what stood at `out` under another name: that comes back.
-    """
+    """Settle what processes left that were killed while they wrote `out`: their locks are free."""
     token = "[0-9a-f]" * 2 * TOKEN
     for place in out.parent.glob(f".{glob.escape(out.name)}.{token}{LOCK}"):
         lock, scratch = FileLock(place), place.with_name(place.name.removesuffix(LOCK))
         try:
             lock.acquire(timeout=0)
-        except Timeout:
+        except (Timeout, PermissionError):  # at work, or another user's
             continue
-        old = _beside(scratch, OLD)
-        if old.exists() and not out.exists():
-            old.rename(out)
-        for left in (old, scratch):
-            shutil.rmtree(left, ignore_errors=True)
+        _settle(scratch, out)
         _unlock(lock)
+
+
+def _settle(scratch: Path, out: Path) -> None:
+    """Remove what a write leaves, however it ended; what it had put aside comes back if need be."""
+    old = _beside(scratch, OLD)
+    if old.exists() and not out.exists():
+        old.rename(out)
+    for left in (old, scratch):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _unlock(lock: BaseFileLock) -> None:
@@ -216,7 +218,7 @@ def _system_error(error: Exception) -> int:
 
 
 def _open_to_all(folder: Path) -> None:
-    """The usual modes: libraries write some files for the owner only, `tempfile` the folder."""
+    """The usual modes: libraries write some files for the owner only, and so was the folder."""
     mask = os.umask(0)
     os.umask(mask)
     folder.chmod(0o777 & ~mask)
@@ -225,19 +227,10 @@ def _open_to_all(folder: Path) -> None:
 
 
 def _swap(scratch: Path, out: Path) -> None:
-    """`scratch` takes the place of `out`; what was there goes only after that."""
-    old = None
+    """`scratch` takes the place of `out`; what was there is put aside for `_settle`."""
     if out.exists():
-        old = _beside(scratch, OLD)
-        out.rename(old)
-    try:
-        scratch.rename(out)
-    except OSError:
-        if old is not None:
-            old.rename(out)
-        raise
-    if old is not None:
-        shutil.rmtree(old, ignore_errors=True)
+        out.rename(_beside(scratch, OLD))
+    scratch.rename(out)
 
 
 def sha256_of(path: Path) -> str:

@@ -22,14 +22,17 @@ _CONTEXT.set_forkserver_preload(["flyweight.make.run", "flyweight.make.verb", "t
 Job = dict[str, Any]
 
 
-def _make(job: Job, state: str, log: str) -> None:
+def _make(job: Job, state: str, log: str, dying: bool) -> None:
     with Path(log).open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     os.environ["FLYWEIGHT_STATE"] = state
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
     import flyweight
+    from flyweight.make import handover
 
+    if dying:
+        handover.write_report = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
     flyweight.make(**job)
 
 
@@ -39,12 +42,15 @@ def run(
     now: Callable[[], bool] | None = None,
     later: float = 0.0,
     signal_number: int = signal.SIGKILL,
+    *,
+    dying: bool = False,
 ) -> bool:
     """Run `make` into `place`/out; True: it ended by itself.
 
-    It is sent the signal `later` seconds after `now` comes true.
+    It is sent the signal `later` seconds after `now` comes true, or kills itself, `dying`, when it
+    has all but handed over.
     """
-    told = (job | {"out": place / "out"}, str(place / "state"), str(place / "log"))
+    told = (job | {"out": place / "out"}, str(place / "state"), str(place / "log"), dying)
     child = _CONTEXT.Process(target=_make, args=told)
     child.start()
     while child.is_alive() and not (now and now()):
@@ -55,6 +61,9 @@ def run(
         os.kill(child.pid, signal_number)
         child.join()
         return False
+    if dying:
+        assert child.exitcode == -signal.SIGKILL
+        return False
     assert child.exitcode == 0, (place / "log").read_text()
     return True
 
@@ -62,11 +71,6 @@ def run(
 def half_way(place: Path, lines: int) -> Callable[[], bool]:
     """Whether the journal of the job in `place` holds so many lines about stages."""
     return lambda: len(stage_events(place / "out")) >= lines
-
-
-def handing_over(place: Path) -> bool:
-    """Whether the job in `place` writes its model folder."""
-    return any(path.is_dir() for path in place.glob(".out.*"))
 
 
 def stage_events(out: Path) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ def test_a_step_moves_the_output_of_a_wide_student_no_further(hidden: int) -> No
     ("power", "floor", "score", "times", "note"),
     [
         (0.5, 0.0, 0.5, 2**MOST_DOUBLINGS, "not yet at its plateau"),  # still falls as it ends
-        (0.5, 0.93, 0.5, 8, "to its plateau"),
+        (0.5, 0.93, 0.5, 16, "to its plateau"),  # eight times, and twice that gains nothing
         (0.0, 1.0, 0.5, 1, "to its plateau"),
         (0.0, 1.0, None, 2**MOST_DOUBLINGS, "not yet at its plateau"),  # only the score gains
     ],

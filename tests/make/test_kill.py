@@ -59,11 +59,11 @@ def test_killed_at_random_and_run_again_it_is_the_same_job(
 def test_killed_while_it_hands_over_it_leaves_nothing_but_the_same_model(
     job: dict[str, Any], reference: tuple[dict[str, Any], int], tmp_path: Path
 ) -> None:
-    assert not killing.run(job, tmp_path, lambda: killing.handing_over(tmp_path))
-    assert killing.handing_over(tmp_path)
+    assert not killing.run(job, tmp_path, dying=True)
+    assert any(path.is_dir() for path in tmp_path.glob(".out.*"))
     assert not (tmp_path / "out").exists()
     assert killing.run(job, tmp_path)
-    assert not killing.handing_over(tmp_path)
+    assert not list(tmp_path.glob(".out.*"))
     assert killing.fingerprint(tmp_path / "out") == reference[0]
     assert killing.stages_done_twice(tmp_path / "out") == []
 

@@ -144,7 +144,7 @@ def test_every_expected_course_lies_between_one_finished_shape_and_all(effort: E
     expected = likely_courses(sizes, effort, [])
     assert sum(chance for chance, _ in expected) == pytest.approx(1)
     one = sizes.steps * BATCH * sizes.tokens  # tokens of one training
-    whole = distilled(longest_course(sizes), sizes, effort)
+    whole = distilled(longest_course(sizes, effort), sizes, effort)
     assert whole == pytest.approx(one * len(levels))
     for _, course in expected:
         tokens = distilled(course, sizes, effort)
@@ -233,7 +233,7 @@ def test_what_a_budget_left_out_was_not_trained() -> None:
     made: Any = object()
     ranked = RankedShape(Shape(8, 64, 64, 2, 1, 32, 100), 840_000, 0.1, 1.0)
     first = Contender(ranked, 900, step=900, candidates=[made])
-    course = course_of(Found([], [first]), made, len(SIZES.levels))
+    course = course_of(Found([], [first]), made, len(SIZES.levels), [1.0])
     assert course == Course((1.0, 0.0, 0.0), (1, 0, 0), 0)
     trained = [work for work in works_of(course, SIZES, QUICK) if work.kind == "distil"]
     assert sum(work.tokens for work in trained) == pytest.approx(900 * BATCH * SIZES.tokens)

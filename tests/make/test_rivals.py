@@ -132,7 +132,7 @@ def test_a_gain_over_the_same_shape_from_scratch_is_said_with_its_limit(
     models = [*rows(), eight, four, scratch.model_copy(update={"chosen_over": over})]
     said = rivals_sentence(sample_card(rows=models))
     told = f"the chosen model is at least {over:.4f}"[:-1]
-    assert f"{told} times as good (95 %, in pairs)" in said
+    assert f"{told} times as good (95 %, in pairs on dev, where it was chosen)" in said
     assert ("no measurable gain over it" in said) == (over < 1)
 
 

@@ -39,9 +39,11 @@ def test_likely_answers_is_the_chance_of_being_the_smallest_that_passes() -> Non
     assert likely_answers(chances) == pytest.approx(expected.tolist())
 
 
-@pytest.mark.parametrize("size", [1, 3, 10])
-@pytest.mark.parametrize("bar", [0.8, 0.95])
-def test_the_share_that_is_needed_is_the_one_whose_limit_is_the_bar(size: int, bar: float) -> None:
+@pytest.mark.parametrize(("size", "off"), [(1, 0.01), (3, 0.01), (10, 0.01), (100, 0.03)])
+@pytest.mark.parametrize("bar", [0.7, 0.8, 0.95])
+def test_the_share_that_is_needed_is_the_one_whose_limit_is_the_bar(
+    size: int, off: float, bar: float
+) -> None:
     """Against the limits themselves: a student that loses single items, the teacher none."""
     items = 1200
     groups = [str(place // size) for place in range(items)]
@@ -51,10 +53,15 @@ def test_the_share_that_is_needed_is_the_one_whose_limit_is_the_bar(size: int, b
         scorer=SimpleNamespace(needs_generation=True),
         data=SimpleNamespace(dev=dev),
     )
-    lost = round((1 - needed_share(job)) * items)
-    scores = np.ones(items)
-    scores[np.linspace(0, items - 1, lost).astype(int)] = 0
-    assert paired_ratio(scores, np.ones(items), groups).low == pytest.approx(bar, abs=0.006)
+    lost, rng, lows = round((1 - needed_share(job)) * items), np.random.default_rng(0), []
+    for _ in range(40):
+        scores = np.ones(items)
+        scores[rng.choice(items, lost, replace=False)] = 0
+        lows.append(paired_ratio(scores, np.ones(items), groups).low)
+    if lost:
+        assert np.mean(lows) == pytest.approx(bar, abs=off)
+    else:  # 12 groups of 100 prove no 95 %
+        assert lows[0] < bar
 
 
 def play(truth: list[bool], chances: list[float], patience: float) -> tuple[list[int], int | None]:

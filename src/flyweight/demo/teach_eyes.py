@@ -199,7 +199,7 @@ def decided_by() -> list[str]:
     """The hashes of what decides a stage besides its numbers: what draws, what is asked, who."""
     files = [HERE / "places.py", *(HERE / "pictures").glob("*.py"), *TEACHER.iterdir()]
     told = [sha256_of(file) for file in sorted(files)]
-    return [*told, *map(getsource, (draw_one, as_seen, one_each))]
+    return [*told, *map(getsource, (draw_one, items_of, as_seen, one_each))]
 
 
 def teach_places(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -84,22 +84,23 @@ def _best_lesson(job: Job, chosen: Candidate) -> tuple[Lesson, str]:
     rates = [factor * usual for factor in job.effort.scratch_rates]
     if not job.effort.scratch_plateau:
         return _scratch(job, chosen, rates[0], job.steps), "the same tokens"
-    best = min((_to_plateau(job, chosen, rate) for rate in rates), key=lambda end: end.left)
+    courses = [_to_plateau(job, chosen, rate) for rate in rates]
+    best, flat = min(
+        ((end, flat) for ends, flat in courses for end in ends), key=lambda pair: pair[0].left
+    )
     times = best.lesson.schedule.steps / job.steps
-    how = "to its plateau" if best.flat else "not yet at its plateau"
+    how = "to its plateau" if flat else "not yet at its plateau"
     return best.lesson, f"{how} ({times:g} times the tokens), best of {len(rates)} rates"
 
 
 @dataclass(frozen=True)
 class _End:
-    """Where a training from scratch ends, and whether twice its steps would gain next to nothing.
-
-    `left`: what dev leaves to be desired then, first in score, then in nats of the answers.
+    """Where a training from scratch ends: `left` is what dev leaves to be desired then, first in
+    score, then in nats of the answers.
     """
 
     lesson: Lesson
     left: tuple[float, float]
-    flat: bool = False
 
     def gains_on(self, shorter: _End) -> bool:
         """Whether it is better by PLATEAU_GAIN in either: a score may stand still or jump."""
@@ -107,15 +108,17 @@ class _End:
         return any(new < (1 - PLATEAU_GAIN) * old for new, old in zip(ours, theirs, strict=True))
 
 
-def _to_plateau(job: Job, chosen: Candidate, rate: float) -> _End:
-    """Twice the steps, and twice again, until that gains nothing on dev or is too much."""
-    best = _ended(job, _scratch(job, chosen, rate, job.steps))
+def _to_plateau(job: Job, chosen: Candidate, rate: float) -> tuple[list[_End], bool]:
+    """The steps, twice as many, and twice again, until that gains nothing on dev or is too much.
+
+    All that were trained, and whether the last of them gained nothing.
+    """
+    ends = [_ended(job, _scratch(job, chosen, rate, job.steps))]
     for doubling in range(1, MOST_DOUBLINGS + 1):
-        longer = _ended(job, _scratch(job, chosen, rate, job.steps * 2**doubling))
-        if not longer.gains_on(best):
-            return replace(best, flat=True)
-        best = longer
-    return best
+        ends.append(_ended(job, _scratch(job, chosen, rate, job.steps * 2**doubling)))
+        if not ends[-1].gains_on(ends[-2]):
+            return ends, math.isfinite(min(end.left for end in ends)[0])
+    return ends, False
 
 
 def _ended(job: Job, lesson: Lesson) -> _End:

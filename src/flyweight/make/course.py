@@ -32,6 +32,7 @@ from flyweight.make.workload import (
 )
 
 WIDTHS = 3  # at which a student is measured, from many bits to few; one more is rarely of use
+USUAL_DOUBLINGS = 2  # of the steps from scratch, until a plateau is found
 GUESSED = 0.5  # what the guesses weigh in all; a past job just like the new one weighs 1
 
 
@@ -40,12 +41,14 @@ class Course:
     """What became of a job's contenders, from small to big.
 
     `trained`: the share of its steps that each was trained; `widths`: at how many bit widths it was
-    measured; `chosen`: the place of the one that was tried on test.
+    measured; `chosen`: the place of the one that was tried on test; `scratch`: the trainings from
+    scratch, their steps over those of a distillation.
     """
 
     trained: tuple[float, ...]
     widths: tuple[int, ...]
     chosen: int
+    scratch: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
         shares = all(0 <= share <= 1 for share in self.trained)
@@ -88,7 +91,12 @@ class PastCourse:
     def from_dict(told: dict[str, Any]) -> PastCourse:
         """The opposite of `asdict`. Raises ValueError, TypeError or KeyError for anything else."""
         found = told["course"]
-        course = Course(tuple(found["trained"]), tuple(found["widths"]), found["chosen"])
+        course = Course(
+            tuple(found["trained"]),
+            tuple(found["widths"]),
+            found["chosen"],
+            tuple(map(float, found.get("scratch", (1.0,)))),
+        )
         return PastCourse(str(told["score"]), float(told["bar"]), int(told["steps"]), course)
 
 
@@ -119,7 +127,7 @@ def guessed_courses(sizes: Sizes, effort: Effort) -> list[Course]:
         last = max(places)
         failing = 1 if sizes.forced else most
         widths = tuple(most if i == last else failing if i in places else 0 for i in range(count))
-        courses.append(Course(trained, widths, last))
+        courses.append(Course(trained, widths, last, scratch_lengths(effort, USUAL_DOUBLINGS)))
     return courses
 
 
@@ -128,10 +136,17 @@ def shortest_course(sizes: Sizes, effort: Effort) -> Course:
     return guessed_courses(sizes, effort)[0]
 
 
-def longest_course(sizes: Sizes) -> Course:
-    """Every shape trained to its end and measured at every width."""
+def longest_course(sizes: Sizes, effort: Effort) -> Course:
+    """Every shape trained to its end and measured at every width, the rival as long as may be."""
     count, widths = len(sizes.levels), WIDTHS + (not sizes.classifies)
-    return Course((1.0,) * count, (widths,) * count, count - 1)
+    scratch = scratch_lengths(effort, MOST_DOUBLINGS)
+    return Course((1.0,) * count, (widths,) * count, count - 1, scratch)
+
+
+def scratch_lengths(effort: Effort, doublings: int) -> tuple[float, ...]:
+    """The trainings from scratch that an effort asks for, if so many doublings find the plateau."""
+    lengths = [2.0**doubling for doubling in range(doublings * effort.scratch_plateau + 1)]
+    return tuple(lengths * len(effort.scratch_rates))
 
 
 def _halved(count: int, effort: Effort) -> list[float]:
@@ -144,7 +159,7 @@ def _halved(count: int, effort: Effort) -> list[float]:
     return trained
 
 
-def works_of(course: Course, sizes: Sizes, effort: Effort, *, longest: bool = False) -> list[Work]:
+def works_of(course: Course, sizes: Sizes, effort: Effort) -> list[Work]:
     """Every stage of a job that takes this course."""
     dev, test, train = (sizes.items[name] for name in ("dev", "test", "train"))
     big, chosen = sizes.teacher, sizes.levels[course.chosen]
@@ -167,7 +182,7 @@ def works_of(course: Course, sizes: Sizes, effort: Effort, *, longest: bool = Fa
         works += _trainings(parameters, share, sizes, effort)
     for parameters, widths in zip(sizes.levels, course.widths, strict=True):
         works += _student_works(parameters, widths, sizes)
-    works += _scratch_works(chosen, sizes, effort, longest=longest)
+    works += _scratch_works(chosen, course.scratch, sizes)
     return works + [measure_work("test", test, sizes, each) for each in (chosen, big)]
 
 
@@ -203,15 +218,10 @@ def _student_works(parameters: int, widths: int, sizes: Sizes) -> list[Work]:
     ]
 
 
-def _scratch_works(parameters: int, sizes: Sizes, effort: Effort, *, longest: bool) -> list[Work]:
+def _scratch_works(parameters: int, lengths: Sequence[float], sizes: Sizes) -> list[Work]:
     """The rival from scratch: trained (again and again for a plateau), packed and measured."""
-    doublings = (MOST_DOUBLINGS if longest else 1) if effort.scratch_plateau else 0
-    lengths = [sizes.steps * 2**doubling for doubling in range(doublings + 1)]
     return [
-        *[
-            train_work("scratch", steps, parameters, sizes)
-            for steps in lengths * len(effort.scratch_rates)
-        ],
+        *[train_work("scratch", each * sizes.steps, parameters, sizes) for each in lengths],
         pack_work("rival", parameters, sizes),
         measure_work("measure", sizes.items["dev"], sizes, parameters),
     ]

@@ -142,12 +142,10 @@ def answered(task: Task, form: Form, write: Writer) -> dict[str, tuple[Item, ...
     if not missing:
         return splits
     prompts = [form.prompt(item) for item in missing]
-    texts = [""] * len(prompts)
+    texts: dict[int, str] = {}
     for room, places in by_room(prompts, form.source.context):
-        said = write([prompts[place] for place in places], room)
-        for place, text in zip(places, said, strict=True):
-            texts[place] = text
-    written = iter(texts)
+        texts |= zip(places, write([prompts[place] for place in places], room), strict=True)
+    written = (texts[place] for place in range(len(prompts)))
     return {
         name: tuple(
             item.with_answer(next(written)) if item.answer is None else item for item in items
@@ -165,5 +163,6 @@ def by_room(prompts: Sequence[Sequence[int]], context: int) -> list[tuple[int, l
     rooms = [max(1, min(FREE_TOKENS, context - len(prompt) - 1)) for prompt in prompts]
     alike: dict[int, list[int]] = {}
     for place, room in enumerate(rooms):
-        alike.setdefault(room.bit_length(), []).append(place)
+        key = room if room == FREE_TOKENS else -room.bit_length()
+        alike.setdefault(key, []).append(place)
     return [(min(rooms[place] for place in places), places) for places in alike.values()]

@@ -171,7 +171,7 @@ class Job:
             results.write_json(folder / "answers.json", said.texts)
 
         work = workload.measure_work("answers", len(prompts), self.sizes, self.teacher.parameters)
-        inputs = self.origin_of(self.big) | {"max_tokens": max_tokens}
+        inputs = self.origin_of(self.big) | {"max_tokens": max_tokens, "asked": prompts}
         folder = self.store.stage("answers", inputs, make, work=work)
         return results.read_json(folder / "answers.json")
 

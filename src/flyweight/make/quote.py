@@ -33,7 +33,7 @@ def make_quote(sizes: Sizes, effort: Effort, machine: Machine) -> QuoteCard:
         tokens += chance * trained_tokens(works)
         files += chance * disk(sizes, course)
     shortest = works_of(shortest_course(sizes, effort), sizes, effort)
-    longest = works_of(longest_course(sizes), sizes, effort, longest=True)
+    longest = works_of(longest_course(sizes, effort), sizes, effort)
     return QuoteCard(
         machine=machine.name,
         source="measured" if machine.records else "assumed",

@@ -85,7 +85,10 @@ def _on_device(row: Row) -> Row:
 
 
 def _as_good(chosen: Row, scratch: Row | None) -> Row | None:
-    return scratch if scratch and scratch.dev_low >= chosen.dev_low else None
+    """The model from scratch, if its limit is as high and pairs show no gain over it."""
+    if scratch is None or (scratch.chosen_over or 0.0) > 1:
+        return None
+    return scratch if scratch.dev_low >= chosen.dev_low else None
 
 
 def _victory(card: Card, chosen: Row, winner: Row) -> str:
@@ -103,7 +106,7 @@ def _victory(card: Card, chosen: Row, winner: Row) -> str:
     if winner.role == "from scratch":
         return (
             f"{who} reaches {at_least} on {_dev(winner)}, the chosen model at least {own}, so "
-            "there is no measurable gain from cutting and distilling"
+            "there is no measurable gain from cutting and distilling" + _gain(winner.chosen_over)
         )
     return (
         f"{who} passes on {_dev(winner)} ({at_least}) and {_VERB[by]} {theirs}{_AFTER[by]}, "
@@ -164,10 +167,10 @@ def _gain(over: float | None) -> str:
     """Whether the chosen model is better than the one from scratch, from its lower limit."""
     if over is None:
         return ""
-    at_least = f"at least {math.floor(1000 * over) / 1000:.3f} times as good (95 %, in pairs)"
-    if over > 1:
-        return f"; the chosen model is {at_least}"
-    return f"; no measurable gain over it: the chosen model is {at_least}"
+    at_least = f"at least {math.floor(1000 * over) / 1000:.3f} times as good"
+    how = "(95 %, in pairs on dev, where it was chosen)"
+    gain = "" if over > 1 else "no measurable gain over it: "
+    return f"; {gain}the chosen model is {at_least} {how}"
 
 
 def _who(row: Row) -> str:

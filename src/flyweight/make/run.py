@@ -97,7 +97,8 @@ def run_job(plan: Plan) -> Card:
     """Do what was quoted, or go on with it; writes the model folder and returns its card."""
     out = plan.options.out
     there = bytes_in(work_folder(out))
-    check_space(out, max(0, plan.quote.disk - there) + round(passing_disk(plan.sizes)))
+    if (missing := plan.quote.disk - there) > 0:  # else all is known, and it is handed over again
+        check_space(out, missing + round(passing_disk(plan.sizes)))
     with disk_errors(out):
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
     with open_store(out) as store:
@@ -145,7 +146,9 @@ def _run(plan: Plan, store: Store) -> Card:
     trial = try_on_test(job, chosen)
     job.count_all()
     tokens = round(sum(job.steps_taken.values()) * BATCH * plan.sizes.tokens)
-    course = course_of(found, chosen, len(plan.sizes.levels))
+    taken = {folder.name: step / job.steps for folder, step in job.steps_taken.items()}
+    scratch = [share for name, share in taken.items() if name.startswith("scratch-")]
+    course = course_of(found, chosen, len(plan.sizes.levels), scratch)
     foreseen = seconds_of(works_of(course, plan.sizes, job.effort), plan.machine.rates())
     as_it_went = foreseen * plan.machine.factor("time")
     quote = settle(plan.quote, as_it_went, store.seconds, tokens, store.root)
@@ -199,7 +202,7 @@ def _energy(quote: QuoteCard, machine: Machine) -> list[tuple[Work, float]]:
     return [(Work(ENERGY, joules, 0.0), taken.value * JOULES_A_KWH)]
 
 
-def course_of(found: Found, chosen: Candidate, foreseen: int) -> Course:
+def course_of(found: Found, chosen: Candidate, foreseen: int, scratch: Sequence[float]) -> Course:
     """What became of the contenders of a search, of which so many were `foreseen`.
 
     Those that a budget leaves out, the biggest as a rule, are not trained at all.
@@ -214,4 +217,5 @@ def course_of(found: Found, chosen: Candidate, foreseen: int) -> Course:
         chosen=next(
             place for place, each in enumerate(found.contenders) if chosen in each.candidates
         ),
+        scratch=tuple(scratch),
     )

@@ -22,7 +22,7 @@ from flyweight.make.probe import sample_of
 from flyweight.make.students import Contender, Found, passes, size_of
 from flyweight.make.trials import distillation, learn, measure_contender
 from flyweight.progress import say
-from flyweight.tasks.limits import foreseen_effect
+from flyweight.tasks.limits import foreseen_margin
 
 # Of a parameter in a file, by bits: Q4_0 is 18 bytes for 32 weights; of an encoder or a model with
 # eyes the smallest has 8 bits.
@@ -163,11 +163,8 @@ def needed_share(job: Job) -> float:
     bar, dev = job.options.bar, job.data.dev
     if not job.scorer.needs_generation:
         return bar
-    lost, items = max(1 - bar, 0.01), math.inf
-    for places in dev.by_task.values():
-        groups = [dev.groups[place] for place in places]
-        items = min(items, len(groups) / foreseen_effect(groups, lost * len(groups)))
-    return min(1.0, bar + 1.645 * math.sqrt(lost * bar / items))
+    parts = ([dev.groups[place] for place in places] for places in dev.by_task.values())
+    return min(1.0, bar + max(foreseen_margin(groups, bar) for groups in parts))
 
 
 def likely_answers(chances: Sequence[float]) -> list[float]:

@@ -15,6 +15,7 @@ from flyweight.make.energy_words import quote_energy
 
 NAMES = {
     "teacher": "pack the teacher",
+    "vocabulary": "leave out unused tokens",
     "quantise": "quantise the teacher",
     "answers": "ask the teacher for answers",
     "measure": "measure on dev",

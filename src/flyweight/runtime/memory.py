@@ -25,8 +25,8 @@ SERVER_BYTES = 18.3e6  # and libraries
 TOKEN_BYTES = 137.0  # of each in the vocabulary, for its text and its merges
 _MOST = 2**31  # that a size can be
 ROUNDED_TO = 256  # positions
-KV_BYTES = {16: 2.0, 8: 34 / 32}  # a number: Q8_0 has a scale of 16 bits for 32 of them
-EYES_KV = 32  # bits of those that the engine of models with eyes keeps
+EYES_KV = 32  # bits of the keys and values that the engine of models with eyes keeps
+KV_BYTES = {EYES_KV: 4.0, 16: 2.0, 8: 34 / 32}  # a number: Q8_0 has a scale of 16 bits for 32
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,7 @@ class Sizes:
         at_once = min(READ_AT_ONCE, positions)
         widths = ACTIVATIONS[0] * self.mlp + ACTIVATIONS[1] * self.hidden
         read = at_once * (MASK_BYTES * positions + FLOAT * widths)
-        each = KV_BYTES.get(kv_bits, kv_bits / 8)
-        held = self.kv_width * each * positions * streams
+        held = self.kv_width * KV_BYTES[kv_bits] * positions * streams
         known = SERVER_BYTES + TOKEN_BYTES * self.vocabulary
         return round(self.bytes + self.repacked_bytes + held + read + known)
 
@@ -150,7 +149,7 @@ def check_memory(gguf: Path, sizes: Sizes, context: int, streams: int, kv_bits: 
 
     OptionError for keys and values of 8 bits where heads are no whole blocks of them.
     """
-    if kv_bits not in KV_BYTES:
+    if kv_bits not in (16, 8):
         raise OptionError(f"kv_bits is {kv_bits}: choose from 16 and 8")
     if kv_bits == 8 and sizes.key_length % 32:
         raise OptionError(

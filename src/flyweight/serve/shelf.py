@@ -77,10 +77,11 @@ class Shelf:
             streams, kv_bits = self._kept(book)
             fits = book.sizes.longest(self.budget, streams, kv_bits)
             hint = f"a smaller --context ({fits:,} would fit), " if fits else ""
+            hint += "fewer --streams, " if streams > 1 else ""
             raise OptionError(
                 f"{path} needs {self._needs(book) / 1e9:.2f} GB for {streams} x "
                 f"{book.context:,} tokens, and the budget is {self.budget / 1e9:.2f} GB. Give "
-                f"{hint}fewer --streams, or more --memory."
+                f"{hint}or more --memory."
             )
         return book
 

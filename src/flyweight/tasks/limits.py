@@ -85,10 +85,20 @@ def design_effect(pairs: Pairs) -> float:
     return _guarded(float(between), float(within), _typical(pairs, np.ones(pairs.n)))
 
 
-def foreseen_effect(groups: Sequence[Hashable], losses: float) -> float:
-    """The design effect to expect where so many items [n] are lost, each for itself."""
+def foreseen_margin(groups: Sequence[Hashable], bar: float) -> float:
+    """How far above a bar a ratio of 0/1 means [n] has to lie for its lower limit to reach it.
+
+    Roughly: a binomial's, where single items are lost; infinite for one group.
+    """
     sizes = np.array(list(Counter(groups).values()), dtype=float)
-    return _guarded(losses, losses, float((sizes**2).sum() / sizes.sum()))
+    items, lost = len(groups), max(1 - bar, 0.01)
+    if len(sizes) < 2:
+        return math.inf
+    z, effect = stats.norm.ppf(0.95), 1.0
+    if len(sizes) < items:
+        z = stats.t.ppf(0.95, len(sizes) - 1)
+        effect = _guarded(lost * items, lost * items, float((sizes**2).sum() / items))
+    return float(z * math.sqrt(lost * bar * effect / items))
 
 
 def _guarded(between: float, within: float, size: float) -> float:

@@ -94,7 +94,8 @@ def _refuse_sizes(eyes: str, given: dict[str, bool]) -> None:
     told = [option for option, is_given in given.items() if is_given]
     if told:
         raise OptionError(
-            f"{' and '.join(told)}: for new eyes, and those in {eyes} are trained. Leave it out."
+            f"{' and '.join(told)}: for new eyes, and those in {eyes} are trained. Leave out such "
+            "options."
         )
 
 

@@ -22,6 +22,7 @@ from flyweight.vision.rows import name_of, pictures_of, rows_of, shelve
 from flyweight.vision.vision_folder import Opened, open_vision, save_vision
 
 LOCK = "lock"
+KEPT = ("*/checkpoint-*", "*.bf16", "*.u8")  # what took long: learned, seen, cut
 
 
 class Pupil:
@@ -101,7 +102,7 @@ def work_beside(out: Path) -> Iterator[Path]:
     """A folder beside `out` for what is learned on the way to it, for this process alone.
 
     It is kept when the training is stopped, and goes when it ends well, or before anything was
-    learned or seen. Raises FolderError where another process is at it.
+    learned, seen or cut. Raises FolderError where another process is at it.
     """
     out = out.absolute()
     work = out.with_name(f"{out.name}.work")
@@ -119,7 +120,7 @@ def work_beside(out: Path) -> Iterator[Path]:
             yield work
         ended = True
     finally:
-        if ended or not [*work.glob("*/checkpoint-*"), *work.glob("*.bf16")]:
+        if ended or not any(map(any, map(work.glob, KEPT))):
             shutil.rmtree(work, ignore_errors=True)  # while it is ours: it may take long
         lock.release()
 
