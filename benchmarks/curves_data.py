@@ -1,6 +1,6 @@
 """How does a family of learning curves look? What plateau.py draws: loss against tokens, as SVG.
 
-Both scales are logarithmic; a dashed line marks the level that is raced to.
+Tokens, and nats that span a decade or so, are on a logarithmic scale; a dashed line marks the level that is raced to.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from flyweight.make.axis import Axis
 
 WIDTH, HEIGHT = 640, 400
+WIDE = 8.0  # times the smallest
 LEFT, RIGHT, TOP, BOTTOM = 64.0, 496.0, 36.0, 352.0
 FONT = 'font-family="system-ui, sans-serif" font-size="12" fill="#333"'
 DASHED = 'stroke="#333" stroke-dasharray="5 4"'
@@ -24,7 +25,8 @@ def draw(path: Path, title: str, curves: Mapping[str, Points], level: float) -> 
     tokens = [x for points in curves.values() for x, _ in points]
     nats = [max(1e-6, y) for points in curves.values() for _, y in points]
     across = Axis(min(tokens) / 1.1, max(tokens) * 1.1, LEFT, RIGHT, log=True)
-    up = Axis(min(*nats, level) / 1.1, max(nats) * 1.1, BOTTOM, TOP, log=True)
+    least, most = min(*nats, level), max(nats)
+    up = Axis(least / 1.1, most * 1.1, BOTTOM, TOP, log=most > WIDE * least)
     goal = up.place(level)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" {FONT}>',
