@@ -4,7 +4,8 @@ babyllama-tok105 (0.94 M parameters, one token a character; not ours) learned Ti
 steps. `make` shrinks it on beginnings of such stories, plain text scored by likelihood: bits a byte
 against the teacher's own. A hard case: it has no fat for another task to lose.
 
-    python benchmarks/babyllama.py            # half an hour on one core (untried)
+    python benchmarks/babyllama.py                         # twenty minutes on one core
+    python benchmarks/babyllama.py --effort standard       # an hour
     python benchmarks/babyllama.py --train 64 --held-out 32 --steps 8      # half a minute
 """
 
@@ -62,6 +63,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=1600, help="stories")
     parser.add_argument("--held-out", type=int, default=600, help="stories, half dev, half test")
     parser.add_argument("--bar", type=float, default=0.9)
+    parser.add_argument("--effort", choices=("quick", "standard", "thorough"), default="quick")
     parser.add_argument("--steps", type=int, help="of distillation; make's own choice if not given")
     parser.add_argument("--out", type=Path, help="where to leave the model folder")
     options = parser.parse_args()
@@ -75,7 +77,7 @@ def main() -> None:
             out=options.out or folder / "student",
             bar=options.bar,
             score="likelihood",
-            effort="quick",
+            effort=options.effort,
             steps=options.steps,
         )
         card = Card.model_validate_json((out / "card.json").read_text(encoding="utf-8"))
