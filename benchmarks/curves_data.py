@@ -1,6 +1,7 @@
 """How does a family of learning curves look? What plateau.py draws: loss against tokens, as SVG.
 
-Tokens, and nats that span a decade or so, are on a logarithmic scale; a dashed line marks the level that is raced to.
+Tokens, and nats that span a decade or so, are on a logarithmic scale; a dashed line marks the level
+that is raced to.
 """
 
 from __future__ import annotations
