@@ -224,7 +224,7 @@ def test_options_that_trained_eyes_leave_nothing_to_say_are_refused(
     for option, value in (
         ("tiles", 1), ("image_size", 64), ("patch_size", 16), ("cross_layers", 2), ("seed", 3),
     ):  # fmt: skip
-        with pytest.raises(OptionError, match=f"--{option.replace('_', '-')}: .* Leave it out"):
+        with pytest.raises(OptionError, match=f"--{option.replace('_', '-')}: .* Leave out"):
             add_vision(str(text_model), tmp_path / "out", encoder=str(eyes), **{option: value})
     assert not (tmp_path / "out").exists()
     add_vision(str(text_model), tmp_path / "out", encoder=str(eyes))
