@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from flyweight.anatomy import Shape
+from flyweight.make import search
 from flyweight.make.bench import Result
 from flyweight.make.budget import Budgets
+from flyweight.make.curve import Forecast
 from flyweight.make.form import Cost
 from flyweight.make.options import check_options
 from flyweight.make.rank import RankedShape
@@ -105,6 +107,36 @@ def test_with_no_patience_for_doubt_the_smallest_that_passes_is_found(seed: int)
     chances = generator.uniform(0.05, 0.95, 6).tolist()
     _, found = play(truth, chances, patience=0.0)
     assert found == next((i for i, ok in enumerate(truth) if ok), None)
+
+
+def test_many_small_chances_are_no_large_one() -> None:
+    measured, _ = play([False] * 6 + [True], [0.1] * 6 + [0.9], patience=0.3)
+    assert measured == [6]
+
+
+@pytest.mark.parametrize(
+    ("end", "tried"), [(None, False), (0.6, False), (0.895, True), (0.97, True)]
+)
+def test_who_dropped_out_is_no_likelier_than_his_like_who_went_on(
+    monkeypatch: pytest.MonkeyPatch, end: float | None, tried: bool
+) -> None:
+    """Of two of a level: one that fell behind early, and the other, on its way or done."""
+    monkeypatch.setattr(search, "passes", lambda passed, _: passed)
+    job: Any = SimpleNamespace(
+        options=SimpleNamespace(bar=0.9), scorer=SimpleNamespace(needs_generation=False)
+    )
+    early, ahead = contender(1), contender(2)
+    early.step, early.forecast = 10, Forecast(np.log(0.25), 1.1)  # it may be anything
+    ahead.step, ahead.forecast = 50, Forecast(np.log(0.25), 0.4)
+    if end is not None:
+        ahead.step, ahead.forecast, ahead.shares = 100, None, [end]
+        ahead.candidates = [end >= 0.9]  # type: ignore[list-item]
+    alone = search.chances(job, [early])[0]
+    assert alone > 0.15
+    beside, other = search.chances(job, [early, ahead])
+    assert (beside > 0.1) == tried
+    assert beside <= alone
+    assert other == search.chance(job, ahead)
 
 
 def test_what_cannot_be_exported_is_passed_over() -> None:

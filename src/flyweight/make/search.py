@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from flyweight.errors import FlyweightError, OptionError, ParityError, UnsupportedFamily
-from flyweight.make.curve import ANSWERS, BITS, forecast
+from flyweight.make.curve import ANSWERS, BITS, NOISE, Forecast, forecast
 from flyweight.make.job import Job
 from flyweight.make.options import By
 from flyweight.make.probe import sample_of
@@ -156,13 +156,37 @@ def chance(job: Job, contender: Contender) -> float:
     return contender.forecast.chance(needed_share(job))
 
 
+def chances(job: Job, contenders: Sequence[Contender]) -> list[float]:
+    """The chance of each to pass, of those that dropped out not above what is known of their like.
+
+    One that fell behind another of its level was the worse of two then; a forecast that was made so
+    early says little, and of the better one more is known by now.
+    """
+    own = [chance(job, each) for each in contenders]
+    for place, each in enumerate(contenders):
+        like = [other for other in contenders if other.ranked.level == each.ranked.level]
+        ahead = [prospect(job, other) for other in like if other.step > each.step]
+        if ahead and not each.finished:
+            own[place] = min(own[place], max(ahead))
+    return own
+
+
+def prospect(job: Job, contender: Contender) -> float:
+    """The chance that another one like this passes, if it ends as this one does or will."""
+    if not contender.finished or not contender.shares:
+        return chance(job, contender)
+    left = max(1e-4, 1 - contender.shares[-1])
+    return max(chance(job, contender), Forecast(math.log(left), NOISE).chance(needed_share(job)))
+
+
 def needed_share(job: Job) -> float:
     """The dev share whose lower limit just reaches the bar, roughly: a binomial's for scores of 0
     and 1; bits of likelihood differ so little between two models that the bar itself will do.
     """
-    bar, dev = job.options.bar, job.data.dev
+    bar = job.options.bar
     if not job.scorer.needs_generation:
         return bar
+    dev = job.data.dev
     parts = ([dev.groups[place] for place in places] for places in dev.by_task.values())
     return min(1.0, bar + max(foreseen_margin(groups, bar) for groups in parts))
 
@@ -197,8 +221,8 @@ def halve(job: Job, contenders: Sequence[Contender], *, first: bool) -> list[Con
 def finish(job: Job, found: Found, survivors: Sequence[Contender]) -> None:
     """Train to the end and measure, the likeliest answer first, until it is found."""
     while True:
-        chances = [chance(job, each) for each in found.contenders]
-        best = next_to_finish(found.contenders, chances, survivors, job.effort.patience)
+        likely = chances(job, found.contenders)
+        best = next_to_finish(found.contenders, likely, survivors, job.effort.patience)
         if best is None:
             break
         advance(job, best, best.full_steps)
@@ -215,8 +239,9 @@ def next_to_finish(
 ) -> Contender | None:
     """Which of the contenders (small to big) to train to the end next; None: the search is over.
 
-    Once one passes, only smaller ones are of interest, as long as the chance that one of them
-    passes is at least `patience`. Survivors go before those that dropped out.
+    Once one passes, only smaller ones are of interest, as long as one of them passes with a chance
+    of at least `patience`: what forecasts do not see they all do not see, so that many small
+    chances are no large one. Survivors go before those that dropped out.
     """
     measured = [bool(each.candidates) for each in contenders]
     passed = [i for i, done in enumerate(measured) if done and chances[i] == 1.0]
@@ -227,7 +252,7 @@ def next_to_finish(
     ]
     likely = likely_answers(chances)
     hopeful = [i for i in still if chances[i] >= HOPELESS]
-    if passed and sum(likely[i] for i in hopeful) < patience:
+    if passed and max((chances[i] for i in hopeful), default=0.0) < patience:
         return None
     if not hopeful:  # the biggest comes nearest, and something has to be measured
         return contenders[still[-1]] if still and not any(measured) else None
