@@ -167,7 +167,8 @@ def _gain(over: float | None) -> str:
     """Whether the chosen model is better than the one from scratch, from its lower limit."""
     if over is None:
         return ""
-    at_least = f"at least {math.floor(1000 * over) / 1000:.3f} times as good"
+    digits = 3 if over < 1.1 else 2
+    at_least = f"at least {math.floor(over * 10**digits) / 10**digits:.{digits}f} times as good"
     how = "(95 %, in pairs on dev, where it was chosen)"
     gain = "" if over > 1 else "no measurable gain over it: "
     return f"; {gain}the chosen model is {at_least} {how}"
