@@ -20,6 +20,7 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt")
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")  # of pictures
 BYTES_AT_16_BITS = 2
+MAPPED = 500e6  # parameters from which a teacher that is only read stays in its files
 
 
 @dataclass(frozen=True)
@@ -100,12 +101,39 @@ class Checkpoint:
             **{file.name: sha256_of(file) for file in cut_with if file.exists()},
         }
 
+    @property
+    def mapped(self) -> bool:
+        """Whether it is big and all of bf16, so that what only reads it need not hold it."""
+        from flyweight.mapped import stored_in
+
+        return self.parameters >= MAPPED and stored_in(self.path.glob("*.safetensors")) == {"BF16"}
+
     def model(self) -> Any:
-        """The transformers model, in fp32, ready to run."""
+        """The transformers model, in fp32, ready to run and to be trained."""
+        return self._load("float32")
+
+    def frozen(self) -> Any:
+        """The same model to be read alone: a big one of bf16 stays in its files (mapped.py)."""
+        if not self.mapped:
+            return self.model()
+        from flyweight.mapped import map_weights
+
+        model = self._load("bfloat16")
+        map_weights(model, self._drawn)
+        return model
+
+    def _drawn(self) -> Any:
+        """The network in fp32 without weights, but with its buffers."""
+        from accelerate import init_empty_weights
+
+        with init_empty_weights(include_buffers=False):
+            return self._built()
+
+    def _load(self, dtype: str) -> Any:
         try:
             loaded: Any = self.family.loader.from_pretrained(
                 self.path,
-                dtype="float32",
+                dtype=dtype,
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
@@ -132,10 +160,13 @@ class Checkpoint:
         """UnsupportedFamily if its config asks for what the family does not have; loads nothing."""
         import torch
 
-        loader = self.family.loader
         with torch.device("meta"):
-            build = getattr(loader, "from_config", None) or loader._from_config
-            self._check_declared(build(self.config))
+            self._check_declared(self._built())
+
+    def _built(self) -> Any:
+        loader = self.family.loader
+        build = getattr(loader, "from_config", None) or loader._from_config
+        return build(self.config, dtype="float32")
 
     def _check_declared(self, model: Any) -> None:
         for name, _ in model.named_parameters():
@@ -169,6 +200,10 @@ def round_weights(model: Any) -> None:
     """Round a model's weights to bf16 in place; its buffers (RoPE's frequencies) stay exact."""
     import torch
 
+    from flyweight.mapped import is_mapped
+
+    if is_mapped(model):
+        return  # it is of bf16
     with torch.no_grad():
         for weight in model.parameters():
             weight.copy_(weight.bfloat16())
@@ -178,8 +213,14 @@ def save_checkpoint(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write a Hugging Face folder in bf16. The model stays in fp32, rounded as the file is."""
     import torch
 
-    round_weights(model)
-    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
+    from flyweight.mapped import as_stored, is_mapped
+
+    if is_mapped(model):
+        with as_stored(model):
+            model.save_pretrained(folder)
+    else:
+        round_weights(model)
+        copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from flyweight.mapped import in_type
+
 LEARNED = "objective_learned"  # the name in the student, and so in checkpoints, while it trains
 
 
@@ -85,7 +87,7 @@ def multiplied_in(dtype: torch.dtype, model: Any) -> Iterator[None]:
     for layer, kept in zip(layers, before, strict=True):
         for name, weight in kept.items():
             if weight is not None:
-                cast = weight.detach().to(dtype)
+                cast = in_type(weight, dtype)
                 layer._parameters[name] = nn.Parameter(cast, requires_grad=False)
     try:
         yield

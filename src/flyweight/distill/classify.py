@@ -36,7 +36,7 @@ def distill_labels(
     rows = labelled_rows(small, task.train, task.name)
     model, tokenizer = small.model(), small.tokenizer()
     if aim.blend.share:
-        rows = with_said(rows, ask_labels(big.model(), labelled_rows(big, task.train, task.name)))
+        rows = with_said(rows, ask_labels(big.frozen(), labelled_rows(big, task.train, task.name)))
     train(model, rows, LabelDistillation(aim.blend.share), schedule, "Distilling")
     with new_folder(out) as folder:
         save_checkpoint(model, tokenizer, folder)

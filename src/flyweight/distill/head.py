@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from flyweight.anatomy import family_of
 from flyweight.errors import UnsupportedFamily
+from flyweight.mapped import in_type, plain
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,15 @@ class Head:
 
     def logits(self, hidden: Tensor, out: Tensor) -> Tensor:
         """Logits [n, V] before the scaling, written to `out`, in whose type they are computed."""
-        weight = self.weight.detach().to(out.dtype).t()
+        weight = in_type(self.weight, out.dtype).t()
         if self.bias is None:
             return torch.mm(hidden, weight, out=out)
         return torch.addmm(self.bias.detach().to(out.dtype), hidden, weight, out=out)
 
     def to(self, dtype: torch.dtype) -> Head:
-        """The same with weights of this type, no part of any graph."""
+        """The same with weights of this type, no part of any graph and none of them mapped."""
         bias = None if self.bias is None else self.bias.detach().to(dtype)
-        return Head(self.weight.detach().to(dtype), bias, self.scaling)
+        return Head(plain(in_type(self.weight, dtype)), bias, self.scaling)
 
 
 def head_of(model: Any) -> Head:

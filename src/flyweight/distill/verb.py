@@ -109,7 +109,7 @@ def distill(
         big, small, task, corpus, TokenWeights(prompt_weight, 1.0, tool_weight),
         steps=steps, batch_size=batch_size, share=corpus_share, row_length=row_length,
     )  # fmt: skip
-    model, live = small.model(), big.model() if aim.live else None
+    model, live = small.model(), big.frozen() if aim.live else None
     objective = _objective(aim, model, live, material)
     rows, *corpora = recorded(big, material, aim, cache, cache_budget, top_k)
     if material.plan:

@@ -115,7 +115,7 @@ def _check(source: Checkpoint, wish: Wish) -> None:
 def _cutter_of(source: Checkpoint, task: Task, file: Path) -> Iterator[_Cutter]:
     """The cutter for a teacher, and for the pictures that the task in a file asks of."""
     if not source.family.pictures:
-        yield _Cutter(source, source.tokenizer(), source.model(), task)
+        yield _Cutter(source, source.tokenizer(), source.frozen(), task)
         return
     with TemporaryDirectory() as scratch:
         opened = open_vision(source.path)

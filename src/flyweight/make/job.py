@@ -345,6 +345,6 @@ class Job:
 
 
 def _rounded_model(source: Checkpoint) -> Any:
-    model = source.model()
+    model = source.frozen()
     round_weights(model)
     return model

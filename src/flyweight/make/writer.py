@@ -120,7 +120,7 @@ class Writer:
 
         def make(folder: Path) -> None:
             say("Packing the teacher at 16 bits")
-            self._pack(self.source.model(), folder)
+            self._pack(self.source.frozen(), folder)
 
         return self.store.stage("packed", self.source.identity(), make) / GGUF_NAMES[16]
 

@@ -153,7 +153,7 @@ def _inputs(checkpoint: Path, texts: Sequence[Sequence[int]]) -> Inputs | None:
     from flyweight.anatomy.inputs import measure_inputs
     from flyweight.checkpoint import open_checkpoint
 
-    return measure_inputs(open_checkpoint(checkpoint).model(), texts) if texts else None
+    return measure_inputs(open_checkpoint(checkpoint).frozen(), texts) if texts else None
 
 
 def _folder_beside(checkpoint: Path) -> TemporaryDirectory[str]:

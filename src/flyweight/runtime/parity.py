@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from flyweight.card import Parity
-from flyweight.errors import EngineError, ParityError, TeacherError
+from flyweight.checkpoint import open_checkpoint
+from flyweight.errors import EngineError, ParityError
 from flyweight.runtime.llama import Generation, LlamaEngine
 
 NEAR_TIE_NATS = 0.05
@@ -122,16 +123,8 @@ def all_ids(generation: Generation) -> list[int]:
 
 
 def _reference(checkpoint: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            checkpoint, dtype=torch.float32, local_files_only=True, use_safetensors=True
-        )
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise TeacherError(f"{checkpoint}: transformers cannot load it: {reason}") from error
-    return model.eval()
+    """What transformers computes of it, in fp32."""
+    return open_checkpoint(checkpoint).frozen()
 
 
 @torch.inference_mode()

@@ -12,6 +12,7 @@ from transformers.initialization import no_init_weights
 from flyweight.anatomy import Family
 from flyweight.anatomy.family import Dimension, Place
 from flyweight.errors import UnsupportedFamily
+from flyweight.mapped import plain
 from flyweight.shrink.keep import Keep, is_fixed
 from flyweight.shrink.scales import scales_of
 from flyweight.shrink.stored import StoredTensor
@@ -40,7 +41,7 @@ def slice_tensor(
         index = keep.index(dimension, layer, expert)
         if len(index) < tensor.shape[number]:
             tensor = tensor.index_select(number, index)
-    return tensor.contiguous()
+    return plain(tensor.contiguous())
 
 
 def place_of(family: Family, name: str) -> Place:

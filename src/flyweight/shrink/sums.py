@@ -20,6 +20,7 @@ from torch import Tensor
 
 from flyweight.errors import FolderError
 from flyweight.folder import disk_errors, read_seal, seal
+from flyweight.mapped import plain
 
 SAVE_EVERY = 30.0  # seconds between saves at the least; they change nothing in the result
 _FILE = "sums.safetensors"
@@ -112,6 +113,6 @@ def model_sha256(model: Any) -> str:
     digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode())
     for name, weight in model.named_parameters():
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-        raw = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        raw = plain(weight.detach()).cpu().contiguous().reshape(-1).view(torch.uint8)
         digest.update(raw.numpy().data)
     return digest.hexdigest()
