@@ -17,8 +17,8 @@ import zoo
 from flyweight.checkpoint import open_checkpoint, round_weights
 from flyweight.errors import MissingExtra, OptionError
 from flyweight.folder import ONNX_NAMES, read_card, read_scores
+from flyweight.make.budget import LEAST_BYTES
 from flyweight.make.report import run_commands
-from flyweight.make.search import LEAST_BYTES
 from tiny import TEXTS, tiny_tokenizer
 
 WORDS = " ".join(TEXTS).split()

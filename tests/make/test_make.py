@@ -18,14 +18,13 @@ from flyweight.card import Card, VerdictCard
 from flyweight.energy.constants import JOULES_A_KWH
 from flyweight.errors import OptionError
 from flyweight.folder import read_card, read_scores
-from flyweight.make.budget import Budgets
+from flyweight.make.budget import LEAST_BYTES, Budgets
 from flyweight.make.course import works_of
 from flyweight.make.effort import EFFORTS
 from flyweight.make.machine import this_machine
 from flyweight.make.options import check_options
 from flyweight.make.quote_energy import foretold
 from flyweight.make.run import prepare_job
-from flyweight.make.search import LEAST_BYTES
 from flyweight.make.store import work_folder
 from flyweight.sticker_card import Sticker
 from flyweight.tasks.read import read_task

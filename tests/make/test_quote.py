@@ -18,13 +18,14 @@ from flyweight.distill.parts import AT_ONCE
 from flyweight.energy.constants import facts_of
 from flyweight.energy.machine import cores
 from flyweight.errors import OptionError
-from flyweight.make.budget import Budgets
+from flyweight.make.budget import LEAST_BYTES, Budgets
 from flyweight.make.course import Course, PastCourse, likely_courses, longest_course, works_of
 from flyweight.make.effort import BATCH, EFFORTS, Effort, default_steps
-from flyweight.make.footprint import disk, working_memory
+from flyweight.make.footprint import disk, memory_warnings, working_memory
 from flyweight.make.form import form_of
 from flyweight.make.machine import Machine
 from flyweight.make.options import check_options
+from flyweight.make.plan_here import memory_here
 from flyweight.make.quote import make_quote, settle
 from flyweight.make.quote_energy import foretold, with_energy
 from flyweight.make.rank import RankedShape
@@ -33,7 +34,7 @@ from flyweight.make.run import course_of
 from flyweight.make.show_quote import show_quote
 from flyweight.make.store import work_folder
 from flyweight.make.students import Contender, Found
-from flyweight.make.workload import Sizes, sizes_of
+from flyweight.make.workload import Sizes, effort_of, sizes_of
 from flyweight.tasks.encode import prompt_ids
 from flyweight.tasks.read import read_task
 from flyweight.tasks.score import scorer
@@ -284,6 +285,45 @@ def test_sizes_are_those_of_the_task(tiny_llama: Path, task: Path, tmp_path: Pat
     assert sizes.answer == pytest.approx(sum(wanted) / len(wanted), rel=0.05)
     assert (sizes.score, sizes.bar) == ("exact", 0.8)
     assert len(sizes.shapes) == len(QUICK.levels)
+
+
+@pytest.mark.parametrize(
+    ("budgets", "levels"),
+    [
+        (Budgets(), QUICK.levels),
+        (Budgets(parameters=1e12), QUICK.levels),
+        (Budgets(parameters=0.19), QUICK.levels[:2]),  # its smallest may fit
+        (Budgets(parameters=0.17), QUICK.levels[:1]),
+        (Budgets(parameters=1e-6), QUICK.levels[:1]),  # which the search then refuses
+        (Budgets(bytes=0.12 * LEAST_BYTES[4]), QUICK.levels[:1]),
+    ],
+)
+def test_levels_beyond_a_budget_are_neither_quoted_nor_cut(
+    tiny_llama: Path, task: Path, tmp_path: Path, budgets: Budgets, levels: tuple[float, ...]
+) -> None:
+    source, items = open_checkpoint(tiny_llama), read_task(task)
+    given = {name: each * source.parameters for name, each in budgets.as_dict().items()}
+    options = check_options(
+        str(tiny_llama), task, tmp_path, 0.8, None, "exact", "bytes", "quick", Budgets(**given),
+        50, 0,
+    )  # fmt: skip
+    form = form_of(source)
+    assert effort_of(options, form, source).levels == levels
+    sizes = sizes_of(items, form, source, options, 50, scorer("exact"))
+    assert len(sizes.shapes) == len(levels)
+
+
+def test_a_teacher_that_stays_in_its_files_needs_less_memory() -> None:
+    big = replace(SIZES, teacher=8_000_000_000)
+    held, mapped = (working_memory(replace(big, mapped=each)) for each in (False, True))
+    assert mapped < held - 2 * 8e9
+
+
+def test_too_little_memory_is_said() -> None:
+    there = memory_here()
+    assert memory_warnings(there) == []
+    [said] = memory_warnings(2 * there)
+    assert "--max-parameters" in said
 
 
 def test_a_dry_run_quotes_and_writes_nothing(

@@ -16,9 +16,9 @@ import flyweight
 from flyweight.checkpoint import open_checkpoint
 from flyweight.errors import OptionError, TaskError
 from flyweight.folder import EYES_NAMES, read_card, read_scores
+from flyweight.make.budget import LEAST_BYTES
 from flyweight.make.form import form_of
 from flyweight.make.report import run_commands
-from flyweight.make.search import LEAST_BYTES
 from flyweight.serve import chat_verb
 from flyweight.vision.engine import VisionEngine
 from flyweight.vision.images import open_image

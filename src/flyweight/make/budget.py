@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import asdict, dataclass
 
 from flyweight.errors import OptionError
 from flyweight.folder import bytes_of
 
+# Of a parameter in a file, by bits: Q4_0 is 18 bytes for 32 weights; of an encoder or a model with
+# eyes the smallest has 8 bits.
+LEAST_BYTES = {4: 0.55, 8: 0.95}
 _SECONDS = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}
 _COUNTS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
 
@@ -44,6 +48,11 @@ class Budgets:
 
     def __bool__(self) -> bool:
         return any(each is not None for each in asdict(self).values())
+
+    def most_parameters(self, bits: int) -> float:
+        """How many parameters a model may have whose smallest file is of so many bits."""
+        by_file = math.inf if self.bytes is None else self.bytes / LEAST_BYTES[bits]
+        return min(by_file, math.inf if self.parameters is None else self.parameters)
 
     def exceeded(self, found: Figures) -> str:
         """Why these figures are not within the budgets, in words; empty where they are."""
@@ -95,4 +104,4 @@ def _read(text: str | None, option: str, units: dict[str, float], such_as: str) 
     return float(found[1]) * units[found[2]]
 
 
-__all__ = ["Budgets", "Figures", "read_budgets"]
+__all__ = ["LEAST_BYTES", "Budgets", "Figures", "read_budgets"]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from flyweight.distill.chunked import CHUNK_BYTES
 from flyweight.distill.packed import bytes_a_token, kept
 from flyweight.distill.parts import AT_ONCE
 from flyweight.distill.teacher import TOP_K
+from flyweight.errors import OptionError
+from flyweight.make import words
 from flyweight.make.course import Course
 from flyweight.make.effort import BATCH
+from flyweight.make.plan_here import memory_here
 from flyweight.make.workload import RANKING, Sizes
 
 LIBRARIES = 650_000_000  # Python, torch, transformers
@@ -21,15 +26,28 @@ START = 4.0  # bytes a parameter of a mended student, before it is trained
 
 
 def working_memory(sizes: Sizes) -> float:
-    """Peak bytes beside LIBRARIES: the teacher in fp32, records, the biggest student in training.
+    """Peak bytes beside LIBRARIES: the teacher, records, the biggest student in training.
 
-    A batch of the longest rows decides, of which so many tokens are worked on at once (parts.py).
+    A teacher that stays in its files takes them and the engine's, which are mapped both: where
+    memory is short they give way. A batch of the longest rows decides, of which so many tokens are
+    worked on at once (parts.py).
     """
     tokens = min(BATCH * sizes.longest, max(sizes.longest, AT_ONCE["cpu"]))
     logits = min(CHUNK_BYTES, 4.0 * tokens * sizes.vocabulary)
     batch = 4.0 * tokens * sizes.kept + 4 * logits
-    weights = 8.0 * sizes.teacher + 4.0 * sizes.trimmed + 20.0 * max(sizes.levels)
+    teacher = (4.0 if sizes.mapped else 8.0) * sizes.teacher + 4.0 * sizes.trimmed
+    weights = teacher + 20.0 * max(sizes.levels)
     return weights + _records(sizes) + CODE + HELD * batch
+
+
+def memory_warnings(needed: int) -> list[str]:
+    """What to say where this machine has less memory than so many bytes, a line."""
+    with suppress(OptionError):  # some do not tell
+        if needed > (there := memory_here()):
+            said = f"it needs about {words.size(needed)} of memory; this machine has"
+            advice = "--max-parameters leaves big students out."
+            return [f"{said} {words.size(there)}, and may end it. {advice}"]
+    return []
 
 
 def disk(sizes: Sizes, course: Course) -> float:

@@ -26,7 +26,7 @@ from flyweight.make.bench import LIKELIHOOD_PROMPTS, Bench, Result
 from flyweight.make.budget import Figures
 from flyweight.make.data import Data, answered, prepare
 from flyweight.make.device import find_device
-from flyweight.make.effort import EFFORTS, Effort
+from flyweight.make.effort import Effort
 from flyweight.make.fitted import density
 from flyweight.make.foreteller import Foreteller
 from flyweight.make.form import Form
@@ -73,7 +73,7 @@ class Job:
 
     @property
     def effort(self) -> Effort:
-        return EFFORTS[self.options.effort]
+        return workload.effort_of(self.options, self.form, self.base)
 
     @property
     def steps(self) -> int:

@@ -28,7 +28,7 @@ def this_machine() -> Device:
     """
     computer = computer_kind()
     with bar("measuring this machine", 2) as running:
-        bandwidth = read_speed(min(_READ, _memory() // 8))
+        bandwidth = read_speed(min(_READ, memory_here() // 8))
         running.advance()
         flops = _arithmetic()
         running.advance()
@@ -40,7 +40,7 @@ def _facts(computer: ComputerHere, bandwidth: float, flops: float) -> DeviceFact
     kind = computer.facts
     idle = kind.idle * computer.scale
     return DeviceFacts(
-        memory=_memory(),
+        memory=memory_here(),
         bandwidth=bandwidth,
         flops=flops,
         busy=computer.core * float(computer.cores) + idle,
@@ -56,7 +56,7 @@ def _facts(computer: ComputerHere, bandwidth: float, flops: float) -> DeviceFact
     )
 
 
-def _memory() -> int:
+def memory_here() -> int:
     """Bytes of memory that there are, in a container what it may have of them."""
     found = []
     with suppress(AttributeError, OSError, ValueError):  # not every system tells

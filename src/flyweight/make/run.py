@@ -17,7 +17,7 @@ from flyweight.make.challengers import find_rivals
 from flyweight.make.course import Course, PastCourse, works_of
 from flyweight.make.device import find_device
 from flyweight.make.effort import BATCH, EFFORTS, default_steps
-from flyweight.make.footprint import LIBRARIES, disk, passing_disk, working_memory
+from flyweight.make.footprint import LIBRARIES, disk, memory_warnings, passing_disk, working_memory
 from flyweight.make.form import Form, form_of
 from flyweight.make.handover import Outcome, hand_over
 from flyweight.make.job import Job
@@ -32,7 +32,7 @@ from flyweight.make.show import show_result
 from flyweight.make.store import Store, open_store, work_folder
 from flyweight.make.students import Candidate, Found, choose
 from flyweight.make.trim import foreseen, vocabulary_of
-from flyweight.make.workload import Sizes, sizes_of
+from flyweight.make.workload import Sizes, effort_of, sizes_of
 from flyweight.progress import say
 from flyweight.tasks.enough import check_evidence
 from flyweight.tasks.items import Task
@@ -85,8 +85,9 @@ def prepare_job(options: Options, machine: str) -> Plan:
     base = teacher if vocabulary is None else foreseen(teacher, vocabulary)
     sizes = sizes_of(task, form, base, options, steps, scoring)
     known = find_machine(machine)
-    quote = with_energy(make_quote(sizes, effort, known), known, options.country)
-    warnings = []
+    within = effort_of(options, form, base)
+    quote = with_energy(make_quote(sizes, within, known), known, options.country)
+    warnings = [] if machine != "this" else memory_warnings(quote.memory)
     for path, each in zip(options.tasks, tasks, strict=True):
         warnings += check_evidence(each, options.bar, scoring)
         warnings += leak_warnings(each.train, each.test, path.name, unit_of(path))

@@ -24,9 +24,6 @@ from flyweight.make.trials import distillation, learn, measure_contender
 from flyweight.progress import say
 from flyweight.tasks.limits import foreseen_margin
 
-# Of a parameter in a file, by bits: Q4_0 is 18 bytes for 32 weights; of an encoder or a model with
-# eyes the smallest has 8 bits.
-LEAST_BYTES = {4: 0.55, 8: 0.95}
 DOUBT = 1.15  # how much more than a budget may be foretold of what is still tried
 HOPELESS = 0.02  # the chance to pass below which nothing is trained on
 
@@ -91,11 +88,8 @@ def line_up(job: Job) -> Found:
 
 def may_fit(contender: Contender, job: Job) -> bool:
     """Whether one of its files may be within the budgets, as far as is foretold."""
-    budgets, parameters = job.options.budgets, contender.ranked.parameters
-    if budgets.parameters is not None and parameters > budgets.parameters:
-        return False
-    least = LEAST_BYTES[min(job.form.files)]
-    if budgets.bytes is not None and parameters * least > budgets.bytes:
+    budgets = job.options.budgets
+    if contender.ranked.parameters > budgets.most_parameters(min(job.form.files)):
         return False
     roomy = replace(
         budgets,

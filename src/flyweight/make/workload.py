@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from flyweight.make.probe import FRACTIONS, SAMPLE
 from flyweight.make.rates import ONNX, Work
 from flyweight.runtime.pack import NEUTRAL, PARITY_PROMPTS, PARITY_TOKENS
 from flyweight.shrink.mend import TOKENS
-from flyweight.shrink.shapes import Candidate, grid
+from flyweight.shrink.shapes import SLACK, Candidate, grid
 from flyweight.tasks.encode import answer_ids, prompt_ids
 from flyweight.tasks.items import Item, Task
 from flyweight.tasks.score import Scorer
@@ -55,6 +55,7 @@ class Sizes:
     bar: float
     pictures: int = 0  # bytes that they take on disk, cut
     trimmed: int = 0  # parameters of the teacher with the task's tokens alone; 0: it stays whole
+    mapped: bool = False  # the teacher stays in its files
 
     @property
     def tokens(self) -> float:
@@ -67,6 +68,17 @@ class Sizes:
         return self.trimmed or self.teacher
 
 
+def effort_of(options: Options, form: Form, base: Checkpoint) -> Effort:
+    """The effort that is asked for, without the levels that the budgets leave no shape of.
+
+    At least the smallest stays. `form` says how small files get, `base` what is cut.
+    """
+    effort = EFFORTS[options.effort]
+    share = options.budgets.most_parameters(min(form.files)) / base.parameters
+    within = tuple(level for level in effort.levels if level * (1 - SLACK) <= share)
+    return replace(effort, levels=within or effort.levels[:1])
+
+
 def sizes_of(
     task: Task, form: Form, base: Checkpoint, options: Options, steps: int, scoring: Scorer
 ) -> Sizes:
@@ -75,7 +87,7 @@ def sizes_of(
     `form` is the teacher's, `base` what students are cut from.
     """
     teacher, classifies = form.source, not form.source.family.causal
-    effort, generates = EFFORTS[options.effort], scoring.needs_generation
+    effort, generates = effort_of(options, form, base), scoring.needs_generation
     looked = [*task.train[:LOOKED_AT], *task.dev[:LOOKED_AT]]
 
     def measure(item: Item) -> tuple[int, int]:
@@ -109,6 +121,7 @@ def sizes_of(
         bar=options.bar,
         pictures=views.bytes,
         trimmed=base.parameters if base.parameters < teacher.parameters else 0,
+        mapped=teacher.mapped,
     )
 
 

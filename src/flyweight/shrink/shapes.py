@@ -16,6 +16,7 @@ MLP = (1.0, 0.75, 0.5, 0.375, 0.25)
 GROUPS = (1.0, 0.5)
 EXPERTS = (1.0, 0.5, 0.25)
 ENCODER = (1.0, 0.5, 0.25)  # of an encoder's blocks and of their MLP, both at once
+SLACK = 0.1  # by which a shape may miss the share that is asked for, relative
 HEADS = (1.0, 0.5)  # of the query heads within a group
 
 
@@ -47,7 +48,7 @@ def grid(
     teacher: Shape,
     config: Any,
     keep: float,
-    slack: float = 0.1,
+    slack: float = SLACK,
     *,
     heads: bool = False,
 ) -> list[Candidate]:
