@@ -196,6 +196,23 @@ def test_every_operation_sees_the_widened_numbers(name: str, context: Any) -> No
         assert torch.equal(plain(said), wanted)
 
 
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_what_changes_nothing_widens_nothing(context: Any) -> None:
+    weight = Mapped(torch.randn(16, 32).bfloat16())
+    with context():
+        for said in (
+            weight.detach(),
+            weight.to(torch.float32),
+            weight.float(),
+            weight.T,
+            weight[2],
+        ):
+            assert isinstance(said, Mapped)
+            assert (
+                said.half.untyped_storage().data_ptr() == weight.half.untyped_storage().data_ptr()
+            )
+
+
 def test_gradients_reach_what_it_multiplies() -> None:
     half = torch.randn(16, 32).bfloat16()
     found = []

@@ -78,6 +78,10 @@ class Mapped(Tensor):
             raise TypeError(f"{op}: a mapped weight is read and not written")
         if op in _PRODUCTS and sum(isinstance(each, Mapped) for each in args) == 1:
             return op(*(_in_room(each) if isinstance(each, Mapped) else each for each in args))
+        if torch.is_inference_mode_enabled():  # then even what is made of others comes here
+            said = op.decompose(*args, **named)
+            if said is not NotImplemented:
+                return said
         return op(*_widened(args), **_widened(named))
 
 
