@@ -38,8 +38,9 @@ def attached(
     with ExitStack() as stack:
         stack.enter_context(_as_it_was(model, plain_attention))
         if teacher is not None:
-            stack.enter_context(multiplied_in(dtype, teacher))
             stack.enter_context(_as_it_was(teacher.eval(), plain_attention))
+            # left first: its own weights are carried back to the CPU, not their copies
+            stack.enter_context(multiplied_in(dtype, teacher))
             teacher.to(device)
         stack.enter_context(with_learned(model, objective))
         yield
