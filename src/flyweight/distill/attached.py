@@ -79,15 +79,18 @@ def multiplied_in(dtype: torch.dtype, model: Any) -> Iterator[None]:
 
     Autocast multiplies in that type anyhow: the results are the same, without casting every weight
     in every step, a fifth of a small teacher's pass. A head that is tied leaves the embedding as it
-    is. Afterwards the layers have the very weights from before.
+    is. In fp32 there is no autocast, and each weight stays in the type of those beside it.
+    Afterwards the layers have the very weights from before.
     """
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    cast = dtype != torch.float32
+    layers = [each for each in model.modules() if cast and isinstance(each, nn.Linear)]
     before = [dict(layer._parameters) for layer in layers]
     for layer, kept in zip(layers, before, strict=True):
         for name, weight in kept.items():
             if weight is not None:
-                cast = weight.detach().to(dtype)
-                layer._parameters[name] = nn.Parameter(cast, requires_grad=False)
+                layer._parameters[name] = nn.Parameter(
+                    weight.detach().to(dtype), requires_grad=False
+                )
     try:
         yield
     finally:
