@@ -101,6 +101,7 @@ def listen(arm: str, layout: str, options: argparse.Namespace, scratch: str, out
     command += ["--device", options.device] if options.device else []
     command += ["--split"] if options.split else []
     paths = [str(HERE.parent / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths += [str(options.trl)] if arm == "trl" and options.trl else []
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(paths), "TMPDIR": scratch, "HF_HUB_OFFLINE": "1",
     }  # fmt: skip
@@ -187,6 +188,7 @@ def main() -> None:
     parser.add_argument("--split", action="store_true", help="where ours spends its time")
     parser.add_argument("--device", choices=("cuda", "cpu"))
     parser.add_argument("--peers", type=Path, default=PEERS, help="the interpreter with TRL")
+    parser.add_argument("--trl", type=Path, help="a folder of packages that only `trl` is to see")
     parser.add_argument("--out", type=Path, help="a file for the JSON lines")
     options = parser.parse_args()
     started = time.monotonic()
