@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,21 @@ def test_weights_in_the_type_of_the_products_change_no_bit(name: str) -> None:
     after = dict(model.named_parameters())
     assert after.keys() == weights.keys()
     assert all(after[each] is weights[each] for each in weights)
+
+
+@pytest.mark.parametrize("products", [torch.bfloat16, torch.float32])
+def test_a_teacher_in_half_precision_is_multiplied_in_either(
+    products: torch.dtype, small_model: Build
+) -> None:
+    """In fp32 as on a processor without bf16: there is no autocast that would mend its types."""
+    model = small_model().to(torch.bfloat16)
+    exact = copy.deepcopy(model).float()
+    within = torch.autocast("cpu", products, enabled=products != torch.float32)
+    with torch.no_grad(), multiplied_in(products, model), within:
+        found = model.base_model(zoo.ids(model), use_cache=False).last_hidden_state
+    with torch.no_grad():
+        wanted = exact.base_model(zoo.ids(exact), use_cache=False).last_hidden_state
+    assert (found.float() - wanted).norm() < 0.1 * wanted.norm()
 
 
 class Objective:

@@ -40,8 +40,9 @@ def attached(
     with ExitStack() as stack:
         stack.enter_context(_as_it_was(model, plain_attention))
         if teacher is not None:
-            stack.enter_context(multiplied_in(dtype, teacher))
             stack.enter_context(_as_it_was(teacher.eval(), plain_attention))
+            # left first: its own weights are carried back to the CPU, not their copies
+            stack.enter_context(multiplied_in(dtype, teacher))
             teacher.to(device)
         stack.enter_context(with_learned(model, objective))
         yield
@@ -80,9 +81,11 @@ def multiplied_in(dtype: torch.dtype, model: Any) -> Iterator[None]:
 
     Autocast multiplies in that type anyhow: the results are the same, without casting every weight
     in every step, a fifth of a small teacher's pass. A head that is tied leaves the embedding as it
-    is. Afterwards the layers have the very weights from before.
+    is. In fp32 there is no autocast, and each weight stays in the type of those beside it.
+    Afterwards the layers have the very weights from before.
     """
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    cast = dtype != torch.float32
+    layers = [each for each in model.modules() if cast and isinstance(each, nn.Linear)]
     before = [dict(layer._parameters) for layer in layers]
     for layer, kept in zip(layers, before, strict=True):
         for name, weight in kept.items():

@@ -26,19 +26,26 @@ from flyweight.distill.head import Head
 from flyweight.distill.judges import Judge
 
 CHUNK_BYTES = 256 * 2**20  # of logits, the student's and a live teacher's, held at once
-CACHED = 2**18  # logits that are judged at once on a CPU, and what a GPU is given
-ON_GPU = 2**23
+CACHED = 2**18  # logits that are judged at once on a CPU
 SLAB = 4096  # rows of the head's gradient that are summed at once in half precision
 SMALL = 2**22  # numbers in a head whose gradient is one product
+# The same of a GPU. Each chunk reads and writes the head's whole gradient, which takes as long as
+# the product of 500 positions; products come in tiles of 128; a softmax has one of its more than
+# 100 processors to a row, two rows each, and some fifteen launches go with a block; half its cache.
+GPU_CHUNK_BYTES = 2**30
+GPU_TILE = 128
+GPU_BLOCK = 2**25
+GPU_SLAB = 2**24  # numbers
 
 
 def chunked_loss(
-    hidden: Tensor, head: Head, weights: Tensor, judge: Judge, budget: int = CHUNK_BYTES
+    hidden: Tensor, head: Head, weights: Tensor, judge: Judge, budget: int | None = None
 ) -> Tensor:
     """The sum of `weights` [N] x the judge's values at `hidden` [N, D], differentiable once.
 
     Products are taken in autocast's type, or else the head's. Memory beyond the gradients: `budget`
-    bytes of logits and a copy of a head that is stored in another type.
+    bytes of logits (None: what suits the device) and a copy of a head that is stored in another
+    type.
     """
     tensors = [each for each in (hidden, head.weight, head.bias) if each is not None]
     wanted = torch.is_grad_enabled() and any(each.requires_grad for each in tensors)
@@ -59,7 +66,7 @@ class _Chunked(torch.autograd.Function):
         scaling: Callable[[Tensor], Tensor] | None,
         weights: Tensor,
         judge: Judge,
-        budget: int,
+        budget: int | None,
         wanted: bool,
     ) -> Tensor:
         head = Head(weight, bias, scaling).to(_product_type(hidden, weight))
@@ -75,9 +82,10 @@ class _Chunked(torch.autograd.Function):
         if ctx.gradients is None:
             raise RuntimeError("a chunked loss hands out its gradients once: compute it again")
         gradients, ctx.gradients = ctx.gradients, None
-        for each in gradients:
-            if each is not None and gradient != 1:
-                each.mul_(gradient)
+        if gradient != 1:  # asked once: a GPU is waited for
+            for each in gradients:
+                if each is not None:
+                    each.mul_(gradient)
         return *gradients, None, None, None, None, None
 
 
@@ -86,17 +94,17 @@ def _walk(
     head: Head,
     weights: Tensor,
     judge: Judge,
-    budget: int,
+    budget: int | None,
     sums: _Gradients | None,
 ) -> Tensor:
     """The judge's values [N], chunk by chunk; each chunk's gradients go to `sums`."""
     positions, size, dtype = len(hidden), len(head.weight), head.weight.dtype
-    rows = chunk_rows(positions, (size + judge.width()) * dtype.itemsize, budget)
+    rows = _rows(hidden, (size + judge.width()) * dtype.itemsize, budget)
     buffer = torch.empty(rows, size, dtype=dtype, device=hidden.device)
     exact = torch.promote_types(dtype, torch.float32)
     values = torch.zeros(positions, dtype=exact, device=hidden.device)
     weights = weights.to(exact)
-    at_once = max(1, (CACHED if hidden.device.type == "cpu" else ON_GPU) // size)
+    at_once = max(1, (CACHED if hidden.device.type == "cpu" else GPU_BLOCK) // size)
     desk = torch.empty(min(at_once, rows), size, dtype=exact, device=hidden.device)
     for start in range(0, positions, rows):
         chunk = slice(start, min(start + rows, positions))
@@ -117,7 +125,7 @@ def top_from_hidden(
     hidden: Tensor,
     head: Head,
     k: int,
-    budget: int = CHUNK_BYTES,
+    budget: int | None = None,
     draw: Draw | None = None,
 ) -> Top:
     """A teacher's k likeliest tokens at `hidden` [N, D], and their tail, chunk by chunk.
@@ -129,7 +137,7 @@ def top_from_hidden(
     exact = torch.promote_types(dtype, torch.float32)
     size = len(head.weight)
     each = dtype.itemsize + exact.itemsize + (DRAWING if draw else 0)
-    rows = chunk_rows(len(hidden), size * each, budget)
+    rows = _rows(hidden, size * each, budget)
     lots = draw.lots(len(hidden)).to(hidden.device).split(rows) if draw else None
     parts: list[Top] = []
     with torch.autocast(hidden.device.type, enabled=False):
@@ -161,11 +169,23 @@ def _product_type(hidden: Tensor, weight: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
 
-def chunk_rows(positions: int, bytes_each: int, budget: int) -> int:
-    """How many positions make a chunk: as many as the budget holds, in chunks of one size."""
+def _rows(hidden: Tensor, bytes_each: int, budget: int | None) -> int:
+    """`chunk_rows` as it suits the device."""
+    if hidden.device.type == "cpu":
+        return chunk_rows(len(hidden), bytes_each, budget or CHUNK_BYTES)
+    return chunk_rows(len(hidden), bytes_each, budget or GPU_CHUNK_BYTES, GPU_TILE)
+
+
+def chunk_rows(positions: int, bytes_each: int, budget: int, tile: int = 1) -> int:
+    """How many positions make a chunk: as many as the budget holds, in chunks of one size.
+
+    Rounded up to a multiple of `tile` where the budget holds that.
+    """
     most = max(1, budget // bytes_each)
     chunks = -(-positions // most)
-    return -(-positions // chunks) if chunks else 1
+    rows = -(-positions // chunks) if chunks else 1
+    whole = rows + -rows % tile
+    return whole if whole <= most else rows
 
 
 def _judge_block(
@@ -229,9 +249,11 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor, *, first: bool) -> 
     In half precision a CPU multiplies a transposed copy in two thirds of the time of a transposed
     view: the copy is of the product where that is small, else of `left`, slab by slab.
     """
-    plain = left.dtype.itemsize > 2 or total.device.type != "cpu"
-    if left.dtype == total.dtype and plain:
+    on_cpu = total.device.type == "cpu"
+    if left.dtype == total.dtype and (left.dtype.itemsize > 2 or not on_cpu):
         total.addmm_(left.t(), right, beta=0 if first else 1)
+    elif not on_cpu:
+        _add_slabs(total, left, right, first=first)
     elif total.numel() <= SMALL:
         product = (right.t().contiguous() @ left).t()
         total.copy_(product) if first else total.add_(product)
@@ -246,6 +268,15 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor, *, first: bool) -> 
             else:
                 product = (slab @ right).to(here.dtype)
                 here.copy_(product) if first else here.add_(product)
+
+
+def _add_slabs(total: Tensor, left: Tensor, right: Tensor, *, first: bool) -> None:
+    """`_add_product` on a GPU, to a total of another type: each product is added from its cache."""
+    slab = max(1, GPU_SLAB // right.shape[1])
+    for start in range(0, len(total), slab):
+        here = total[start : start + slab]
+        product = left[:, start : start + slab].t() @ right
+        here.copy_(product) if first else here.add_(product)
 
 
 def _transpose(matrix: Tensor, out: Tensor) -> None:
