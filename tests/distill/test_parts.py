@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from flyweight.distill import live
 from flyweight.distill.divergences import Blend
 from flyweight.distill.live import LiveDistillation, OnPolicy
 from flyweight.distill.losses import Batch, Distillation, Objective, cross_entropy
-from flyweight.distill.parts import parts
+from flyweight.distill.parts import AT_ONCE, at_once, parts
 from flyweight.distill.teacher import record_teacher
 from flyweight.distill.trainer import collate
 
@@ -112,3 +113,15 @@ def test_what_the_student_writes_weighs_as_its_rows_do(
     total, added = learned(student, policy, list(parts(batch, 40)))
     assert total == pytest.approx(whole, rel=1e-4)
     assert (added - gradient).norm() <= 1e-3 * gradient.norm()
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "most"), [(141, 2**14), (80, 2**14), (40, 2**13), (24, 4915), (2, 2**10)]
+)
+def test_a_smaller_gpu_takes_fewer_tokens(
+    gigabytes: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = SimpleNamespace(total_memory=gigabytes * 10**9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: told)
+    assert at_once(torch.device("cuda")) == most
+    assert at_once(torch.device("cpu")) == AT_ONCE["cpu"]

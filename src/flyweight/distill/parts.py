@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
+
 from flyweight.distill.losses import Batch
 
 SAID = ("top", "indices", "tail")  # of the wanted tokens of all rows, laid end to end
 # Tokens, padding included, whose activations are held at once: long rows else take as much memory
 # as they please (32 rows of 2,000 tokens: 64,000 at once).
 AT_ONCE = {"cpu": 2**12, "cuda": 2**14}
+ROOMY = 80e9  # bytes of a GPU with room for so many: 3 MB a token of a student of 1 G parameters
 
 
-def at_once(device: str) -> int:
-    """How many tokens a part may have on such a device."""
-    return AT_ONCE.get(device, AT_ONCE["cpu"])
+def at_once(device: torch.device) -> int:
+    """How many tokens a part may have on such a device: on a smaller GPU fewer."""
+    most = AT_ONCE.get(device.type, AT_ONCE["cpu"])
+    if device.type != "cuda":
+        return most
+    share = torch.cuda.get_device_properties(device).total_memory / ROOMY
+    return max(AT_ONCE["cpu"] // 4, min(most, int(most * share)))
 
 
 def parts(batch: Batch, most: int, besides: int = 0) -> Iterator[Batch]:

@@ -250,7 +250,7 @@ class _ObjectiveTrainer(Trainer):
     def training_step(self, model: nn.Module, inputs: Batch, *rest: Any) -> Tensor:  # type: ignore[override]
         # every token counts the same, whatever the lengths of the others in its batch
         inputs["total"] = torch.tensor(self.total)
-        most = at_once(self.args.device.type)
+        most = at_once(self.args.device)
         losses = [super(_ObjectiveTrainer, self).training_step(model, part, *rest)
                   for part in parts(inputs, most, self.besides)]  # fmt: skip
         return torch.stack(losses).sum()
