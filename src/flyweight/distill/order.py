@@ -32,6 +32,18 @@ class Batches:
         mean_weight = float(np.mean([np.sum(row["weights"][1:]) for row in rows]))
         return cls(rows, places, mean_weight * batch_size)
 
+    def among(self, other: Batches, seed: int) -> Batches:
+        """The steps of both in random order, those of each in their own; `total` is this one's.
+
+        For an `other` whose loss needs none.
+        """
+        moved = [[place + len(self.rows) for place in batch] for batch in other.places]
+        sources = [iter(self.places), iter(moved)]
+        turns = np.repeat([0, 1], [len(self.places), len(moved)])
+        order = np.random.default_rng(seed).permutation(turns)
+        places = [next(sources[turn]) for turn in order]
+        return Batches([*self.rows, *other.rows], places, self.total)
+
     @property
     def usual_length(self) -> float:
         """How long a token's row is on average."""
