@@ -45,7 +45,7 @@ Clock = Callable[[], None]
 
 def prepare(case: str, folder: Path, steps: int) -> None:
     """Teacher and student as folders, and the rows in the order in which they are trained on."""
-    from flyweight.distill.trainer import batch_order
+    from flyweight.distill.order import batch_order
 
     rows = demo(folder) if case == "demo" else wide(folder)
     lengths = [len(row["ids"]) for row in rows]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def rows(mark: int, count: int, low: int, high: int) -> list[Row]:
     ]
 
 
-def tokens_of(found: Sequence[Row]) -> Counter[int]:
+def tokens_of(found: Sequence[Mapping[str, Any]]) -> Counter[int]:
     return Counter(np.concatenate([row["input_ids"] for row in found]).tolist())
 
 
@@ -89,9 +90,11 @@ def test_a_model_that_cannot_has_a_document_a_row(capsys: pytest.CaptureFixture[
     })  # fmt: skip
     items, texts = rows(1, 100, 8, 12), rows(2, 50, 64, 64)
     plan = planned(items, steps=30, batch_size=64, share=0.5, row_length=64, context=128)
-    found, batch_size = plan.rows(items, [texts], [model], seed=0)
+    batches = plan.batches(items, [texts], [model], seed=0)
+    found = [batches.rows[place] for step in batches.places for place in step]
     assert "a row of its own" in capsys.readouterr().err
-    assert len(found) == 30 * batch_size
+    assert len(batches.places) == 30
+    assert len({*map(len, batches.places)}) == 1
     told = tokens_of(found)
     assert told[2] / told.total() == pytest.approx(0.5, abs=0.05)
     assert told.total() == pytest.approx(30 * 640, rel=0.2)

@@ -11,8 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from typer.testing import CliRunner
 
 import flyweight
+from flyweight import cli
 from flyweight.errors import FlyweightError, OptionError, TaskError
 
 STORIES = [f"the {a} of the {b} is hot, and the motor is open" for a in ("pump", "valve", "oil")
@@ -88,7 +90,11 @@ def test_a_corpus_is_learned_beside_the_items(
     assert nats(found["both"], answers) < nats(student, answers)
 
 
-@pytest.mark.parametrize("live", [{}, {"temperature": 2.0}, {"match_hidden": 0.1}])
+@pytest.mark.parametrize(
+    "live",
+    [{}, {"temperature": 2.0}, {"match_hidden": 0.1}, {"on_policy": 0.5, "steps": 6}],
+    ids=["recorded", "temperature", "matching", "on-policy"],
+)
 def test_the_seed_decides_with_any_teacher(
     tiny_llama: Path,
     student: Path,
@@ -100,10 +106,9 @@ def test_the_seed_decides_with_any_teacher(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     given: dict[str, Any] = {"data": data, "corpus": [str(text), str(chats)], "batch_size": 12}
+    given |= {"steps": 3, **live}  # as many steps on packed rows with each
     outs = [
-        flyweight.distill(
-            str(tiny_llama), str(student), tmp_path / str(n), steps=3, seed=n // 2, **given, **live
-        )
+        flyweight.distill(str(tiny_llama), str(student), tmp_path / str(n), seed=n // 2, **given)
         for n in range(3)
     ]
     assert weights(outs[0]) == weights(outs[1])
@@ -112,6 +117,35 @@ def test_the_seed_decides_with_any_teacher(
     assert "stories.txt: 7 documents, 185 tokens in 7 pieces, from its beginning" in told
     assert "chats.jsonl: 3 documents, 87 tokens in 3 pieces, all of it, 2.0 times over" in told
     assert ("The teacher is not run" in told) == (not live)
+
+
+@torch.inference_mode()
+def apart(teacher: Path, student: Path, texts: list[str]) -> float:
+    """Mean KL(teacher || student) in nats a token, each text alone, through plain transformers."""
+    tokenizer = AutoTokenizer.from_pretrained(teacher)
+    models = [AutoModelForCausalLM.from_pretrained(each).float() for each in (teacher, student)]
+    found = []
+    for text in texts:
+        ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer(text)["input_ids"]]])
+        log_p, log_q = (each(ids).logits[0, :-1].log_softmax(-1) for each in models)
+        found.append((log_p.exp() * (log_p - log_q)).sum(-1))
+    return torch.cat(found).mean().item()
+
+
+def test_the_student_writes_beside_a_corpus_from_the_command_line(
+    tiny_llama: Path, student: Path, data: Path, text: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    told = CliRunner().invoke(cli.application(), [
+        "distill", str(tiny_llama), str(student), str(out), "--data", str(data),
+        "--corpus", str(text), "--on-policy", "0.3", "--kl", "1", "--steps", "40",
+        "--batch-size", "12", "--learning-rate", "5e-3",
+    ])  # fmt: skip
+    assert told.exit_code == 0, told.output
+    chats = [f"the pump {i} oil {i % 3}" for i in range(6)]
+    for texts in (STORIES, chats):
+        assert apart(tiny_llama, out, texts) < 0.8 * apart(tiny_llama, student, texts)
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_items_are_not_recorded_again_for_a_corpus(
@@ -173,7 +207,9 @@ def test_what_a_row_leaves_nothing_of_is_counted(
         ({"row_length": 64}, "--row-length: only corpora"),
         ({"corpus": ["TEXT"], "row_length": 3}, "--row-length is 3"),
         ({"corpus": ["TEXT"], "row_length": 1000}, "to 512 .the context"),
-        ({"corpus": ["TEXT"], "on_policy": 0.5}, "--on-policy and --corpus"),
+        ({"corpus": ["TEXT"], "data": None, "on_policy": 0.5}, "--on-policy: .* Give --data too"),
+        ({"corpus": ["TEXT"], "on_policy": 1.0}, "--on-policy is 1.0: of 500 steps it takes 500"),
+        ({"corpus": ["TEXT"], "on_policy": 0.5, "loss": "cross-entropy"}, "--on-policy means"),
         ({"corpus": ["TEXT"], "data": None, "tool_weight": 2.0}, "--tool-weight is for"),
         ({"corpus": ["nowhere.txt"]}, "nowhere.txt: no such file"),
     ],

@@ -71,8 +71,9 @@ class OnPolicy:
     """The student answers the batch's prompts itself, and the teacher judges what it wrote.
 
     On-policy distillation (Agarwal et al. 2024, arXiv 2306.13649). A `share` of the batches is
-    learned this way, the rest on their own answers with the blend of `judge`. On what the student
-    wrote the blend's divergence counts alone, without cross-entropy: that is no truth.
+    learned this way, the rest on their own answers with the blend of `judge`; so are packed rows,
+    always, which have no one prompt to answer. On what the student wrote the blend's divergence
+    counts alone, without cross-entropy: that is no truth.
     """
 
     judge: LiveDistillation
@@ -85,7 +86,7 @@ class OnPolicy:
         return self.judge.teacher
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
-        if torch.rand(()) >= self.share:
+        if "position_ids" in batch or torch.rand(()) >= self.share:
             return self.judge(model, batch)
         written = write(model, batch, self.longest, HEAT, self.judge.unjudged(model))
         if "share" in batch:  # a part of a batch (parts.py) weighs as much as its rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,18 +89,13 @@ class Bench:
     def probe(self, mix: Mix, seed: int) -> np.ndarray:
         """float [n]: the nats of each dev answer after a training on a mix."""
         names, share = mix
-        plan = Plan(self.plan.length, self.plan.batch_size, self.plan.steps, share)
+        plan = replace(self.plan, share=share)
         model = self.student.model()
         chosen = [self.corpora[name] for name in names]
-        rows, batch_size = plan.rows(self.items, chosen, [model], seed)
-        schedule = Schedule(
-            steps=plan.steps,
-            batch_size=batch_size,
-            learning_rate=self.schedule.learning_rate,
-            seed=seed,
-        )
+        batches = plan.batches(self.items, chosen, [model], seed)
+        schedule = replace(self.schedule, seed=seed)
         called = f"{' + '.join(Path(name).name for name in names)} {share:.0%}" if names else "Task"
-        train(model, rows, self.objective, schedule, f"{called}, seed {seed}")
+        train(model, batches, self.objective, schedule, f"{called}, seed {seed}")
         return answer_bits(model, self.dev, title="") * np.log(2)
 
 

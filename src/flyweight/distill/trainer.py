@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from flyweight.distill.attached import attached, with_learned
 from flyweight.distill.losses import MULTIPLE, Batch, Objective
 from flyweight.distill.muon import MuonAndAdamW
-from flyweight.distill.order import batch_order
+from flyweight.distill.order import Batches
 from flyweight.distill.parts import at_once, parts
 from flyweight.distill.resume import (
     READ,
@@ -135,7 +134,7 @@ def fast_math(ids: Tensor) -> torch.autocast:
 
 def train(
     model: Any,
-    rows: Sequence[Row],
+    rows: Sequence[Row] | Batches,
     objective: Objective,
     schedule: Schedule,
     title: str,
@@ -146,6 +145,7 @@ def train(
 ) -> Trained:
     """Train `model` in place to the schedule's last step, or to step `until` of it.
 
+    `rows` come in batches of the schedule's size, or in Batches for as many steps.
     What the objective brings with it (attached.py) is trained and kept in checkpoints as well.
     With `keep` the training leaves checkpoints in that folder and goes on from the newest whole
     one, to the very weights that an uninterrupted run would give; a folder that is there already
@@ -162,26 +162,28 @@ def train(
         folder = keep or Path(scratch)
         with disk_errors(folder), bar(title, last) as running:
             watch = _Watch(running, last, probe, keep is not None, done.seconds if done else 0.0)
-            _run(model, rows, objective, schedule, folder, watch, done)
+            batches = rows if isinstance(rows, Batches) else _batches(rows, schedule)
+            _run(model, batches, objective, schedule, folder, watch, done)
     return Trained(last, watch.losses, watch.readings, watch.seconds)
+
+
+def _batches(rows: Sequence[Row], schedule: Schedule) -> Batches:
+    return Batches.of(rows, schedule.steps, schedule.batch_size, schedule.seed)
 
 
 def _run(
     model: Any,
-    rows: Sequence[Row],
+    batches: Batches,
     objective: Objective,
     schedule: Schedule,
     folder: Path,
     watch: _Watch,
     done: Checkpoint | None,
 ) -> None:
-    lengths = [len(row["input_ids"]) for row in rows]
-    order = batch_order(lengths, schedule.steps, schedule.batch_size, schedule.seed)
-    mean_weight = float(np.mean([np.sum(row["weights"][1:]) for row in rows]))
+    steps = [[batches.rows[place] for place in batch] for batch in batches.places]
     arguments = _arguments(folder, schedule)
-    usual = float(np.square(lengths).sum() / np.sum(lengths))  # of a token's row, on average
     besides = getattr(objective, "tokens_besides", 0)
-    short = usual <= SHORT and besides <= SHORT_BESIDES
+    short = batches.usual_length <= SHORT and besides <= SHORT_BESIDES
     plain = short and not torch.cuda.is_available()
     device, dtype = arguments.device, fast_dtype(arguments.device.type)
     with attached(model, objective, device, dtype, plain_attention=plain):
@@ -189,12 +191,12 @@ def _run(
         trainer = _ObjectiveTrainer(
             model=model,
             args=arguments,
-            train_dataset=[rows[i] for i in order],  # type: ignore[arg-type]
-            data_collator=collate,
+            train_dataset=steps,  # type: ignore[arg-type]
+            data_collator=lambda batch: collate(*batch),  # of one step
             callbacks=[watch],
         )
         trainer.objective, trainer.besides = objective, besides
-        trainer.total = mean_weight * schedule.batch_size
+        trainer.total = batches.total
         trainer.probe = watch.probe
         trainer.muon = schedule.muon
         trainer.remove_callback(transformers.PrinterCallback)
@@ -205,7 +207,7 @@ def _arguments(folder: Path, schedule: Schedule) -> TrainingArguments:
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=schedule.steps,
-        per_device_train_batch_size=schedule.batch_size,
+        per_device_train_batch_size=1,  # all rows of a step as one, since their number may differ
         learning_rate=schedule.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=round(schedule.warmup * schedule.steps),

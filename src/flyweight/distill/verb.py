@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from flyweight.distill.losses import Objective
     from flyweight.distill.material import Material
     from flyweight.distill.objectives import Aim
+    from flyweight.distill.order import Batches
+    from flyweight.distill.trainer import Row
     from flyweight.tasks.items import Task
 
 _ANSWER_MISSING = "Add one, or use `flyweight make`, where the teacher writes what is missing"
@@ -62,14 +64,16 @@ def distill(
             longer documents are cut. At most 512 if not given, or what the longest item needs.
         steps: Training steps.
         batch_size: Items in a step. With corpora: as many tokens as so many items have, but a row
-            as long as the longest item at least; rows where there are no items.
+            as long as the longest item at least; rows where there are no items. Where the student
+            writes it is always items.
         learning_rate: The highest; it falls linearly to zero.
         loss: The divergence: forward-kl, reverse-kl or jsd; or cross-entropy, without the teacher.
         beta: Of jsd: near 0 it is like forward-kl, near 1 like reverse-kl; 0.5 if not given.
         kl: The share of the divergence in the loss, 0 to 1; 0.7 if not given.
         temperature: Teacher and student are compared with logits divided by this.
         match_hidden: The weight of another loss: how far hidden states are from the teacher's.
-        on_policy: The share of the steps in which the student writes the answers itself.
+        on_policy: The share of the steps in which the student answers prompts of --data itself and
+            the teacher judges what it wrote; the others, with corpora too, are as without it.
         prompt_weight: How much a token of a prompt counts, one of an answer counting 1.
         tool_weight: How much a token of a tool call within an answer counts.
         cache: Where what the teacher says is kept, to be used again with the same teacher and data;
@@ -108,14 +112,15 @@ def distill(
     material = read_material(
         big, small, task, corpus, TokenWeights(prompt_weight, 1.0, tool_weight),
         steps=steps, batch_size=batch_size, share=corpus_share, row_length=row_length,
+        on_policy=on_policy,
     )  # fmt: skip
     model, live = small.model(), big.frozen() if aim.live else None
     objective = _objective(aim, model, live, material)
-    rows, *corpora = recorded(big, material, aim, cache, cache_budget, top_k)
+    items, *corpora = recorded(big, material, aim, cache, cache_budget, top_k)
+    rows: Sequence[Row] | Batches = items
     if material.plan:
         models = [each for each in (model, live) if each is not None]
-        rows, batch_size = material.plan.rows(rows, corpora, models, seed)
-        schedule = replace(schedule, batch_size=batch_size)
+        rows = material.plan.batches(items, corpora, models, seed)
     train(model, rows, objective, schedule, "Distilling")
     with new_folder(out) as folder:
         save_checkpoint(model, material.pairing.tokenizer, folder)
@@ -127,6 +132,8 @@ def _objective(aim: Aim, model: Any, live: Any, material: Material) -> Objective
     rows, pairing = material.parts[0], material.pairing
     if live is None:
         return aim.without_teacher(pairing.alignment)
+    if material.plan and aim.on_policy:  # it has the share: whatever comes unpacked is written
+        aim = replace(aim, on_policy=1.0)
     longest = max([1, *(len(row["input_ids"]) - row["prompt_length"] for row in rows)])
     return aim.beside(model, live, longest, pairing.alignment, pairing.to_teacher)
 
@@ -211,10 +218,10 @@ def _check_data(
         raise OptionError(f"--corpus-share is {share}: give a number between 0 and 1.")
     if not corpus and row_length is not None:
         raise OptionError("--row-length: only corpora are packed into rows. Give a --corpus.")
-    if corpus and on_policy:
+    if data is None and on_policy:
         raise OptionError(
-            "--on-policy and --corpus: the student answers the prompts of items, one a row. "
-            "Give one of them."
+            "--on-policy: the student answers the prompts of items, of a corpus none. "
+            "Give --data too, or leave it out."
         )
     if data is None and tool_weight != 1:
         raise OptionError("--tool-weight is for the answers of --data. Leave it out.")
