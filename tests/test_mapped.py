@@ -246,6 +246,14 @@ def test_it_cannot_be_written(write: str) -> None:
     assert torch.equal(plain(layer.weight), before.float())
 
 
+def test_it_is_moved_as_it_is_stored(tmp_path: Path, mapped: None) -> None:
+    found = stored("qwen2", tmp_path).frozen().to("meta")
+    matrices = [weight for weight in found.parameters() if weight.dim() > 1]
+    assert all(isinstance(weight, Mapped) for weight in matrices)
+    assert {weight.device.type for weight in found.parameters()} == {"meta"}
+    assert found.get_input_embeddings().weight is found.get_output_embeddings().weight
+
+
 def assert_equal(one: nn.Module, other: nn.Module) -> None:
     """Two models have the same weights."""
     wanted, found = one.state_dict(), other.state_dict()
