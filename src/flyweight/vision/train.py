@@ -34,7 +34,7 @@ def train_vision(
         model: A folder that `flyweight add-vision` made, or an official Mllama checkpoint.
         out: The folder to write.
         data: JSONL or Parquet with image (a path from this file on), prompt or messages, and
-            answer; its train items are learned.
+            answer; its train items are learned, and dev and test may be absent.
         captions: Likewise, of pictures and what they show: learned first.
         steps: Training steps.
         align_steps: Steps on the captions before.
@@ -78,16 +78,19 @@ def train_vision(
 def _read(files: Sequence[Path]) -> list[tuple[Task, dict[str, str]]]:
     """Tasks whose train items all have answers, with the hashes of their pictures by path.
 
-    TaskError as of `rows.refuse_leaks`.
+    Says where a file holds nothing else. TaskError as of `rows.refuse_leaks`.
     """
+    from flyweight.progress import say
     from flyweight.tasks.items import refuse_unanswered
     from flyweight.tasks.read import read_task
     from flyweight.vision.rows import refuse_leaks
 
     read = []
     for file in map(Path, files):
-        task = read_task(file, pictures=True)
+        task = read_task(file, pictures=True, needed=("train",))
         refuse_unanswered(task.train, file, "Add one, or remove the item")
+        if not (task.dev or task.test):
+            say(f"{file.name}: all of it is learned; no dev or test item is there to try it on.")
         read.append((file, task))
     return [(task, known) for (_, task), known in zip(read, refuse_leaks(read), strict=True)]
 
