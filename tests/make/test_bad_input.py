@@ -15,6 +15,7 @@ import pytest
 
 from flyweight import cli
 from flyweight.anatomy import families
+from flyweight.folder import MARK
 
 Run = Callable[..., str]
 ENOUGH = 700  # items of which dev and test each get enough for a verdict, so that nothing is said
@@ -290,6 +291,21 @@ def test_a_foreign_folder_stays_as_it_is(
         "distill": (tiny_llama, tiny_llama, foreign, "--data", task),
     }[verb]
     assert "did not write" in refused(verb, *arguments)
+
+
+@pytest.mark.parametrize("verb", ["make", "prune", "distill"])
+def test_what_is_read_is_not_written(
+    refused: Run, tiny_llama: Path, task: Path, place: Path, verb: str
+) -> None:
+    teacher = Path(shutil.copytree(tiny_llama, place / "teacher"))
+    (teacher / MARK).touch()  # as if it were a student of an earlier job
+    for out in (teacher, teacher / "out"):
+        arguments = {
+            "make": (teacher, "--task", task, "--out", out),
+            "prune": (teacher, out, "--task", task, "--layers", "1"),
+            "distill": (tiny_llama, teacher, out, "--data", task),
+        }[verb]
+        assert f"{teacher}, which is read" in refused(verb, *arguments)
 
 
 def test_a_place_that_is_a_file_or_lies_under_one(

@@ -54,11 +54,9 @@ def add_vision(
 
     if not 0 <= seed < 2**32:
         raise OptionError(f"--seed is {seed}: give a whole number from 0 on, below 2**32.")
-    if Path(out).resolve() == Path(model).resolve():
-        raise OptionError(f"{out} is the model itself. Choose another folder.")
     source = open_checkpoint(model)
     check_language(source.config, model)
-    check_place(out)
+    check_place(out, model)
     if is_eyes(Path(encoder)):
         _refuse_sizes(
             encoder,

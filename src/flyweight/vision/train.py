@@ -60,9 +60,7 @@ def train_vision(
         raise OptionError(f"--align-steps is {align_steps}: give at least 1.")
     if not 0 <= seed < 2**32:
         raise OptionError(f"--seed is {seed}: give a whole number from 0 on, below 2**32.")
-    if Path(out).resolve() == Path(model).resolve():
-        raise OptionError(f"{out} is the model itself. Choose another folder.")
-    check_place(out)
+    check_place(out, model)
     lessons = [(data, steps, "Teaching what is asked")]
     if captions is not None:
         lessons.insert(0, (captions, align_steps, "Aligning pictures and words"))
