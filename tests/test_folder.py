@@ -296,7 +296,7 @@ def test_files_are_listed_with_their_sizes_and_hashes(tiny_llama: Path, tmp_path
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, r"has no card\.json: it was not made by"),
+        (None, r"has no card\.json\. Give a model folder that"),
         (b"{", r"card\.json: the file: .*JSON.*Make the folder again"),
         (b"", r"card\.json: the file: "),
         (b"\xff\xfe{}", r"card\.json: the file: "),

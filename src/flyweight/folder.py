@@ -324,7 +324,8 @@ P = TypeVar("P", bound=Part)
 def _read_part(folder: Path, name: str, kind: type[P]) -> P:
     path = Path(folder) / name
     if not path.is_file():
-        raise FolderError(f"{folder} has no {name}: it was not made by `flyweight make`.")
+        what = f"has no {name}" if Path(folder).is_dir() else "is no folder"
+        raise FolderError(f"{folder} {what}. Give a model folder that `flyweight make` wrote.")
     try:
         return kind.model_validate_json(path.read_bytes())
     except ValidationError as error:

@@ -157,6 +157,11 @@ def test_an_unreadable_teacher(
     assert named in line
 
 
+def test_a_model_without_a_tokenizer_is_not_packed(refused: Run, teacher: Path) -> None:
+    drop_tokenizer(teacher)
+    assert "Add tokenizer.json" in refused("pack", teacher)
+
+
 def test_pickled_weights(refused: Run, teacher: Path, task: Path, place: Path) -> None:
     (teacher / "model.safetensors").rename(teacher / "pytorch_model.bin")
     assert "pickle" in refused("make", teacher, "--task", task, "--out", place / "out")
@@ -251,6 +256,8 @@ def test_where_no_teacher_writes_answers_a_missing_one_is_refused(
         ("--score", "no_such_module:function", "no_such_module"),
         ("--by", "colour", "bytes, latency or memory"),
         ("--steps", "0", "at least 1"),
+        ("--seed", "-1", "from 0 on"),
+        ("--seed", "4294967296", "below 2^32"),
     ],
 )
 def test_an_option_out_of_range(

@@ -71,8 +71,8 @@ def check_options(
         raise OptionError(f"--effort is {effort!r}: choose {', '.join(EFFORTS)}.")
     if steps is not None and steps < 1:
         raise OptionError(f"--steps is {steps}: give at least 1.")
-    if seed < 0:
-        raise OptionError(f"--seed is {seed}: give 0 or more.")
+    if not 0 <= seed < 2**32:
+        raise OptionError(f"--seed is {seed}: give a whole number from 0 on, below 2^32.")
     tasks = tuple(map(Path, [task] if isinstance(task, str | Path) else task))
     return Options(
         teacher=teacher,
