@@ -179,6 +179,16 @@ def test_a_file_in_the_way_is_told_before_any_work(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"file": "mine"}
 
 
+@pytest.mark.parametrize("out", ["teacher", "teacher/out", "teacher/deep/../out"])
+def test_what_is_read_stays_as_it_is(tmp_path: Path, out: str) -> None:
+    write(tmp_path / "teacher", "old")
+    (tmp_path / "link").symlink_to(tmp_path / "teacher")
+    for name in ("teacher", "link"):
+        with pytest.raises(FolderError, match=r"which is read\. Choose another folder"):
+            check_place(tmp_path / out, "hub/name", tmp_path / name)
+    check_place(tmp_path / "teacher-2", "hub/name", tmp_path / "teacher")
+
+
 def test_a_name_that_is_too_long_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(FolderError, match=r"File name too long\. Choose another folder"):
         write(tmp_path / ("x" * 300), "new")
@@ -286,7 +296,7 @@ def test_files_are_listed_with_their_sizes_and_hashes(tiny_llama: Path, tmp_path
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, r"has no card\.json: it was not made by"),
+        (None, r"has no card\.json\. Give a model folder that"),
         (b"{", r"card\.json: the file: .*JSON.*Make the folder again"),
         (b"", r"card\.json: the file: "),
         (b"\xff\xfe{}", r"card\.json: the file: "),

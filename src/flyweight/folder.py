@@ -56,9 +56,16 @@ REFUSED = frozenset({
 LEFT_OUT = frozenset({CARD, REPORT, MODEL_CARD, MARK, STICKER, *STICKER_PICTURES})
 
 
-def check_place(out: Path) -> None:
-    """FolderError unless a model folder may be written at `out` (new, empty, or ours)."""
+def check_place(out: Path, *read: str | Path) -> None:
+    """FolderError unless a model folder may be written at `out` (new, empty, or ours).
+
+    Folders that are `read` for it (hub names are none) stay as they are: `out` is not in them.
+    """
     with disk_errors(out):
+        for source in map(Path, read):
+            if source.is_dir() and Path(out).resolve().is_relative_to(source.resolve()):
+                where = "is" if Path(out).resolve() == source.resolve() else "lies within"
+                raise FolderError(f"{out} {where} {source}, which is read. Choose another folder.")
         if out.exists() and not out.is_dir():
             raise FolderError(f"{out} is a file. Choose another folder.")
         if out.is_dir() and any(out.iterdir()) and not (out / MARK).exists():
@@ -317,7 +324,8 @@ P = TypeVar("P", bound=Part)
 def _read_part(folder: Path, name: str, kind: type[P]) -> P:
     path = Path(folder) / name
     if not path.is_file():
-        raise FolderError(f"{folder} has no {name}: it was not made by `flyweight make`.")
+        what = f"has no {name}" if Path(folder).is_dir() else "is no folder"
+        raise FolderError(f"{folder} {what}. Give a model folder that `flyweight make` wrote.")
     try:
         return kind.model_validate_json(path.read_bytes())
     except ValidationError as error:

@@ -15,6 +15,7 @@ import pytest
 
 from flyweight import cli
 from flyweight.anatomy import families
+from flyweight.folder import MARK
 
 Run = Callable[..., str]
 ENOUGH = 700  # items of which dev and test each get enough for a verdict, so that nothing is said
@@ -156,6 +157,11 @@ def test_an_unreadable_teacher(
     assert named in line
 
 
+def test_a_model_without_a_tokenizer_is_not_packed(refused: Run, teacher: Path) -> None:
+    drop_tokenizer(teacher)
+    assert "Add tokenizer.json" in refused("pack", teacher)
+
+
 def test_pickled_weights(refused: Run, teacher: Path, task: Path, place: Path) -> None:
     (teacher / "model.safetensors").rename(teacher / "pytorch_model.bin")
     assert "pickle" in refused("make", teacher, "--task", task, "--out", place / "out")
@@ -250,6 +256,8 @@ def test_where_no_teacher_writes_answers_a_missing_one_is_refused(
         ("--score", "no_such_module:function", "no_such_module"),
         ("--by", "colour", "bytes, latency or memory"),
         ("--steps", "0", "at least 1"),
+        ("--seed", "-1", "from 0 on"),
+        ("--seed", "4294967296", "below 2^32"),
     ],
 )
 def test_an_option_out_of_range(
@@ -290,6 +298,21 @@ def test_a_foreign_folder_stays_as_it_is(
         "distill": (tiny_llama, tiny_llama, foreign, "--data", task),
     }[verb]
     assert "did not write" in refused(verb, *arguments)
+
+
+@pytest.mark.parametrize("verb", ["make", "prune", "distill"])
+def test_what_is_read_is_not_written(
+    refused: Run, tiny_llama: Path, task: Path, place: Path, verb: str
+) -> None:
+    teacher = Path(shutil.copytree(tiny_llama, place / "teacher"))
+    (teacher / MARK).touch()  # as if it were a student of an earlier job
+    for out in (teacher, teacher / "out"):
+        arguments = {
+            "make": (teacher, "--task", task, "--out", out),
+            "prune": (teacher, out, "--task", task, "--layers", "1"),
+            "distill": (tiny_llama, teacher, out, "--data", task),
+        }[verb]
+        assert f"{teacher}, which is read" in refused(verb, *arguments)
 
 
 def test_a_place_that_is_a_file_or_lies_under_one(

@@ -89,5 +89,5 @@ def test_other_items_are_not_compared_in_pairs(
 
 def test_a_folder_without_a_card_is_named(tmp_path: Path) -> None:
     one = folder(tmp_path / "one", right(10))
-    with pytest.raises(FolderError, match="nothing has no card"):
+    with pytest.raises(FolderError, match=r"nothing is no folder\. Give a model folder"):
         flyweight.compare(one, tmp_path / "nothing")

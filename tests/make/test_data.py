@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flyweight.make.data import FREE_TOKENS, by_room
+from flyweight.checkpoint import open_checkpoint
+from flyweight.errors import OptionError
+from flyweight.make.data import FREE_TOKENS, by_room, prepare
+from flyweight.make.form import form_of
+from flyweight.tasks.items import Item
+from flyweight.tasks.score import scorer
 
 
 @given(st.lists(st.integers(1, 2000), min_size=1, max_size=40), st.integers(16, 2048))
@@ -16,3 +24,20 @@ def test_a_long_prompt_shortens_no_answer_but_its_own(lengths: list[int], contex
     for place, length in enumerate(lengths):
         left = max(1, min(FREE_TOKENS, context - length - 1))
         assert left / 2 < found[place] <= left
+
+
+def test_answers_of_the_teacher_that_are_no_labels_cannot_be_scored_by_label(
+    tiny_llama: Path,
+) -> None:
+    form, macro = form_of(open_checkpoint(tiny_llama)), scorer("macro-f1")
+
+    def split(*answers: str) -> tuple[Item, ...]:
+        return tuple(
+            Item(({"role": "user", "content": f"valve {n}"},), answer, group=str(n))
+            for n, answer in enumerate(answers)
+        )
+
+    few = {name: split("hot", "cold", "hot", "cold") for name in ("train", "dev", "test")}
+    assert len(prepare(few, "valves", form, macro).dev) == 4
+    with pytest.raises(OptionError, match="valves: dev has 3 different answers in 3 items"):
+        prepare(few | {"dev": split("it is hot", "it is cold", "who knows")}, "valves", form, macro)

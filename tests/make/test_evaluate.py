@@ -91,3 +91,18 @@ def test_what_cannot_be_chosen_is_refused(
     task = write_task(tmp_path / "task.jsonl", {"a": "x"})
     with pytest.raises(OptionError, match=f"--{option} is {value!r}"):
         flyweight.eval(str(tiny_llama), task=task, **{option: value})
+
+
+def test_a_model_that_writes_labels_is_scored_by_label_and_free_texts_are_not(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    said = {prompt: said_by_transformers(tiny_llama, prompt) for prompt in PROMPTS}
+    different = write_task(tmp_path / "free.jsonl", {key: f"{key} it is" for key in PROMPTS})
+    with pytest.raises(OptionError, match="free: test has 6 different answers in 6 items"):
+        flyweight.eval(str(tiny_llama), task=different, score="macro-f1")
+    assert not (tmp_path / "state").exists()  # test was not opened
+    labels = dict.fromkeys(PROMPTS[:4], "hot") | dict.fromkeys(PROMPTS[4:], "cold")
+    assert not set(said.values()) & set(labels.values())
+    task = write_task(tmp_path / "labels.jsonl", dict(labels))
+    assert flyweight.eval(str(tiny_llama), task=task, score="macro-f1")["mean"] == 0
+    assert flyweight.eval(str(tiny_llama), task=task, score="accuracy")["mean"] == 0

@@ -17,7 +17,7 @@ import flyweight
 from flyweight.card import Card, VerdictCard
 from flyweight.energy.constants import JOULES_A_KWH
 from flyweight.errors import OptionError
-from flyweight.folder import read_card, read_scores
+from flyweight.folder import MARK, read_card, read_scores
 from flyweight.make.budget import LEAST_BYTES, Budgets
 from flyweight.make.course import works_of
 from flyweight.make.effort import EFFORTS
@@ -213,6 +213,23 @@ def test_without_answers_the_teacher_writes_them_and_no_bar_reached_is_a_verdict
     assert all(answer.wanted == answer.teacher for answer in card.answers)
     assert plain_parameters(out) == card.parameters
     assert sorted(out.parent.iterdir()) == [out, work_folder(out)]
+
+
+def test_where_no_place_is_named_each_task_has_its_own_beside_the_demos(
+    brief_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    demo = Path("out", "demo")
+    demo.mkdir(parents=True)
+    (demo / MARK).touch()
+    Path("out", "demo-task.jsonl").write_text("as `make demo` leaves it", encoding="utf-8")
+    for name in ("tickets", "notes"):
+        write_task(Path(f"{name}.jsonl"), lambda s, i, name=name: {"prompt": f"{name} {s} {i}"})
+    asked: dict[str, Any] = {**QUICK, "dry_run": True}
+    one = flyweight.make(str(brief_llama), task=Path("tickets.jsonl"), **asked)
+    both = [Path("tickets.jsonl"), Path("notes.jsonl")]
+    two = flyweight.make(str(brief_llama), task=both, **asked)
+    assert (one, two) == (Path("out/tickets"), Path("out/tickets+notes"))
 
 
 def test_a_second_bar_opens_test_again_and_the_same_one_does_not(

@@ -131,9 +131,9 @@ def test_who_dropped_out_is_no_likelier_than_his_like_who_went_on(
     if end is not None:
         ahead.step, ahead.forecast, ahead.shares = 100, None, [end]
         ahead.candidates = [end >= 0.9]  # type: ignore[list-item]
-    alone = search.chances(job, [early])[0]
+    alone = search.chances_of(job, [early])[0]
     assert alone > 0.15
-    beside, other = search.chances(job, [early, ahead])
+    beside, other = search.chances_of(job, [early, ahead])
     assert (beside > 0.1) == tried
     assert beside <= alone
     assert other == search.chance(job, ahead)

@@ -105,3 +105,13 @@ def test_where_nothing_was_run_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(FolderError, match="no job was run"):
         read_status(tmp_path / "out")
     assert not work_folder(tmp_path / "out").exists()
+
+
+def test_a_folder_of_jobs_is_none_and_they_are_named(tmp_path: Path) -> None:
+    for name in ("tickets", "demo"):
+        with open_store(tmp_path / name) as store:
+            begin(store)
+    wanted = f"{tmp_path / 'demo'}, {tmp_path / 'tickets'}"
+    with pytest.raises(FolderError, match="no job was run") as refused:
+        read_status(tmp_path)
+    assert str(refused.value).endswith(f"Give one in it: {wanted}.")

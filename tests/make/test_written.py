@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,13 @@ from hypothesis import strategies as st
 from writing_teacher import run_until, task_rows, teach, write_rows
 
 import flyweight
-from flyweight.errors import FlyweightError, FolderError, OptionError, TaskError
+from flyweight.errors import (
+    FlyweightError,
+    FolderError,
+    OptionError,
+    TaskError,
+    TeacherError,
+)
 from flyweight.make import writing
 from flyweight.make.drawing import Drawer, _json_string
 from flyweight.make.journal import Journal
@@ -143,6 +150,8 @@ def test_the_way_of_which_most_survive_is_taken(
         ({"temperature": 0.0}, OptionError, "--temperature"),
         ({"temperature": float("nan")}, OptionError, "--temperature"),
         ({"way": "prayer"}, OptionError, "--way"),
+        ({"seed": -1}, OptionError, "--seed"),
+        ({"seed": 2**32}, OptionError, "--seed"),
         ({"score": "likelihood"}, OptionError, "--score"),
         ({"out": "folder"}, FolderError, "folder"),
         ({"out": "out.PARQUET"}, OptionError, "JSONL"),
@@ -165,6 +174,27 @@ def test_bad_input_leaves_nothing(
     with pytest.raises(error, match=words):
         flyweight.write_data(str(tiny_llama), **job)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_teacher_that_cannot_be_asked_leaves_nothing(tiny_llama: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(tiny_llama, tmp_path / "broken"))
+    (broken / "tokenizer.json").write_text("", encoding="utf-8")
+    task = write_rows(tmp_path / "task.jsonl", task_rows())
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(TeacherError, match="tokenizer"):
+        flyweight.write_data(str(broken), tmp_path / "out.jsonl", task=task)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_item_that_is_too_long_for_the_teacher_is_named_before_it_is_asked(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    rows = task_rows()
+    rows[4] = rows[4] | {"prompt": "valve " * 600}
+    task = write_rows(tmp_path / "task.jsonl", rows)
+    with pytest.raises(TaskError, match=r"task\.jsonl, line 5: \d+ tokens do not fit"):
+        flyweight.write_data(str(tiny_llama), tmp_path / "out.jsonl", task=task)
+    assert list(tmp_path.iterdir()) == [task]
 
 
 def test_a_task_whose_train_holds_test_is_refused_by_line(tiny_llama: Path, tmp_path: Path) -> None:

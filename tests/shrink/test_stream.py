@@ -395,7 +395,7 @@ def test_room_is_asked_for_before_anything_is_read(
 def test_places_and_shapes_that_do_not_fit_are_refused(sharded: Path, tmp_path: Path) -> None:
     family, keep = cut_of(sharded)
     (sharded / ".flyweight").touch()  # ours, so a folder that could be replaced
-    with pytest.raises(FolderError, match="is what is cut"):
+    with pytest.raises(FolderError, match="which is read"):
         cut_folder(sharded, sharded, family, keep)
     with pytest.raises(OptionError, match="what stays was chosen in"):
         cut_folder(sharded, tmp_path / "out", family, keep_all(keep.old.with_sizes(layers=9)))

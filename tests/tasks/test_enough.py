@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from flyweight.errors import TaskError
-from flyweight.tasks.enough import check_evidence, groups_needed
+from flyweight.errors import OptionError, TaskError
+from flyweight.tasks.enough import check_evidence, check_labels, groups_needed
 from flyweight.tasks.items import Item, Task
 from flyweight.tasks.score import scorer
 from flyweight.tasks.statistics import absolute_limits, paired_ratio
@@ -97,3 +97,23 @@ def test_likelihood_is_not_warned_of_since_few_groups_can_show_it() -> None:
     ratio = paired_ratio(teacher, teacher * rng.uniform(0.99, 1.01, 12), range(12))
     assert judge(ratio, 0.95).word == "passes"
     assert check_evidence(task([1] * 12, [1] * 12), 0.95, scorer("likelihood")) == []
+
+
+def labelled(answers: Sequence[str | None]) -> tuple[Item, ...]:
+    return tuple(
+        Item(({"role": "user", "content": f"text {n}"},), answer, (), str(n))
+        for n, answer in enumerate(answers)
+    )
+
+
+def test_a_score_by_label_wants_labels() -> None:
+    macro = scorer("macro-f1")
+    few, free = labelled(["lost", "found "] * 20), labelled([f"text {n}" for n in range(40)])
+    for dev, test, where in ((free, few, "dev"), (few, free, "test")):
+        with pytest.raises(OptionError, match=f"tickets: {where} has 40 different answers in 40"):
+            check_evidence(Task("tickets", few, dev, test, "", ""), 0.5, macro)
+        check_evidence(Task("tickets", few, dev, test, "", ""), 0.5, EXACT)
+    check_evidence(Task("tickets", few, few, few, "", ""), 0.5, macro)
+    check_labels(labelled(["lost", None, "lost", None]), "what the teacher answers later", macro)
+    unanswered = labelled([None] * 3)
+    check_labels(unanswered, "none that is known yet", macro)

@@ -222,7 +222,8 @@ def test_options_that_trained_eyes_leave_nothing_to_say_are_refused(
     eyes.mkdir()
     save_vision(opened, eyes, str(read_facts(blind)["language_sha256"]), eyes_only=True)
     for option, value in (
-        ("tiles", 1), ("image_size", 64), ("patch_size", 16), ("cross_layers", 2), ("seed", 3),
+        ("tiles", 1), ("tiles", 4), ("image_size", 64), ("patch_size", 16), ("cross_layers", 2),
+        ("seed", 3),
     ):  # fmt: skip
         with pytest.raises(OptionError, match=f"--{option.replace('_', '-')}: .* Leave out"):
             add_vision(str(text_model), tmp_path / "out", encoder=str(eyes), **{option: value})

@@ -213,6 +213,31 @@ def lines(file: Path, *records: dict[str, object]) -> Path:
     return file
 
 
+def test_lessons_without_dev_and_test_are_learned_all(
+    blind: Path, lessons: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def learn(name: str, splits: list[str]) -> Path:
+        for number in range(4):
+            shutil.copy(lessons.parent / f"{number}.png", tmp_path / f"{number}.png")
+        told = [
+            {"image": f"{n}.png", "prompt": "what", "answer": "red", "split": split}
+            for n, split in enumerate(splits)
+        ]
+        data = lines(tmp_path / f"{name}.jsonl", *told)
+        return train_vision(blind, tmp_path / name, data=data, **QUICK)
+
+    def learned(folder: Path) -> bytes:
+        return (folder / "model.safetensors").read_bytes()
+
+    alone = learn("alone", ["train", "train"])
+    assert "alone.jsonl: all of it is learned" in capfd.readouterr().err
+    beside = learn("beside", ["train", "train", "dev", "test"])
+    assert "all of it is learned" not in capfd.readouterr().err
+    assert learned(alone) == learned(beside)
+    with pytest.raises(TaskError, match="no line has the split train"):
+        learn("none", ["dev", "test"])
+
+
 def test_bad_lessons_are_named_and_nothing_is_written(
     blind: Path, text_model: Path, lessons: Path, tmp_path: Path
 ) -> None:

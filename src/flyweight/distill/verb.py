@@ -101,7 +101,7 @@ def distill(
     _check_record(aim, cache, cache_budget, top_k, seed)
     _check_data(data, corpus, corpus_share, row_length, on_policy, tool_weight)
     big, small = open_checkpoint(teacher), open_checkpoint(student)
-    check_place(out)
+    check_place(out, teacher, student)
     task = read_task(data) if data else None
     schedule = Schedule(steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
     _warn_of_leaks(task, data)

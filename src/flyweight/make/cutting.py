@@ -70,7 +70,7 @@ def cut_for_task(teacher: str, out: Path, task_file: Path, wish: Wish) -> Path:
     source = open_checkpoint(teacher, pictures=True)
     source.check_declared()
     _check(source, wish)
-    check_place(out)
+    check_place(out, teacher)
     task = read_task(task_file, pictures=source.family.pictures)
     with _cutter_of(source, task, task_file) as cutter:
         keep, tokenizer = cutter.keep(wish), None

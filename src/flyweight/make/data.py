@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flyweight.tasks import encode
+from flyweight.tasks.enough import check_labels
 from flyweight.tasks.items import Item, Task
 from flyweight.tasks.labels import Labelled
 from flyweight.tasks.score import Scorer
@@ -113,8 +114,14 @@ class Data:
 def prepare(splits: Mapping[str, Sequence[Item]], name: str, form: Form, scorer: Scorer) -> Data:
     """The splits of a task as a form reads them; `name` is the task's.
 
-    Raises TaskError where an item is longer than the form's context.
+    Raises TaskError where an item is longer than the form's context, and OptionError where the
+    score goes by label and what the teacher answered are none.
     """
+    for part in ("dev", "test"):
+        for task, places in Split(tuple(splits[part]), ()).by_task.items():
+            check_labels(
+                [splits[part][place] for place in places], f"{task or name}: {part}", scorer
+            )
     made = {part: prepare_split(items, name, form, scorer) for part, items in splits.items()}
     return Data(**made, max_tokens=form.answer_limit(made.values(), scorer))
 

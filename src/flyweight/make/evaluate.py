@@ -44,6 +44,7 @@ def eval(
     from flyweight.checkpoint import open_checkpoint
     from flyweight.errors import OptionError
     from flyweight.make.form import form_of
+    from flyweight.tasks.enough import check_labels
     from flyweight.tasks.items import refuse_unanswered
     from flyweight.tasks.read import read_task
     from flyweight.tasks.score import scorer
@@ -59,6 +60,7 @@ def eval(
     items = asked.splits[split]
     if scoring.needs_generation:
         refuse_unanswered(items, task, "Add one to each item of " + split)
+    check_labels(items, f"{asked.name}: {split}", scoring)
     result, size = _measure(form, bits, asked, split, scoring)
     interval = mean_interval(result.scores, [item.group for item in items])
     _show(model, bits, split, score, interval, result, size)

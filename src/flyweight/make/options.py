@@ -43,7 +43,7 @@ class Options:
 def check_options(
     teacher: str,
     task: Path | Sequence[Path],
-    out: Path,
+    out: Path | None,
     bar: float,
     bar_absolute: float | None,
     score: str,
@@ -71,12 +71,13 @@ def check_options(
         raise OptionError(f"--effort is {effort!r}: choose {', '.join(EFFORTS)}.")
     if steps is not None and steps < 1:
         raise OptionError(f"--steps is {steps}: give at least 1.")
-    if seed < 0:
-        raise OptionError(f"--seed is {seed}: give 0 or more.")
+    if not 0 <= seed < 2**32:
+        raise OptionError(f"--seed is {seed}: give a whole number from 0 on, below 2^32.")
+    tasks = tuple(map(Path, [task] if isinstance(task, str | Path) else task))
     return Options(
         teacher=teacher,
-        tasks=tuple(map(Path, [task] if isinstance(task, str | Path) else task)),
-        out=Path(out),
+        tasks=tasks,
+        out=_usual_place(tasks) if out is None else Path(out),
         bar=value,
         absolute=absolute,
         score=score,
@@ -88,3 +89,8 @@ def check_options(
         seed=seed,
         country=told_country(country),
     )
+
+
+def _usual_place(tasks: Sequence[Path]) -> Path:
+    """A folder for each task, so that one job does not stand in the way of the next one's."""
+    return Path("out", "+".join(path.stem for path in tasks))

@@ -47,6 +47,7 @@ def _pack_writer(source: Checkpoint, bits: Sequence[int], data: Path | None) -> 
     from flyweight.progress import say
     from flyweight.runtime.pack import pack_checkpoint
 
+    source.tokenizer()  # refused where there is none
     texts = _texts(source, data) if data is not None else []
     report = pack_checkpoint(source.path, bits, source.gguf_map, texts=texts)
     for width, path in report.files.items():

@@ -13,9 +13,9 @@ from rich.table import Table
 from flyweight.errors import FolderError
 from flyweight.folder import CARD, bytes_in, read_card
 from flyweight.make import words
-from flyweight.make.journal import Journal
+from flyweight.make.journal import JOURNAL, Journal
 from flyweight.make.show_quote import NAMES
-from flyweight.make.store import is_locked, work_folder
+from flyweight.make.store import WORK, is_locked, work_folder
 
 _ENDS = ("interrupted", "failed", "handed over")
 
@@ -34,9 +34,7 @@ def read_status(out: Path) -> dict[str, Any]:
             card = read_card(out)
             return {"out": str(out), "state": "finished", "verdict": card.verdict.sentence,
                     "word": card.verdict.word, "stages": [], "made": card.made}  # fmt: skip
-        raise FolderError(
-            f"{out}: no job was run for this folder. Run `flyweight make --out {out}`."
-        )
+        raise FolderError(f"{out}: no job was run for this folder. {_remedy(out)}.")
     started = next((event for event in reversed(events) if event["event"] == "start"), events[0])
     this_run = events[events.index(started) :]
     last = this_run[-1]["event"]
@@ -103,6 +101,14 @@ def show_status(found: dict[str, Any], console: Console | None = None) -> None:
         console.print("The same `flyweight make` command goes on from there.")
     if found.get("verdict"):
         console.print(f"[bold]{found['word'].upper()}[/bold]: {escape(found['verdict'])}")
+
+
+def _remedy(out: Path) -> str:
+    """What to ask for in place of a folder without a job: the jobs in it, if there are any."""
+    inside = sorted(journal.parent.name for journal in out.glob(f"*{WORK}/{JOURNAL}"))
+    if not inside:
+        return f"Run `flyweight make --out {out}`"
+    return f"Give one in it: {', '.join(str(out / name.removesuffix(WORK)) for name in inside)}"
 
 
 def _names(events: list[dict[str, Any]], started: dict[str, Any]) -> set[str]:

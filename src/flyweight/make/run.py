@@ -62,7 +62,7 @@ class Plan:
 def prepare_job(options: Options, machine: str) -> Plan:
     """Read everything and quote; writes nothing. Raises FlyweightError for bad input."""
     scoring = scorer(options.score)
-    check_place(options.out)
+    check_place(options.out, options.teacher)
     teacher = open_checkpoint(options.teacher, pictures=True)
     teacher.check_declared()
     form = form_of(teacher)

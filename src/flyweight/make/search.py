@@ -150,7 +150,7 @@ def chance(job: Job, contender: Contender) -> float:
     return contender.forecast.chance(needed_share(job))
 
 
-def chances(job: Job, contenders: Sequence[Contender]) -> list[float]:
+def chances_of(job: Job, contenders: Sequence[Contender]) -> list[float]:
     """The chance of each to pass, of those that dropped out not above what is known of their like.
 
     One that fell behind another of its level was the worse of two then; a forecast that was made so
@@ -215,7 +215,7 @@ def halve(job: Job, contenders: Sequence[Contender], *, first: bool) -> list[Con
 def finish(job: Job, found: Found, survivors: Sequence[Contender]) -> None:
     """Train to the end and measure, the likeliest answer first, until it is found."""
     while True:
-        likely = chances(job, found.contenders)
+        likely = chances_of(job, found.contenders)
         best = next_to_finish(found.contenders, likely, survivors, job.effort.patience)
         if best is None:
             break

@@ -27,7 +27,7 @@ from flyweight.make.journal import Journal
 from flyweight.make.rates import Work
 from flyweight.progress import watched
 
-LOCK = "lock"
+LOCK, WORK = "lock", ".work"
 METERED = 0.9  # of the seconds: a kill loses some
 ENGINES = ("flyweight", "torch", "transformers", "gguf", "xllamacpp")  # what decides results
 
@@ -35,7 +35,7 @@ ENGINES = ("flyweight", "torch", "transformers", "gguf", "xllamacpp")  # what de
 def work_folder(out: Path) -> Path:
     """Where the stages of the model folder `out` are kept: beside it, as `out.work`."""
     out = out.absolute()
-    return out.with_name(f"{out.name}.work")
+    return out.with_name(out.name + WORK)
 
 
 class Store:

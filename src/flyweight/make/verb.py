@@ -10,7 +10,7 @@ def make(
     teacher: str,
     *,
     task: Path | Sequence[Path],
-    out: Path = Path("out"),
+    out: Path | None = None,
     bar: float = 0.95,
     bar_absolute: float | None = None,
     score: str = "exact",
@@ -43,7 +43,8 @@ def make(
         task: JSONL or Parquet with prompt or messages, answer, and optionally slice, group, split;
             an encoder's answers are its labels, and of a model with eyes each item has an image.
             Repeat the option for several tasks: the bar holds on each.
-        out: The model folder to write.
+        out: The model folder to write; out/ and the name of the task's file if not given (several
+            names joined by +).
         bar: The share of the teacher's score that is good enough.
         bar_absolute: A bar in the score's own range instead, such as 0.9 of exact.
         score: exact, choice, json, contains, numeric, f1, likelihood, accuracy, macro-f1, or

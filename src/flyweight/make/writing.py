@@ -8,13 +8,14 @@ from itertools import count
 from pathlib import Path
 
 from flyweight.checkpoint import Checkpoint, open_checkpoint
-from flyweight.errors import FolderError, OptionError, TaskError, was_interrupted
+from flyweight.errors import FlyweightError, FolderError, OptionError, TaskError, was_interrupted
 from flyweight.folder import disk_errors
 from flyweight.make.sieve import Sieve
 from flyweight.make.store import Store, open_store, work_folder
 from flyweight.make.tries import CHUNK, Tries
 from flyweight.make.written_file import save, say_outcome
 from flyweight.progress import bar, say
+from flyweight.tasks.encode import encode_items
 from flyweight.tasks.items import Task
 from flyweight.tasks.leaks import check_leakage
 from flyweight.tasks.read import read_task, unit_of
@@ -48,6 +49,8 @@ def write(request: Request) -> Path:
     source.gguf_map.metadata(source.config)  # refused now, not when it is packed
     task = read_task(request.task)
     name, unit = request.task.name, unit_of(request.task)
+    every = [item for split in task.splits.values() for item in split]
+    encode_items(source.tokenizer(), every, name, source.context)  # as above: each is to fit
     for held_out in (task.test, task.dev):
         check_leakage(task.train, held_out, name, name, unit)
     with disk_errors(request.out):
@@ -58,6 +61,9 @@ def write(request: Request) -> Path:
             Writing(request, source, task, scoring, store).run()
         except BaseException as error:
             stopped = was_interrupted(error)
+            if isinstance(error, FlyweightError) and store.is_new and not store.seconds:
+                store.discard()  # nothing is known yet that would be gone on from
+                raise
             store.journal.write("interrupted" if stopped else "failed", error=str(error))
             if stopped:
                 say(f"Stopped. What was done is kept; the same command goes on from {store.root}.")
@@ -70,6 +76,8 @@ def _check(request: Request) -> None:
     out = request.out
     if request.items < 1:
         raise OptionError(f"--items is {request.items}: give 1 or more.")
+    if not 0 <= request.seed < 2**32:
+        raise OptionError(f"--seed is {request.seed}: give a whole number from 0 on, below 2^32.")
     if not 0 < request.temperature <= 2:
         raise OptionError(f"--temperature is {request.temperature}: give more than 0, at most 2.")
     if request.way not in ("best", *WAYS):

@@ -160,7 +160,9 @@ def _folder_beside(checkpoint: Path) -> TemporaryDirectory[str]:
     try:
         return TemporaryDirectory(prefix=".pack-", dir=checkpoint)
     except OSError as error:
-        raise FolderError(f"{checkpoint}: cannot be written: {error.strerror}") from error
+        raise FolderError(
+            f"{checkpoint}: cannot be written: {error.strerror}. Copy it to a folder that can."
+        ) from error
 
 
 def _prove(

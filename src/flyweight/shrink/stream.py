@@ -19,7 +19,7 @@ import torch
 
 from flyweight.anatomy import Family
 from flyweight.checkpoint import PROCESSOR_FILES, open_checkpoint
-from flyweight.errors import FolderError, OptionError, TeacherError
+from flyweight.errors import OptionError, TeacherError
 from flyweight.folder import check_place, check_space, new_folder
 from flyweight.progress import Bar, bar
 from flyweight.shrink.cut import cut_config, cut_tensors, new_name, place_of
@@ -113,9 +113,7 @@ def _check(
         raise OptionError(f"what stays was chosen in {keep.old}; {source} is {shape}.")
     if keep.vocabulary is not None and tokenizer is None:
         raise OptionError("a vocabulary that is cut needs its tokenizer: rebuild_tokenizer.")
-    if out.resolve() == source.resolve():
-        raise FolderError(f"{out} is what is cut. Choose another folder.")
-    check_place(out)
+    check_place(out, source)
 
 
 def _whole_network(

@@ -8,7 +8,7 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from flyweight.errors import TaskError
+from flyweight.errors import OptionError, TaskError
 from flyweight.tasks.items import Item, Task
 from flyweight.tasks.score import Scorer
 from flyweight.tasks.statistics import paired_ratio
@@ -19,7 +19,8 @@ MOST_GROUPS = 20_000  # nobody collects more; a bar of 1 is not reached by any n
 def check_evidence(task: Task, bar: float, scorer: Scorer) -> list[str]:
     """What stands in the way of a verdict "passes", one line for each split that is too small.
 
-    Raises TaskError where dev or test is a single group: then no student can pass. Otherwise the
+    Raises TaskError where dev or test is a single group: then no student can pass, and OptionError
+    as `check_labels` does. Otherwise the
     lower limit of a student that agrees with the teacher on every item is held against the bar (of
     either kind: full agreement gives the same limit). That is a warning and no proof: items that
     are lost here and there show that they do not fall by whole groups, and a student may be better
@@ -32,10 +33,27 @@ def check_evidence(task: Task, bar: float, scorer: Scorer) -> list[str]:
         sizes = list(Counter(item.group for item in items).values())
         if len(sizes) < 2:
             raise TaskError(_single(task.name, split, items))
+        check_labels(items, f"{task.name}: {split}", scorer)
         low = shown_by_agreement(sizes)
         if scorer.needs_generation and low < bar:
             warnings.append(_too_few(task.name, split, sizes, low, bar))
     return warnings
+
+
+def check_labels(items: Sequence[Item], name: str, scorer: Scorer) -> None:
+    """OptionError where a score goes by label and most of the answers are none: each is another.
+
+    Labels that occur once show no spread, so that the interval of such a score would be a point.
+    `name` says whose items they are. Those without an answer are passed over.
+    """
+    answers = [item.answer.strip() for item in items if item.answer is not None]
+    different = len(set(answers))
+    if scorer.whole is not None and 2 * different > len(answers):
+        raise OptionError(
+            f"--score {scorer.name} goes by label, and {name} has {different:,} different answers "
+            f"in {len(answers):,} items. Use another score, such as exact, json or f1, or give "
+            "more items of each label."
+        )
 
 
 def shown_by_agreement(sizes: Sequence[int], confidence: float = 0.95) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -33,12 +33,13 @@ SYNONYMS = {"validation": "dev", "val": "dev"}
 LARGE = 20e6  # bytes; below it, reading takes less than a second
 
 
-def read_task(path: Path | str, *, pictures: bool = False) -> Task:
+def read_task(path: Path | str, *, pictures: bool = False, needed: Sequence[str] = SPLITS) -> Task:
     """The task in a JSONL (UTF-8) or Parquet file; raises TaskError naming the file and the line.
 
     Fields: `prompt` or `messages` or `text`; `answer` (anything but text becomes compact JSON);
     `slice`, `group` and `split` if wanted; `image` where `pictures` are asked of, which else is
-    refused. Null counts as absent, other fields are ignored.
+    refused. Null counts as absent, other fields are ignored. Where splits are given, those that are
+    `needed` must occur.
     """
     path = Path(path)
     _refuse_unreadable(path)
@@ -60,7 +61,7 @@ def read_task(path: Path | str, *, pictures: bool = False) -> Task:
             splits.append(_split(record.get("split"), place))
     if not items:
         raise TaskError(f"{path.name}: holds no items. Write one JSON object a line.")
-    parts = divide(items, splits, path.name, unit)
+    parts = divide(items, splits, path.name, unit, needed)
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Task(path.stem, **parts, sha256=sha256, test_sha256=content_sha256(parts["test"]))

@@ -14,12 +14,18 @@ SHARES = {"train": (0.0, 0.7), "dev": (0.7, 0.8), "test": (0.8, 1.0)}  # of the 
 Parts = dict[str, tuple[Item, ...]]
 
 
-def divide(items: Sequence[Item], given: Sequence[str | None], file: str, unit: str) -> Parts:
+def divide(
+    items: Sequence[Item],
+    given: Sequence[str | None],
+    file: str,
+    unit: str,
+    needed: Sequence[str] = SPLITS,
+) -> Parts:
     """The items of each split, in their order; `given` holds each item's split or None.
 
     `file` and `unit` ("line" or "row") are for messages. Raises TaskError where splits are given
-    for some items only, a split is empty, a group spans splits, a test prompt is also a train
-    prompt, or there are fewer than three groups to split.
+    for some items only, one that is `needed` is empty, a group spans splits, a test prompt is also
+    a train prompt, or there are fewer than three groups to split.
     """
     named = [split for split in given if split is not None]
     if named and len(named) < len(given):
@@ -34,7 +40,7 @@ def divide(items: Sequence[Item], given: Sequence[str | None], file: str, unit: 
         name: tuple(item for item, split in zip(items, splits, strict=True) if split == name)
         for name in SPLITS
     }
-    _refuse_empty(parts, file, unit)
+    _refuse_empty({name: parts[name] for name in needed}, file, unit)
     _refuse_leak(parts, file, unit, "split" if named else "group")
     _refuse_straddling(items, splits, file, unit)
     return parts

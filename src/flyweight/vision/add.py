@@ -16,7 +16,7 @@ def add_vision(
     out: Path,
     *,
     encoder: str = "small",
-    tiles: int = TILES,
+    tiles: int | None = None,
     image_size: int | None = None,
     patch_size: int | None = None,
     cross_layers: int | None = None,
@@ -34,7 +34,7 @@ def add_vision(
         encoder: A size of an encoder that has learned nothing: tiny, small, base or meta (that of
             Llama 3.2 Vision); or a ViT, CLIP or SigLIP model, as a folder or hub name, to begin
             with what it knows; or a folder of eyes that were trained for this very model.
-        tiles: How many squares a picture is cut into at the most, for detail.
+        tiles: How many squares a picture is cut into at the most, for detail; 4 if not given.
         image_size: Pixels of a side of such a square; the encoder's own if not given.
         patch_size: Pixels of a side of the patches that are its tokens; likewise.
         cross_layers: How many cross-attention layers; one for four language layers if not given.
@@ -54,16 +54,14 @@ def add_vision(
 
     if not 0 <= seed < 2**32:
         raise OptionError(f"--seed is {seed}: give a whole number from 0 on, below 2**32.")
-    if Path(out).resolve() == Path(model).resolve():
-        raise OptionError(f"{out} is the model itself. Choose another folder.")
     source = open_checkpoint(model)
     check_language(source.config, model)
-    check_place(out)
+    check_place(out, model)
     if is_eyes(Path(encoder)):
         _refuse_sizes(
             encoder,
             {
-                "--tiles": tiles != TILES,
+                "--tiles": tiles is not None,
                 "--image-size": image_size is not None,
                 "--patch-size": patch_size is not None,
                 "--cross-layers": cross_layers is not None,
@@ -77,7 +75,7 @@ def add_vision(
     count = usual_count(layers) if cross_layers is None else cross_layers
     if not 1 <= count <= layers:
         raise OptionError(f"--cross-layers is {count}: give 1 to {layers}, the language layers.")
-    eyes = _encoder(encoder, tiles, image_size, patch_size)
+    eyes = _encoder(encoder, TILES if tiles is None else tiles, image_size, patch_size)
     with new_folder(out) as folder:
         built = write_vision(source, eyes, count, folder, seed)
     say(

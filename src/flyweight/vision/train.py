@@ -34,7 +34,7 @@ def train_vision(
         model: A folder that `flyweight add-vision` made, or an official Mllama checkpoint.
         out: The folder to write.
         data: JSONL or Parquet with image (a path from this file on), prompt or messages, and
-            answer; its train items are learned.
+            answer; its train items are learned, and dev and test may be absent.
         captions: Likewise, of pictures and what they show: learned first.
         steps: Training steps.
         align_steps: Steps on the captions before.
@@ -60,9 +60,7 @@ def train_vision(
         raise OptionError(f"--align-steps is {align_steps}: give at least 1.")
     if not 0 <= seed < 2**32:
         raise OptionError(f"--seed is {seed}: give a whole number from 0 on, below 2**32.")
-    if Path(out).resolve() == Path(model).resolve():
-        raise OptionError(f"{out} is the model itself. Choose another folder.")
-    check_place(out)
+    check_place(out, model)
     lessons = [(data, steps, "Teaching what is asked")]
     if captions is not None:
         lessons.insert(0, (captions, align_steps, "Aligning pictures and words"))
@@ -78,16 +76,19 @@ def train_vision(
 def _read(files: Sequence[Path]) -> list[tuple[Task, dict[str, str]]]:
     """Tasks whose train items all have answers, with the hashes of their pictures by path.
 
-    TaskError as of `rows.refuse_leaks`.
+    Says where a file holds nothing else. TaskError as of `rows.refuse_leaks`.
     """
+    from flyweight.progress import say
     from flyweight.tasks.items import refuse_unanswered
     from flyweight.tasks.read import read_task
     from flyweight.vision.rows import refuse_leaks
 
     read = []
     for file in map(Path, files):
-        task = read_task(file, pictures=True)
+        task = read_task(file, pictures=True, needed=("train",))
         refuse_unanswered(task.train, file, "Add one, or remove the item")
+        if not (task.dev or task.test):
+            say(f"{file.name}: all of it is learned; no dev or test item is there to try it on.")
         read.append((file, task))
     return [(task, known) for (_, task), known in zip(read, refuse_leaks(read), strict=True)]
 
