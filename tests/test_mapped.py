@@ -209,7 +209,8 @@ def test_what_changes_nothing_widens_nothing(context: Any) -> None:
         ):
             assert isinstance(said, Mapped)
             assert (
-                said.half.untyped_storage().data_ptr() == weight.half.untyped_storage().data_ptr()
+                said.stored.untyped_storage().data_ptr()
+                == weight.stored.untyped_storage().data_ptr()
             )
 
 

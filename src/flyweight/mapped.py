@@ -38,9 +38,9 @@ _PRODUCTS = {ATEN.linear.default, ATEN.mm.default, ATEN.addmm.default, ATEN.bmm.
 
 
 class Mapped(Tensor):
-    """A frozen float32 tensor that is held as `half`, of 16 bits; TypeError where it is written."""
+    """A frozen float32 tensor that is `stored` in 16 bits; TypeError where it is written."""
 
-    half: Tensor
+    stored: Tensor
 
     @staticmethod
     def __new__(cls, half: Tensor) -> Self:
@@ -50,17 +50,17 @@ class Mapped(Tensor):
 
     def __init__(self, half: Tensor) -> None:
         super().__init__()
-        self.half = half
+        self.stored = half
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
-        return f"Mapped({tuple(self.shape)}, {self.half.dtype}, {self.device})"
+        return f"Mapped({tuple(self.shape)}, {self.stored.dtype}, {self.device})"
 
     def __tensor_flatten__(self) -> tuple[list[str], None]:
-        return ["half"], None
+        return ["stored"], None
 
     @staticmethod
     def __tensor_unflatten__(parts: dict[str, Tensor], *_: Any) -> Mapped:
-        return Mapped(parts["half"])
+        return Mapped(parts["stored"])
 
     @classmethod
     def __torch_dispatch__(
@@ -69,11 +69,11 @@ class Mapped(Tensor):
         named = kwargs or {}
         if op in _VIEWS and isinstance(args[0], Mapped):
             with torch.inference_mode(False), torch.no_grad():  # what is viewed was made outside
-                return tree_map_only(Tensor, Mapped, op(args[0].half, *args[1:], **named))
+                return tree_map_only(Tensor, Mapped, op(args[0].stored, *args[1:], **named))
         if op in _LOOKUPS and isinstance(args[0], Mapped):
-            return op(args[0].half, *args[1:], **named).float()
+            return op(args[0].stored, *args[1:], **named).float()
         if op is ATEN._to_copy.default:
-            return _copied(args[0].half, named)
+            return _copied(args[0].stored, named)
         if op._schema.is_mutable and any(isinstance(each, Mapped) for each in args[:1]):
             raise TypeError(f"{op}: a mapped weight is read and not written")
         if op in _PRODUCTS and sum(isinstance(each, Mapped) for each in args) == 1:
@@ -90,7 +90,7 @@ _kept = threading.local()
 
 def _in_room(weight: Mapped) -> Tensor:
     """The weight widened for one product, whose result holds nothing of it."""
-    half = weight.half
+    half = weight.stored
     dense = half.is_contiguous() or half.mT.is_contiguous()
     if half.device.type != "cpu" or half.numel() > ROOM or not dense:
         return half.float()
@@ -115,13 +115,13 @@ def _copied(half: Tensor, named: dict[str, Any]) -> Tensor:
 
 def plain(tensor: Tensor) -> Tensor:
     """The same numbers as an ordinary tensor: a mapped one is widened, any other is itself."""
-    return tensor.half.float() if isinstance(tensor, Mapped) else tensor
+    return tensor.stored.float() if isinstance(tensor, Mapped) else tensor
 
 
 def in_type(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """The tensor in `dtype`, no part of any graph: as it is stored where that is its type."""
-    if isinstance(tensor, Mapped) and tensor.half.dtype == dtype:
-        return tensor.half
+    if isinstance(tensor, Mapped) and tensor.stored.dtype == dtype:
+        return tensor.stored
     return tensor.detach().to(dtype)
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flyweight.placed import placed
+
 WINDOW = 512  # columns whose products are kept; whole blocks of every GGUF type
 
 
@@ -39,12 +41,12 @@ def measure_inputs(model: Any, texts: Iterable[Sequence[int]]) -> Inputs:
     """
     sums = _Sums()
     tokens = 0
-    with sums.reading(model):
+    with placed(model), sums.reading(model):
         for ids in texts:
             if len(ids):
-                model(input_ids=torch.tensor([list(ids)], device=model.device), use_cache=False)
+                model(input_ids=torch.tensor([list(ids)]).to(model.device), use_cache=False)
                 tokens += len(ids)
-    means = {owner: [each / tokens for each in found] for owner, found in sums.found.items()}
+    means = {owner: [each.cpu() / tokens for each in found] for owner, found in sums.found.items()}
     return Inputs(tokens, {f"{name}.weight": means[own] for name, own in sums.owners.items()})
 
 

@@ -20,6 +20,7 @@ from flyweight.anatomy import family_of
 from flyweight.distill.losses import Batch
 from flyweight.distill.trainer import Row, collate, fast_math
 from flyweight.errors import TeacherError
+from flyweight.placed import placed
 from flyweight.progress import track
 from flyweight.tasks.labels import Labelled
 
@@ -74,11 +75,12 @@ def ask_labels(teacher: Any, rows: Sequence[Row], title: str = TITLE) -> np.ndar
     found = np.zeros((len(rows), teacher.config.num_labels), dtype=np.float32)
     order = sorted(range(len(rows)), key=lambda place: len(rows[place]["input_ids"]))
     batches = [order[first : first + BATCH] for first in range(0, len(order), BATCH)]
-    for places in track(batches, title) if title else batches:
-        batch = collate([rows[place] for place in places])
-        batch = {name: each.to(teacher.device) for name, each in batch.items()}
-        with fast_math(batch["input_ids"]):
-            found[places] = label_logits(teacher, batch).log_softmax(-1).cpu().numpy()
+    with placed(teacher):
+        for places in track(batches, title) if title else batches:
+            batch = collate([rows[place] for place in places])
+            batch = {name: each.to(teacher.device) for name, each in batch.items()}
+            with fast_math(batch["input_ids"]):
+                found[places] = label_logits(teacher, batch).log_softmax(-1).cpu().numpy()
     if not np.isfinite(found).all():
         raise TeacherError(
             "the teacher's logits are no numbers (NaN or infinite). Download or save it again."

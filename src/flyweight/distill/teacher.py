@@ -19,6 +19,7 @@ from flyweight.distill.packed import SAID, Columns, pack, unpack
 from flyweight.distill.trainer import Row, collate, fast_math
 from flyweight.distill.weights import PROMPT_WEIGHT, TokenWeights, weighted_rows
 from flyweight.errors import TaskError, TeacherError
+from flyweight.placed import placed
 from flyweight.progress import bar
 from flyweight.tasks.encode import Example
 
@@ -92,7 +93,7 @@ def listen(
     TeacherError for logits that are no numbers.
     """
     lengths = [len(row["input_ids"]) if wanted(row) else 0 for row in rows]
-    with multiplied_in(trainer.fast_dtype(teacher.device.type), teacher):
+    with placed(teacher), multiplied_in(trainer.fast_dtype(teacher.device.type), teacher):
         head = head_of(teacher)
         for places in _batches(lengths):
             batch = collate([_plain(rows[place]) for place in places])

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flyweight.anatomy import logits_from_hidden
+from flyweight.placed import placed
 from flyweight.progress import track
 
 Pair = tuple[list[int], list[int]]  # ids of the prompt, ids of the answer with its end
@@ -26,21 +27,22 @@ def answer_logits(
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """(place in `pairs`, logits float32 [A, V], answer ids [A]) for every pair, in any order.
 
-    On the model's own device; without a `title` no bar is shown.
+    On the accelerator (placed.py); without a `title` no bar is shown.
     """
-    device = next(model.parameters()).device
     order = sorted(range(len(pairs)), key=lambda i: sum(map(len, pairs[i])))
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    for places in track(batches, title) if title else batches:
-        rows = [pairs[i][0] + pairs[i][1] for i in places]
-        longest = max(map(len, rows))
-        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=device)
-        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state  # [B, T, D]
-        for row, place in enumerate(places):
-            prompt, answer = pairs[place]
-            span = slice(len(prompt) - 1, len(prompt) + len(answer) - 1)
-            logits = logits_from_hidden(model, hidden[row, span]).float()
-            yield place, logits, ids[row, len(prompt) : len(prompt) + len(answer)]
+    with placed(model):
+        device = next(model.parameters()).device
+        for places in track(batches, title) if title else batches:
+            rows = [pairs[i][0] + pairs[i][1] for i in places]
+            longest = max(map(len, rows))
+            ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows]).to(device)
+            hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state  # [B, T, D]
+            for row, place in enumerate(places):
+                prompt, answer = pairs[place]
+                span = slice(len(prompt) - 1, len(prompt) + len(answer) - 1)
+                logits = logits_from_hidden(model, hidden[row, span]).float()
+                yield place, logits, ids[row, len(prompt) : len(prompt) + len(answer)]
 
 
 @torch.inference_mode()

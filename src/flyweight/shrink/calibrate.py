@@ -17,6 +17,7 @@ from torch import Tensor
 
 from flyweight.anatomy import Family
 from flyweight.errors import OptionError, TaskError
+from flyweight.placed import placed
 from flyweight.progress import bar
 from flyweight.shrink.batches import (
     MOST,
@@ -64,7 +65,8 @@ def measure_importance(
     meter = _Meter(model, family, sums, taylor, feed or feed_texts(family))
     total = len(prompts) if isinstance(prompts, Sized) and tokens is None else None
     done, place = sums.batches, 0
-    with bar("Measuring importance", total) as running, meter.reading():
+    there = () if feed is not None else (model,)  # pictures stay where they are
+    with placed(*there), bar("Measuring importance", total) as running, meter.reading():
         for place, batch in enumerate(stream, 1):
             if place > done:
                 meter.take(batch)

@@ -14,7 +14,8 @@ reads pruned channels this is the update of ZipLM (arXiv:2302.04089) and OSSCAR 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from flyweight.anatomy import Family
 from flyweight.anatomy.family import Place
 from flyweight.checkpoint import open_checkpoint
 from flyweight.errors import OptionError
+from flyweight.placed import placed
 from flyweight.progress import track
 from flyweight.shrink.batches import Batch, Feed, Prompt, Stream
 from flyweight.shrink.course import Course
@@ -94,15 +96,30 @@ def mend_all(
     token that went.
     """
     batches = list(Stream(prompts, batch_size, tokens))
-    students = [_Student(model, teacher, family, keep, batches, feed) for model, keep in cuts]
-    course = Course(teacher, family, batches, feed)
-    for old in track(range(max(student.last for student in students) + 1), "Mending"):
-        fitted = [student.weights(old) for student in students]
-        names = dict.fromkeys(weight.wanted for weights in fitted for weight in weights)
-        wanted = course.advance(list(names))
-        for student, weights in zip(students, fitted, strict=True):
-            student.fit(weights, wanted)
+    with _beside(teacher, [model for model, _ in cuts], feed):
+        students = [_Student(model, teacher, family, keep, batches, feed) for model, keep in cuts]
+        course = Course(teacher, family, batches, feed)
+        for old in track(range(max(student.last for student in students) + 1), "Mending"):
+            fitted = [student.weights(old) for student in students]
+            names = dict.fromkeys(weight.wanted for weights in fitted for weight in weights)
+            wanted = course.advance(list(names))
+            for student, weights in zip(students, fitted, strict=True):
+                student.fit(weights, wanted)
     return [student.mended for student in students]
+
+
+@contextmanager
+def _beside(teacher: Any, students: Sequence[Any], feed: Feed | None) -> Iterator[None]:
+    """While inside, all are where the teacher computes; what it is fed besides texts stays here."""
+    home = [student.device for student in students]
+    with placed(*([teacher] if feed is None else [])):
+        try:
+            for student in students:
+                student.to(teacher.device)
+            yield
+        finally:
+            for student, device in zip(students, home, strict=True):
+                student.to(device)
 
 
 def mend_folder(
