@@ -14,6 +14,7 @@ from flyweight.anatomy import Family, Shape, family_of
 from flyweight.anatomy.gguf import GgufMap
 from flyweight.errors import TeacherError, UnsupportedFamily
 from flyweight.folder import sha256_of
+from flyweight.progress import say
 
 WEIGHT_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -104,17 +105,22 @@ class Checkpoint:
     @property
     def mapped(self) -> bool:
         """Whether it is big and all of bf16, so that what only reads it need not hold it."""
-        from flyweight.mapped import stored_in
+        from flyweight.mapped import types_in
 
-        return self.parameters >= MAPPED and stored_in(self.path.glob("*.safetensors")) == {"BF16"}
+        return self.parameters >= MAPPED and types_in(self.path) == {"BF16"}
 
     def model(self) -> Any:
         """The transformers model, in fp32, ready to run and to be trained."""
         return self._load("float32")
 
     def frozen(self) -> Any:
-        """The same model to be read alone: a big one of bf16 stays in its files (mapped.py)."""
+        """The same model to be read alone: a big one of bf16 stays in its files (mapped.py).
+
+        One of other types is held in fp32, which is said.
+        """
         if not self.mapped:
+            if self.parameters >= MAPPED:
+                say(f"{self.name}: not all of it is bfloat16, so it is held in 32 bits.")
             return self.model()
         from flyweight.mapped import map_weights
 
@@ -166,7 +172,7 @@ class Checkpoint:
     def _built(self) -> Any:
         loader = self.family.loader
         build = getattr(loader, "from_config", None) or loader._from_config
-        return build(self.config, dtype="float32")
+        return build(copy.deepcopy(self.config), dtype="float32")  # it is written to
 
     def _check_declared(self, model: Any) -> None:
         for name, _ in model.named_parameters():

@@ -3,20 +3,22 @@
 A big teacher is only read, and a few times: in 32 bits it would take twice the memory of its files
 to say the very same. So its matrices stay as they are stored, on a CPU in the mapped files
 themselves, which the system may drop and read again, and each is widened for the moment in which
-it is multiplied. What is computed is the same to the bit.
+it is multiplied. What is computed is the same to the bit. (The experts of a mixture, which
+transformers joins when it loads them, are held in 16 bits, and a layer's widened all at once.)
 """
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 ATEN = torch.ops.aten
 ROOM = 2**26  # numbers that are widened in place kept for it: new memory costs more than the work
@@ -34,6 +36,7 @@ _LOOKUPS = {
     ATEN.index.Tensor,
     ATEN.index_select.default,
 }
+_WORKED_OUT = (".inv_freq", ".position_ids")
 _PRODUCTS = {ATEN.linear.default, ATEN.mm.default, ATEN.addmm.default, ATEN.bmm.default}
 
 
@@ -55,7 +58,7 @@ class Mapped(Tensor):
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"Mapped({tuple(self.shape)}, {self.stored.dtype}, {self.device})"
 
-    def __tensor_flatten__(self) -> tuple[list[str], None]:
+    def __tensor_flatten__(self) -> tuple[list[str], None]:  # lets `module.to` swap it
         return ["stored"], None
 
     @staticmethod
@@ -74,15 +77,27 @@ class Mapped(Tensor):
             return op(args[0].stored, *args[1:], **named).float()
         if op is ATEN._to_copy.default:
             return _copied(args[0].stored, named)
-        if op._schema.is_mutable and any(isinstance(each, Mapped) for each in args[:1]):
-            raise TypeError(f"{op}: a mapped weight is read and not written")
+        if op is ATEN.as_strided.default or _is_written(op, args, named):
+            raise TypeError(f"{op}: a mapped weight is read, as it is, and not written")
         if op in _PRODUCTS and sum(isinstance(each, Mapped) for each in args) == 1:
-            return op(*(_in_room(each) if isinstance(each, Mapped) else each for each in args))
+            here = (_in_room(each) if isinstance(each, Mapped) else each for each in args)
+            return op(*here, **_widened(named))
         if torch.is_inference_mode_enabled():  # then even what is made of others comes here
             said = op.decompose(*args, **named)
             if said is not NotImplemented:
                 return said
         return op(*_widened(args), **_widened(named))
+
+
+def _is_written(op: Any, args: tuple[Any, ...], named: dict[str, Any]) -> bool:
+    """Whether an operation writes to a mapped tensor."""
+    if not op._schema.is_mutable:
+        return False
+    taken = [argument for argument in op._schema.arguments if not argument.kwarg_only]
+    given = [*zip(taken, args, strict=False)]
+    given += [(each, named.get(each.name)) for each in op._schema.arguments if each.kwarg_only]
+    written = [value for each, value in given if each.alias_info and each.alias_info.is_write]
+    return any(isinstance(each, Mapped) for each in tree_leaves(written))
 
 
 _kept = threading.local()
@@ -91,7 +106,7 @@ _kept = threading.local()
 def _in_room(weight: Mapped) -> Tensor:
     """The weight widened for one product, whose result holds nothing of it."""
     half = weight.stored
-    dense = half.is_contiguous() or half.mT.is_contiguous()
+    dense = half.is_contiguous() or (half.dim() > 1 and half.mT.is_contiguous())
     if half.device.type != "cpu" or half.numel() > ROOM or not dense:
         return half.float()
     room = getattr(_kept, "room", None)
@@ -172,15 +187,25 @@ def is_mapped(model: nn.Module) -> bool:
     return any(isinstance(weight, Mapped) for weight in model.parameters())
 
 
-def stored_in(files: Iterable[Path]) -> set[str]:
-    """The types of the tensors in safetensors files, as their headers name them."""
+def types_in(folder: Path) -> set[str]:
+    """The types of a checkpoint's weights, as the headers of its safetensors files name them.
+
+    Of the files that transformers would load; what is worked out anew (positions, the frequencies
+    of RoPE) does not count.
+    """
     from safetensors import safe_open
 
+    files, index = [folder / "model.safetensors"], folder / "model.safetensors.index.json"
+    if not files[0].is_file() and index.is_file():
+        named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        files = [folder / name for name in sorted(set(named))]
     found: set[str] = set()
     for file in files:
         with safe_open(file, framework="np") as opened:
-            found |= {opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118
+            for name in opened.keys():  # noqa: SIM118
+                if not name.endswith(_WORKED_OUT):
+                    found.add(opened.get_slice(name).get_dtype())
     return found
 
 
-__all__ = ["Mapped", "as_stored", "in_type", "is_mapped", "map_weights", "plain", "stored_in"]
+__all__ = ["Mapped", "as_stored", "in_type", "is_mapped", "map_weights", "plain", "types_in"]

@@ -40,17 +40,18 @@ def placed(*models: Any) -> Iterator[None]:
     with ExitStack() as stack:
         if away and sum(map(_bytes, away)) <= room():
             for model in away:
-                stack.enter_context(_copied(model, device))
+                stack.enter_context(moved(model, device))
         yield
 
 
 @contextmanager
-def _copied(model: nn.Module, device: torch.device) -> Iterator[None]:
+def moved(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """While inside, a model is on that device, as a copy, with or without room; see `placed`."""
     modules = list(model.modules())
     before = [(dict(module._parameters), dict(module._buffers)) for module in modules]
     there: dict[int, Tensor] = {}  # by the identity of the own one: what is shared stays so
 
-    def moved(own: Tensor) -> Tensor:
+    def copied(own: Tensor) -> Tensor:
         if id(own) not in there:
             copy = own.detach().to(device)
             there[id(own)] = nn.Parameter(copy, False) if isinstance(own, nn.Parameter) else copy
@@ -59,7 +60,7 @@ def _copied(model: nn.Module, device: torch.device) -> Iterator[None]:
     try:
         for module, kept in zip(modules, before, strict=True):
             for held, own in zip((module._parameters, module._buffers), kept, strict=True):
-                held.update({name: moved(each) for name, each in own.items() if each is not None})
+                held.update({name: copied(each) for name, each in own.items() if each is not None})
         yield
     finally:
         for module, (parameters, buffers) in zip(modules, before, strict=True):
@@ -75,4 +76,4 @@ def _bytes(model: nn.Module) -> int:
     )
 
 
-__all__ = ["accelerator", "placed"]
+__all__ = ["accelerator", "moved", "placed"]

@@ -21,7 +21,7 @@ from flyweight.errors import OptionError
 from flyweight.make.budget import LEAST_BYTES, Budgets
 from flyweight.make.course import Course, PastCourse, likely_courses, longest_course, works_of
 from flyweight.make.effort import BATCH, EFFORTS, Effort, default_steps
-from flyweight.make.footprint import disk, memory_warnings, working_memory
+from flyweight.make.footprint import disk, mapped_memory, memory_warnings, working_memory
 from flyweight.make.form import form_of
 from flyweight.make.machine import Machine
 from flyweight.make.options import check_options
@@ -35,6 +35,7 @@ from flyweight.make.show_quote import show_quote
 from flyweight.make.store import work_folder
 from flyweight.make.students import Contender, Found
 from flyweight.make.workload import Sizes, effort_of, sizes_of
+from flyweight.mapped import ROOM
 from flyweight.tasks.encode import prompt_ids
 from flyweight.tasks.read import read_task
 from flyweight.tasks.score import scorer
@@ -313,10 +314,16 @@ def test_levels_beyond_a_budget_are_neither_quoted_nor_cut(
     assert len(sizes.shapes) == len(levels)
 
 
-def test_a_teacher_that_stays_in_its_files_needs_less_memory() -> None:
+def test_a_teacher_that_stays_in_its_files_gives_way() -> None:
     big = replace(SIZES, teacher=8_000_000_000)
-    held, mapped = (working_memory(replace(big, mapped=each)) for each in (False, True))
-    assert mapped < held - 2 * 8e9
+    small, held = working_memory(SIZES), working_memory(big)
+    assert held - small == pytest.approx(8 * (big.teacher - SIZES.teacher))
+    for mapped in (replace(big, mapped=True), replace(big, mapped=True, trimmed=7_000_000_000)):
+        kept = working_memory(mapped) - mapped_memory(mapped)
+        assert kept - small == pytest.approx(4 * ROOM, abs=1e8)
+    read = replace(big, mapped=True, generates=False)  # of few bits it is read in fp32
+    assert working_memory(read) - working_memory(replace(big, mapped=True)) == 4 * big.teacher
+    assert mapped_memory(big) == 0
 
 
 def test_too_little_memory_is_said() -> None:

@@ -357,7 +357,9 @@ def test_a_rounded_model_has_the_weights_of_its_file(name: str, tmp_path: Path) 
     gguf_map = family_of(model.config).gguf
     assert gguf_map is not None
     for file, folder, bits in (("a", "whole", 4), ("b", "rounded", 16), ("c", "whole", 16)):
-        each = model if folder == "whole" else rounded(model, tmp_path / "a", gguf_map)
+        each = (
+            model if folder == "whole" else rounded(copy.deepcopy(model), tmp_path / "a", gguf_map)
+        )
         each.save_pretrained(tmp_path / folder)  # in fp32
         tiny_tokenizer().save_pretrained(tmp_path / folder)
         write_gguf(tmp_path / folder, tmp_path / file, bits, gguf_map)

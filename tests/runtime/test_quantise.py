@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,7 +133,7 @@ def test_llama_cpp_says_what_the_rounded_weights_say(
     model = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32).eval()
     inputs = measure_inputs(model, prompts[:20])
     write_gguf(tiny_llama, tmp_path / "m.gguf", bits, LLAMA, inputs)
-    reference = rounded(model, tmp_path / "m.gguf", LLAMA)
+    reference = rounded(copy.deepcopy(model), tmp_path / "m.gguf", LLAMA)
     with LlamaEngine(tmp_path / "m.gguf", context=64) as engine, torch.inference_mode():
         answers = [(prompt, engine.generate(prompt, 1, top=2).top) for prompt in prompts[:12]]
         said = [(prompt, top[0][0]) for prompt, top in answers if top and top[0]]

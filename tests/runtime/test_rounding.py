@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def test_weights_are_those_of_the_file(
     inputs = measure_inputs(model, [[0, 9, 8, 7], [0, 5]])
     write_gguf(checkpoint, tmp_path / "model.gguf", bits, LLAMA, inputs)
     before = {name: each.clone() for name, each in model.named_parameters()}
-    found = rounded(model, tmp_path / "model.gguf", LLAMA)
+    found = rounded(copy.deepcopy(model), tmp_path / "model.gguf", LLAMA)
 
     stored = {
         tensor.name: dequantize(tensor.data, tensor.tensor_type)

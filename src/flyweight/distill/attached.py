@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from flyweight.mapped import in_type
+from flyweight.placed import moved
 
 LEARNED = "objective_learned"  # the name in the student, and so in checkpoints, while it trains
 
@@ -41,9 +42,8 @@ def attached(
         stack.enter_context(_as_it_was(model, plain_attention))
         if teacher is not None:
             stack.enter_context(_as_it_was(teacher.eval(), plain_attention))
-            # left first: its own weights are carried back to the CPU, not their copies
             stack.enter_context(multiplied_in(dtype, teacher))
-            teacher.to(device)
+            stack.enter_context(moved(teacher, device))
         stack.enter_context(with_learned(model, objective))
         yield
 
@@ -84,8 +84,8 @@ def multiplied_in(dtype: torch.dtype, model: Any) -> Iterator[None]:
     is. In fp32 there is no autocast, and each weight stays in the type of those beside it.
     Afterwards the layers have the very weights from before.
     """
-    cast = dtype != torch.float32
-    layers = [each for each in model.modules() if cast and isinstance(each, nn.Linear)]
+    narrow = dtype != torch.float32
+    layers = [each for each in model.modules() if narrow and isinstance(each, nn.Linear)]
     before = [dict(layer._parameters) for layer in layers]
     for layer, kept in zip(layers, before, strict=True):
         for name, weight in kept.items():

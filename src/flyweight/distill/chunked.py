@@ -32,7 +32,7 @@ SMALL = 2**22  # numbers in a head whose gradient is one product
 # The same of a GPU. Each chunk reads and writes the head's whole gradient, which takes as long as
 # the product of 500 positions; products come in tiles of 128; a softmax has one of its more than
 # 100 processors to a row, two rows each, and some fifteen launches go with a block; half its cache.
-GPU_CHUNK_BYTES = 2**30
+GPU_CHUNK_BYTES = 2**30  # of a GPU of 64 GiB; of a smaller one less
 GPU_TILE = 128
 GPU_BLOCK = 2**25
 GPU_SLAB = 2**24  # numbers
@@ -171,9 +171,11 @@ def _product_type(hidden: Tensor, weight: Tensor) -> torch.dtype:
 
 def _rows(hidden: Tensor, bytes_each: int, budget: int | None) -> int:
     """`chunk_rows` as it suits the device."""
-    if hidden.device.type == "cpu":
+    if hidden.device.type != "cuda":
         return chunk_rows(len(hidden), bytes_each, budget or CHUNK_BYTES)
-    return chunk_rows(len(hidden), bytes_each, budget or GPU_CHUNK_BYTES, GPU_TILE)
+    there = torch.cuda.get_device_properties(hidden.device).total_memory
+    usual = max(CHUNK_BYTES, min(GPU_CHUNK_BYTES, there // 64))
+    return chunk_rows(len(hidden), bytes_each, budget or usual, GPU_TILE)
 
 
 def chunk_rows(positions: int, bytes_each: int, budget: int, tile: int = 1) -> int:

@@ -51,8 +51,8 @@ def head_of(model: Any) -> Head:
         )
     config, family = model.config, family_of(model.config)
     probe = torch.zeros(1)
-    plain = family.logits(config, probe) is probe
-    scaling = None if plain else lambda logits: family.logits(config, logits)
+    unscaled = family.logits(config, probe) is probe
+    scaling = None if unscaled else lambda logits: family.logits(config, logits)
     return Head(module.weight, module.bias, scaling)
 
 

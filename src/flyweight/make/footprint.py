@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 
+from flyweight.checkpoint import MAPPED
 from flyweight.distill.chunked import CHUNK_BYTES
 from flyweight.distill.packed import bytes_a_token, kept
 from flyweight.distill.parts import AT_ONCE
@@ -14,6 +16,7 @@ from flyweight.make.course import Course
 from flyweight.make.effort import BATCH
 from flyweight.make.plan_here import memory_here
 from flyweight.make.workload import RANKING, Sizes
+from flyweight.mapped import ROOM
 
 LIBRARIES = 650_000_000  # Python, torch, transformers
 # Measured over hundreds of steps: code that is made for each size that is multiplied, and what an
@@ -28,19 +31,33 @@ START = 4.0  # bytes a parameter of a mended student, before it is trained
 def working_memory(sizes: Sizes) -> float:
     """Peak bytes beside LIBRARIES: the teacher, records, the biggest student in training.
 
-    A teacher that stays in its files takes them and the engine's, which are mapped both: where
-    memory is short they give way. A batch of the longest rows decides, of which so many tokens are
-    worked on at once (parts.py).
+    A batch of the longest rows decides, of which so many tokens are worked on at once (parts.py).
     """
     tokens = min(BATCH * sizes.longest, max(sizes.longest, AT_ONCE["cpu"]))
     logits = min(CHUNK_BYTES, 4.0 * tokens * sizes.vocabulary)
     batch = 4.0 * tokens * sizes.kept + 4 * logits
-    teacher = (4.0 if sizes.mapped else 8.0) * sizes.teacher + 4.0 * sizes.trimmed
-    weights = teacher + 20.0 * max(sizes.levels)
-    return weights + _records(sizes) + CODE + HELD * batch
+    held = sum(_held(sizes)) + 20.0 * max(sizes.levels)
+    return held + mapped_memory(sizes) + _records(sizes) + CODE + HELD * batch
 
 
-def memory_warnings(needed: int) -> list[str]:
+def _held(sizes: Sizes) -> Iterator[float]:
+    """Bytes of teachers that give way to nothing."""
+    if not sizes.mapped:
+        yield 8.0 * sizes.teacher
+    else:
+        yield 4.0 * ROOM
+        if not sizes.generates:  # the teacher of few bits is read in fp32
+            yield 4.0 * sizes.teacher
+    if not (sizes.mapped and sizes.trimmed >= MAPPED):
+        yield 4.0 * sizes.trimmed
+
+
+def mapped_memory(sizes: Sizes) -> float:
+    """Bytes of a teacher's files and the engine's, which give way where memory is short."""
+    return 4.0 * sizes.teacher if sizes.mapped else 0.0
+
+
+def memory_warnings(needed: float) -> list[str]:
     """What to say where this machine has less memory than so many bytes, a line."""
     with suppress(OptionError):  # some do not tell
         if needed > (there := memory_here()):

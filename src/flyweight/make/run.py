@@ -17,7 +17,14 @@ from flyweight.make.challengers import find_rivals
 from flyweight.make.course import Course, PastCourse, works_of
 from flyweight.make.device import find_device
 from flyweight.make.effort import BATCH, EFFORTS, default_steps
-from flyweight.make.footprint import LIBRARIES, disk, memory_warnings, passing_disk, working_memory
+from flyweight.make.footprint import (
+    LIBRARIES,
+    disk,
+    mapped_memory,
+    memory_warnings,
+    passing_disk,
+    working_memory,
+)
 from flyweight.make.form import Form, form_of
 from flyweight.make.handover import Outcome, hand_over
 from flyweight.make.job import Job
@@ -87,7 +94,9 @@ def prepare_job(options: Options, machine: str) -> Plan:
     known = find_machine(machine)
     within = effort_of(options, form, base)
     quote = with_energy(make_quote(sizes, within, known), known, options.country)
-    warnings = [] if machine != "this" else memory_warnings(quote.memory)
+    warnings = []
+    if machine == "this":  # what is mapped gives way
+        warnings += memory_warnings(quote.memory - mapped_memory(sizes))
     for path, each in zip(options.tasks, tasks, strict=True):
         warnings += check_evidence(each, options.bar, scoring)
         warnings += leak_warnings(each.train, each.test, path.name, unit_of(path))

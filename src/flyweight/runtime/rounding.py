@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,16 @@ from flyweight.anatomy.gguf.map import OUTPUT
 
 @torch.no_grad()
 def rounded(model: Any, file: Path, gguf_map: GgufMap) -> Any:
-    """A copy of `model` (fp32) with the weights that its GGUF file holds."""
-    student = copy.deepcopy(model)
+    """`model` (fp32), from now on with the weights that its GGUF file holds."""
     tensors = {tensor.name: tensor for tensor in GGUFReader(file).tensors}
-    for parameter, weight in student.named_parameters():
+    for parameter, weight in model.named_parameters():
         for part in gguf_map.parts(parameter, model.config):
             if part.tensor == OUTPUT and model.config.tie_word_embeddings:
                 continue  # a copy of the input embedding
             stored = tensors[part.tensor]
             read = torch.from_numpy(dequantize(stored.data, stored.tensor_type).copy())
             part.take(weight).copy_(gguf_map.restore(part, read, model.config))  # into a view
-    return student
+    return model
 
 
 __all__ = ["rounded"]

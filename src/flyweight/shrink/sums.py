@@ -110,6 +110,7 @@ class Saves:
 def model_sha256(model: Any) -> str:
     """One hash over a model's config and all its weights."""
     told = {name: value for name, value in model.config.to_dict().items() if name[0] != "_"}
+    told.pop("dtype", None)  # of the files: the same weights may be held or left there
     digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode())
     for name, weight in model.named_parameters():
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from flyweight.errors import UnsupportedFamily
+from flyweight.mapped import plain
 from flyweight.vision.placing import cross_layers, language_layers
 
 IMAGE = "<|image|>"  # the token that stands for an image
@@ -113,7 +114,7 @@ def language_sha256(tensors: Iterator[tuple[str, Tensor]]) -> str:
     """One hash of named tensors, as they are at 32 bits (which every 16-bit weight is exactly)."""
     digests = []
     for name, tensor in tensors:
-        data = tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes()
+        data = plain(tensor.detach()).to("cpu", torch.float32).contiguous().numpy().tobytes()
         digests.append(f"{name} {list(tensor.shape)} {hashlib.sha256(data).hexdigest()}")
     return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
 
