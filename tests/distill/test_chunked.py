@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -481,5 +482,15 @@ def test_a_gpu_is_asked_for_little_at_a_time() -> None:
         sums = chunked._Gradients(hidden, weight, None, (True, True, False))
         weights, own = torch.ones(tokens), Head(weight).to(half)
     with torch.no_grad(), Launches() as launches:
-        chunked._walk(hidden, own, weights, judge, None, sums)
+        chunked._walk(hidden, own, weights, judge, chunked.GPU_CHUNK_BYTES, sums)
     assert 100 < launches.count < 1000
+
+
+@pytest.mark.parametrize(("gigabytes", "mebibytes"), [(141, 1024), (24, 357), (8, 256)])
+def test_a_smaller_gpu_holds_fewer_logits(
+    gigabytes: int, mebibytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = SimpleNamespace(total_memory=gigabytes * 10**9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: told)
+    assert chunked._usual_budget(torch.device("cuda")) // 2**20 == mebibytes
+    assert chunked._usual_budget(torch.device("mps")) == chunked.CHUNK_BYTES

@@ -171,11 +171,15 @@ def _product_type(hidden: Tensor, weight: Tensor) -> torch.dtype:
 
 def _rows(hidden: Tensor, bytes_each: int, budget: int | None) -> int:
     """`chunk_rows` as it suits the device."""
-    if hidden.device.type != "cuda":
-        return chunk_rows(len(hidden), bytes_each, budget or CHUNK_BYTES)
-    there = torch.cuda.get_device_properties(hidden.device).total_memory
-    usual = max(CHUNK_BYTES, min(GPU_CHUNK_BYTES, there // 64))
-    return chunk_rows(len(hidden), bytes_each, budget or usual, GPU_TILE)
+    tile = 1 if hidden.device.type == "cpu" else GPU_TILE
+    return chunk_rows(len(hidden), bytes_each, budget or _usual_budget(hidden.device), tile)
+
+
+def _usual_budget(device: torch.device) -> int:
+    if device.type != "cuda":
+        return CHUNK_BYTES
+    there = torch.cuda.get_device_properties(device).total_memory
+    return max(CHUNK_BYTES, min(GPU_CHUNK_BYTES, there // 64))
 
 
 def chunk_rows(positions: int, bytes_each: int, budget: int, tile: int = 1) -> int:
