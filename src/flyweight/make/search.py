@@ -79,6 +79,11 @@ def line_up(job: Job) -> Found:
         chosen = chosen[: job.effort.width]
         seen |= {each.ranked.shape for each in chosen}
         contenders += chosen
+    if not contenders and job.options.budgets:
+        raise OptionError(
+            "nothing was made within the budgets (the grid has no shape that is so small). Give "
+            "larger ones, or a smaller teacher."
+        )
     if not contenders:
         raise UnsupportedFamily(f"{job.teacher.name} is too small to be cut by the grid.")
     contenders.sort(key=lambda each: smallest(each, job.options.by))
