@@ -147,12 +147,8 @@ def ours(case: Case, student: Any, teacher: Any, tokens: Any, order: list[int], 
     from flyweight.distill.trainer import Schedule, train
 
     count, length = len(tokens) // POOL, tokens.shape[1]
-    if (
-        length % MULTIPLE
-    ):  # rows would be filled up to one, and steps are told apart by their tokens
-        return say(
-            kind="failed", why=f"{length} tokens are no multiple of {MULTIPLE}: ours takes such"
-        )
+    if length % MULTIPLE:  # rows are filled up to one, and steps are told apart by their tokens
+        return say(kind="failed", why=f"rows of {length} tokens: give a multiple of {MULTIPLE}")
     weights = np.ones(length, dtype=np.float32)
     rows = [{"input_ids": each, "weights": weights} for each in tokens.int().numpy()]
 
