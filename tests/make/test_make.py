@@ -21,6 +21,7 @@ from flyweight.folder import MARK, read_card, read_scores
 from flyweight.make.budget import LEAST_BYTES, Budgets
 from flyweight.make.course import works_of
 from flyweight.make.effort import EFFORTS
+from flyweight.make.journal import Journal
 from flyweight.make.machine import this_machine
 from flyweight.make.options import check_options
 from flyweight.make.quote_energy import foretold
@@ -213,6 +214,23 @@ def test_without_answers_the_teacher_writes_them_and_no_bar_reached_is_a_verdict
     assert all(answer.wanted == answer.teacher for answer in card.answers)
     assert plain_parameters(out) == card.parameters
     assert sorted(out.parent.iterdir()) == [out, work_folder(out)]
+
+
+def test_what_the_teacher_answered_is_kept_for_another_score_where_it_is_no_labels(
+    brief_llama: Path, tmp_path: Path
+) -> None:
+    words = ["oil", "hot", "near the valve", "leaks", "who?", "7", "+", "wet", "no", "Öl", "a", "("]
+    task = write_task(tmp_path / "task.jsonl", lambda s, i: {"prompt": f"{words[i % 12]} {s} {i}"})
+    job: dict[str, Any] = {"task": task, "out": tmp_path / "out", **QUICK}
+    with pytest.raises(
+        OptionError, match=r"task: \w+ has 12 items, of which .* an answer of their"
+    ):
+        flyweight.make(str(brief_llama), score="macro-f1", **job)
+    [kept] = work_folder(job["out"]).glob("answers-*")
+    flyweight.make(str(brief_llama), score="f1", **job)
+    found = [event["name"] for event in Journal(kept.parent).events() if event["event"] == "found"]
+    assert kept.name in found
+    assert [*kept.parent.glob("answers-*")] == [kept]
 
 
 def test_where_no_place_is_named_each_task_has_its_own_beside_the_demos(

@@ -89,7 +89,7 @@ def prepare_job(options: Options, machine: str) -> Plan:
     quote = with_energy(make_quote(sizes, within, known), known, options.country)
     warnings = [] if machine != "this" else memory_warnings(quote.memory)
     for path, each in zip(options.tasks, tasks, strict=True):
-        warnings += check_evidence(each, options.bar, scoring)
+        warnings += check_evidence(each, options.bar, scoring, chosen=form.chooses)
         warnings += leak_warnings(each.train, each.test, path.name, unit_of(path))
     return Plan(options, form, task, scoring, sizes, known, quote, warnings)
 
@@ -110,7 +110,11 @@ def run_job(plan: Plan) -> Card:
             card = _run(replace(plan, options=options), store)
         except BaseException as error:
             stopped = was_interrupted(error)
-            if isinstance(error, BAD_INPUT) and store.is_new and not stopped:
+            asked = (
+                "answers" in store.seconds
+            )  # which may have taken hours, and serves other scores
+            new = store.is_new and not asked
+            if isinstance(error, BAD_INPUT) and new and not stopped:
                 store.discard()
                 raise
             store.journal.write("interrupted" if stopped else "failed", error=str(error))
