@@ -110,11 +110,9 @@ def run_job(plan: Plan) -> Card:
             card = _run(replace(plan, options=options), store)
         except BaseException as error:
             stopped = was_interrupted(error)
-            asked = (
-                "answers" in store.seconds
-            )  # which may have taken hours, and serves other scores
-            new = store.is_new and not asked
-            if isinstance(error, BAD_INPUT) and new and not stopped:
+            asked = "answers" in store.seconds  # hours of it may be: it is kept for other scores
+            new = store.is_new and not asked and not stopped
+            if isinstance(error, BAD_INPUT) and new:
                 store.discard()
                 raise
             store.journal.write("interrupted" if stopped else "failed", error=str(error))
