@@ -110,7 +110,7 @@ def run_job(plan: Plan) -> Card:
             card = _run(replace(plan, options=options), store)
         except BaseException as error:
             stopped = was_interrupted(error)
-            asked = "answers" in store.seconds  # hours of it may be: it is kept for other scores
+            asked = "answers" in store.seconds  # may have taken hours: kept for another score
             new = store.is_new and not asked and not stopped
             if isinstance(error, BAD_INPUT) and new:
                 store.discard()
