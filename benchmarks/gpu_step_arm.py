@@ -143,10 +143,12 @@ def ours(case: Case, student: Any, teacher: Any, tokens: Any, order: list[int], 
 
     from flyweight.distill.divergences import Blend
     from flyweight.distill.live import LiveDistillation
-    from flyweight.distill.losses import wanted_hidden
+    from flyweight.distill.losses import MULTIPLE, wanted_hidden
     from flyweight.distill.trainer import Schedule, train
 
     count, length = len(tokens) // POOL, tokens.shape[1]
+    if length % MULTIPLE:  # rows are filled up to one, and steps are told apart by their tokens
+        return say(kind="failed", why=f"rows of {length} tokens: give a multiple of {MULTIPLE}")
     weights = np.ones(length, dtype=np.float32)
     rows = [{"input_ids": each, "weights": weights} for each in tokens.int().numpy()]
 
@@ -179,6 +181,7 @@ def ours(case: Case, student: Any, teacher: Any, tokens: Any, order: list[int], 
     register_optimizer_step_pre_hook(lambda *_: clock.mark("optimizer"))
     schedule = Schedule(SCHEDULE, count, RATE, warmup=0, weight_decay=DECAY, seed=0)
     train(student, rows, Timed(), schedule, "")
+    return None
 
 
 def plain(case: Case, student: Any, teacher: Any, tokens: Any, order: list[int], clock: Clock):

@@ -43,10 +43,11 @@ def learn(setup: plateau.Setup, rate: float, steps: int, seed: int) -> dict[str,
 
 
 class Runs:
-    """The trainings so far, kept in a file when there is one."""
+    """The trainings so far on one task with one teacher, kept in a file when there is one."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, told: argparse.Namespace) -> None:
         self.path, self.known = path, {}
+        self.asked = (told.case, str(told.teacher or ""), told.intents, told.train)
         if path is not None and path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():
                 key, found = json.loads(line)
@@ -56,7 +57,7 @@ class Runs:
         self, setup: plateau.Setup, width: int, count: int, rate: float, steps: int, seed: int
     ) -> dict[str, list[float]]:
         """What that training gave, which is made unless it is known."""
-        key = (width, count, rate, steps, seed)
+        key = (*self.asked, width, count, rate, steps, seed)
         if key not in self.known:
             self.known[key] = learn(setup, rate, steps, seed)
             if self.path is not None:
@@ -100,7 +101,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, help="where runs are kept, to go on from there")
     told = parser.parse_args()
     torch.set_num_threads(1)
-    runs = Runs(told.runs)
+    runs = Runs(told.runs, told)
     with TemporaryDirectory() as scratch:
         teacher, task, score = plateau.find_case(told, Path(scratch))
         for keep in told.keep:

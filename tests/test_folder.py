@@ -57,6 +57,16 @@ def test_a_folder_appears_whole(tmp_path: Path) -> None:
     assert oct(out.stat().st_mode & 0o777) == oct(0o777 & ~umask())
 
 
+def test_a_name_that_leaves_no_room_for_temporary_ones_is_refused_at_once(tmp_path: Path) -> None:
+    longest = os.pathconf(tmp_path, "PC_NAME_MAX")
+    for name in ("o" * (longest + 1), "o" * (longest - 14), "ö" * (longest // 2)):
+        for out in (tmp_path / name, tmp_path / "not there yet" / name):
+            with pytest.raises(FolderError, match=f"cannot write {out}: .*too long"):
+                check_place(out)
+    write(tmp_path / ("o" * (longest - 15)), "fits")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -109,9 +109,9 @@ class Checkpoint:
 
         return self.parameters >= MAPPED and types_in(self.path) == {"BF16"}
 
-    def model(self) -> Any:
-        """The transformers model, in fp32, ready to run and to be trained."""
-        return self._load("float32")
+    def model(self, dtype: str = "float32") -> Any:
+        """The transformers model, ready to run, and in fp32 to be trained."""
+        return self._load(dtype)
 
     def frozen(self) -> Any:
         """The same model to be read alone: a big one of bf16 stays in its files (mapped.py).

@@ -84,6 +84,8 @@ def check_place(out: Path, *read: str | Path) -> None:
             raise FolderError(
                 f"cannot write {out}: {above} is closed to you. Choose another folder."
             )
+        with suppress(FileNotFoundError):  # the longest name that will be used is too long, or not
+            _beside(above / _scratch(out.absolute().name, "0" * 2 * TOKEN), LOCK).lstat()
 
 
 def free_bytes(place: Path) -> int:
@@ -147,7 +149,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     """
     out = out.absolute()
     check_place(out)
-    scratch = out.with_name(f".{out.name}.{secrets.token_hex(TOKEN)}")
+    scratch = out.with_name(_scratch(out.name, secrets.token_hex(TOKEN)))
     lock = FileLock(_beside(scratch, LOCK), timeout=10)  # whoever clears may hold it for an instant
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -190,6 +192,10 @@ def _settle(scratch: Path, out: Path) -> None:
 def _unlock(lock: BaseFileLock) -> None:
     lock.release()
     Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _scratch(name: str, token: str) -> str:
+    return f".{name}.{token}"
 
 
 def _beside(scratch: Path, ending: str) -> Path:

@@ -202,11 +202,14 @@ def test_a_packed_row_is_learned_as_given_and_draws_nothing(student: Any, teache
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize(("share", "steps", "written"), [(0.01, 10, 0), (0.99, 10, 10), (1, 3, 3)])
+@pytest.mark.parametrize(
+    ("share", "steps", "written"), [(0.01, 10, 0), (0.99, 10, 10), (1, 3, 3), (0.6, 1, 1)]
+)
 def test_a_share_that_leaves_nothing_of_either_kind_is_refused(
     share: float, steps: int, written: int
 ) -> None:
-    with pytest.raises(OptionError, match=rf"--on-policy is {share}: of {steps} .* {written}, "):
+    said = rf"--on-policy is {share}: of {steps} .* {written}, .*or more --steps, or leave --corpus"
+    with pytest.raises(OptionError, match=said):
         planned(
             ITEMS, steps=steps, batch_size=8, share=0.5, row_length=None, context=512,
             on_policy=share,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,16 +17,17 @@ import torch
 import flyweight
 from flyweight.card import Card, VerdictCard
 from flyweight.energy.constants import JOULES_A_KWH
-from flyweight.errors import OptionError
+from flyweight.errors import FolderError, OptionError
 from flyweight.folder import MARK, read_card, read_scores
 from flyweight.make.budget import LEAST_BYTES, Budgets
 from flyweight.make.course import works_of
 from flyweight.make.effort import EFFORTS
+from flyweight.make.journal import Journal
 from flyweight.make.machine import this_machine
 from flyweight.make.options import check_options
 from flyweight.make.quote_energy import foretold
 from flyweight.make.run import prepare_job
-from flyweight.make.store import work_folder
+from flyweight.make.store import open_store, work_folder
 from flyweight.sticker_card import Sticker
 from flyweight.tasks.read import read_task
 
@@ -215,6 +217,23 @@ def test_without_answers_the_teacher_writes_them_and_no_bar_reached_is_a_verdict
     assert sorted(out.parent.iterdir()) == [out, work_folder(out)]
 
 
+def test_what_the_teacher_answered_is_kept_for_another_score_where_it_is_no_labels(
+    brief_llama: Path, tmp_path: Path
+) -> None:
+    words = ["oil", "hot", "near the valve", "leaks", "who?", "7", "+", "wet", "no", "Öl", "a", "("]
+    task = write_task(tmp_path / "task.jsonl", lambda s, i: {"prompt": f"{words[i % 12]} {s} {i}"})
+    job: dict[str, Any] = {"task": task, "out": tmp_path / "out", **QUICK}
+    with pytest.raises(
+        OptionError, match=r"task: \w+ has 12 items, of which .* an answer of their"
+    ):
+        flyweight.make(str(brief_llama), score="macro-f1", **job)
+    [kept] = work_folder(job["out"]).glob("answers-*")
+    flyweight.make(str(brief_llama), score="f1", **job)
+    found = [event["name"] for event in Journal(kept.parent).events() if event["event"] == "found"]
+    assert kept.name in found
+    assert [*kept.parent.glob("answers-*")] == [kept]
+
+
 def test_where_no_place_is_named_each_task_has_its_own_beside_the_demos(
     brief_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,6 +249,32 @@ def test_where_no_place_is_named_each_task_has_its_own_beside_the_demos(
     both = [Path("tickets.jsonl"), Path("notes.jsonl")]
     two = flyweight.make(str(brief_llama), task=both, **asked)
     assert (one, two) == (Path("out/tickets"), Path("out/tickets+notes"))
+
+
+def test_where_no_place_is_named_no_other_jobs_model_is_replaced(
+    brief_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mine = write_task(Path("data.jsonl"), question)
+    Path("other").mkdir()
+    other = write_task(Path("other/data.jsonl"), lambda s, i: {"prompt": f"{s} valve {i}"})
+    twin = shutil.copytree(brief_llama, "twin")
+    asked: dict[str, Any] = {**QUICK, "dry_run": True}
+    out = flyweight.make(str(brief_llama), task=mine, **QUICK)
+    assert out == Path("out/data")
+    for removed in (False, True):
+        if removed:
+            shutil.rmtree(work_folder(out))
+        for teacher, task in ((brief_llama, other), (twin, mine)):
+            with pytest.raises(FolderError, match=rf"out/data belongs .* {brief_llama} for .*data"):
+                flyweight.make(str(teacher), task=task, **asked)
+            assert flyweight.make(str(teacher), task=task, out=out, **asked) == out
+        assert flyweight.make(f"{brief_llama}/.", task=mine.resolve(), bar=0.5, **asked) == out
+    shutil.rmtree(out)
+    with open_store(out) as store:  # a job that was stopped
+        store.journal.start({"teacher": str(twin), "tasks": (mine,)}, {})
+    with pytest.raises(FolderError, match=r"out/data belongs .* twin for data\.jsonl\. Name"):
+        flyweight.make(str(brief_llama), task=mine, **asked)
 
 
 def test_a_second_bar_opens_test_again_and_the_same_one_does_not(

@@ -28,6 +28,7 @@ from flyweight.make import writing
 from flyweight.make.drawing import Drawer, _json_string
 from flyweight.make.journal import Journal
 from flyweight.make.sieve import UNSURE, Sieve, Written, sure_enough
+from flyweight.make.store import work_folder
 from flyweight.make.written_file import _new
 from flyweight.tasks.encode import prompt_ids
 from flyweight.tasks.items import Item, content_sha256, item_from
@@ -174,6 +175,18 @@ def test_bad_input_leaves_nothing(
     with pytest.raises(error, match=words):
         flyweight.write_data(str(tiny_llama), **job)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_is_written_replaces_no_task_that_is_read(tiny_llama: Path, tmp_path: Path) -> None:
+    task = write_rows(tmp_path / "more.jsonl", task_rows())
+    work_folder(task).mkdir()  # as if it had been written by an earlier run
+    (tmp_path / "link.jsonl").symlink_to(task)
+    before = task.read_bytes()
+    for name in ("more.jsonl", "link.jsonl"):
+        with pytest.raises(FolderError, match=r"is the task, which is read\. Choose another name"):
+            flyweight.write_data(str(tiny_llama), task, task=tmp_path / name)
+    assert task.read_bytes() == before
+    assert not [*work_folder(task).iterdir()]
 
 
 def test_a_teacher_that_cannot_be_asked_leaves_nothing(tiny_llama: Path, tmp_path: Path) -> None:

@@ -297,3 +297,14 @@ def test_keys_and_values_in_8_bits_say_nearly_the_same(
     assert (near != wanted).any()
     with pytest.raises(OptionError, match="kv_bits is 5"):
         LlamaEngine(tiny_files[16], kv_bits=5)
+
+
+def test_in_16_bits_only_the_weights_are_rounded(tiny_llama: Path) -> None:
+    engine = TorchEngine(tiny_llama, context=64, threads=1, dtype="bfloat16")
+    assert {weight.dtype for weight in engine._model.parameters()} == {torch.bfloat16}
+    wanted = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.bfloat16)
+    for (name, turn), (_, given) in zip(
+        engine._model.named_buffers(), wanted.named_buffers(), strict=True
+    ):
+        assert turn.dtype == torch.float32, name  # RoPE's frequencies
+        assert torch.equal(turn, given)

@@ -106,14 +106,38 @@ def labelled(answers: Sequence[str | None]) -> tuple[Item, ...]:
     )
 
 
+def of_labels(dev: Sequence[str | None], test: Sequence[str | None]) -> Task:
+    return Task("tickets", labelled(["lost"]), labelled(dev), labelled(test), "", "")
+
+
 def test_a_score_by_label_wants_labels() -> None:
-    macro = scorer("macro-f1")
-    few, free = labelled(["lost", "found "] * 20), labelled([f"text {n}" for n in range(40)])
+    macro, few = scorer("macro-f1"), ["lost", "found "] * 20
+    free = [*(f"text {n}" for n in range(37)), "the same", "the same", "the same"]
     for dev, test, where in ((free, few, "dev"), (few, free, "test")):
-        with pytest.raises(OptionError, match=f"tickets: {where} has 40 different answers in 40"):
-            check_evidence(Task("tickets", few, dev, test, "", ""), 0.5, macro)
-        check_evidence(Task("tickets", few, dev, test, "", ""), 0.5, EXACT)
-    check_evidence(Task("tickets", few, few, few, "", ""), 0.5, macro)
-    check_labels(labelled(["lost", None, "lost", None]), "what the teacher answers later", macro)
-    unanswered = labelled([None] * 3)
-    check_labels(unanswered, "none that is known yet", macro)
+        with pytest.raises(OptionError, match=f"tickets: {where} has 40 items, of which 37 have"):
+            check_evidence(of_labels(dev, test), 0.5, macro)
+        check_evidence(of_labels(dev, test), 0.5, EXACT)
+    assert check_evidence(of_labels(few, few), 0.5, macro) == []
+
+
+def test_labels_that_are_chosen_are_labels_however_rare() -> None:
+    macro, rare = scorer("macro-f1"), [f"label {n}" for n in range(40)]
+    [line] = check_labels(labelled(rare), "tickets: dev", macro, chosen=True)
+    assert line.startswith("tickets: dev has 40 items of 40 labels: ")
+
+
+def test_a_score_by_label_is_warned_of_below_five_items_of_each_on_average() -> None:
+    macro = scorer("macro-f1")
+    for number, warned in ((5, False), (4, True)):
+        answers = [f" label {n} " for n in range(20)] * number
+        lines = check_labels(labelled(answers), "tickets: test", macro)
+        assert bool(lines) == warned
+        assert check_labels(labelled(answers), "tickets: test", EXACT) == []
+    assert "has 80 items of 20 labels: with fewer than 5 of each" in lines[0]
+    assert "\n" not in lines[0]
+    assert lines[0] in check_evidence(of_labels(answers, answers), 0.5, macro)
+
+
+def test_a_split_that_the_teacher_is_still_to_answer_is_not_judged_by_the_rest() -> None:
+    partly = [f"text {n}" for n in range(3)] + [None] * 72
+    assert check_evidence(of_labels(partly, partly), 0.5, scorer("macro-f1")) == []

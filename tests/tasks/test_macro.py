@@ -12,7 +12,11 @@ LABELS = np.array(["lost", "stolen", "top up", "refund"])
 
 
 def by_label(said: list[str], wanted: list[str]) -> float:
-    """The mean over labels of 2PR / (P + R), 0 where a label is never right."""
+    """The mean over labels of 2PR / (P + R), 0 where a label is never right.
+
+    Whatever is never wanted is one label.
+    """
+    said = [text if text in wanted else "something else" for text in said]
     found = []
     for label in {*said, *wanted}:
         right = sum(s == label == w for s, w in zip(said, wanted, strict=True))
@@ -45,6 +49,14 @@ def test_the_mean_is_macro_f1(right: float) -> None:
 def test_a_label_that_is_only_said_counts() -> None:
     scores = scorer("macro-f1").scores(["a", "a", "c"], ["a", "a", "a"])
     assert scores.mean() == pytest.approx((0.8 + 0.0) / 2)
+
+
+def test_in_how_many_ways_an_answer_is_wrong_does_not_matter() -> None:
+    wanted = ["a", "a", "b", "b", "b"]
+    score = scorer("macro-f1").scores
+    alike, varied = (score(["a", "a", "b", *wrong], wanted) for wrong in (["x", "x"], ["x", "y"]))
+    assert alike.tolist() == varied.tolist()
+    assert alike.mean() == pytest.approx((1 + 2 * 1 * (1 / 3) / (1 + 1 / 3) + 0) / 3)
 
 
 def test_nothing_right_scores_nothing() -> None:

@@ -28,8 +28,8 @@ from transformers import (
 
 import zoo
 from flyweight.anatomy.gguf import LLAMA
-from flyweight.errors import OptionError, TeacherError, UnsupportedFamily
-from flyweight.folder import GGUF_NAMES, sha256_of
+from flyweight.errors import FolderError, OptionError, TeacherError, UnsupportedFamily
+from flyweight.folder import GGUF_NAMES, new_folder, sha256_of
 from flyweight.runtime.gguf import write_gguf
 from flyweight.runtime.llama import LlamaEngine
 from flyweight.runtime.parity import ParityReport, all_ids, first_difference
@@ -229,6 +229,28 @@ def test_options_that_trained_eyes_leave_nothing_to_say_are_refused(
             add_vision(str(text_model), tmp_path / "out", encoder=str(eyes), **{option: value})
     assert not (tmp_path / "out").exists()
     add_vision(str(text_model), tmp_path / "out", encoder=str(eyes))
+
+
+def test_an_encoder_that_is_read_is_not_written(
+    blind: Path, text_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eyes, clip = tmp_path / "eyes", tmp_path / "clip"
+    with new_folder(eyes) as folder:  # as train-vision leaves them: a folder that may be replaced
+        sha256 = str(read_facts(blind)["language_sha256"])
+        save_vision(open_vision(blind), folder, sha256, eyes_only=True)
+    with new_folder(clip) as folder:
+        CLIPVisionModel(CLIPVisionConfig(**SMALL, hidden_act="gelu")).save_pretrained(folder)
+    shutil.copytree(eyes, tmp_path / "small")  # trained eyes, whatever they are called
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for encoder in ("eyes", "clip", "small"):
+        for out in (Path(encoder), Path(encoder, "out")):
+            with pytest.raises(FolderError, match=f"{out} .* {encoder}, which is read"):
+                add_vision(str(text_model), out, encoder=encoder)
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert after == before
+    add_vision(str(text_model), Path("tiny"), encoder="tiny")
+    add_vision(str(text_model), Path("tiny"), encoder="tiny")  # a size: the folder is not read
 
 
 @pytest.mark.parametrize("told", ["{", "[]", '{"image_mean": "grey"}', '{"image_std": [1]}'])

@@ -124,7 +124,7 @@ def _written(share: float, steps: int) -> int:
     if share and not 0 < written < steps:
         raise OptionError(
             f"--on-policy is {share}: of {steps} steps it takes {written}, --corpus the rest. "
-            "Give a share that leaves both some."
+            "Give a share that leaves both some, or more --steps, or leave --corpus out."
         )
     return written
 

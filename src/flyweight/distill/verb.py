@@ -59,7 +59,8 @@ def distill(
         corpus: Texts or chats to learn from besides: a .txt, .jsonl or .parquet file, a folder of
             such, or a data set on the hub. Once for each; read as far as the training goes. A chat
             that asks what dev or test asks is refused; plain texts are not searched for items.
-        corpus_share: The share of the tokens that come from corpora, each of them giving as much.
+        corpus_share: The share of the tokens that come from corpora, each of them giving as much;
+            beside --on-policy the share of the tokens of the other steps.
         row_length: Tokens of the rows in which corpora and items are packed, none seeing another;
             longer documents are cut. At most 512 if not given, or what the longest item needs.
         steps: Training steps.

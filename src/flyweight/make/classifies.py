@@ -49,6 +49,7 @@ class Classifies(Form):
     formats = tuple(f"onnx-{bits}" for bits in ONNX_NAMES)
     engines = ("ONNX Runtime",)
     packages = ("onnx", "onnxruntime", "onnxscript")
+    chooses = True
 
     def __init__(self, source: Checkpoint) -> None:
         super().__init__(source)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flyweight.progress import say
 from flyweight.tasks import encode
 from flyweight.tasks.enough import check_labels
 from flyweight.tasks.items import Item, Task
@@ -114,14 +115,8 @@ class Data:
 def prepare(splits: Mapping[str, Sequence[Item]], name: str, form: Form, scorer: Scorer) -> Data:
     """The splits of a task as a form reads them; `name` is the task's.
 
-    Raises TaskError where an item is longer than the form's context, and OptionError where the
-    score goes by label and what the teacher answered are none.
+    Raises TaskError where an item is longer than the form's context.
     """
-    for part in ("dev", "test"):
-        for task, places in Split(tuple(splits[part]), ()).by_task.items():
-            check_labels(
-                [splits[part][place] for place in places], f"{task or name}: {part}", scorer
-            )
     made = {part: prepare_split(items, name, form, scorer) for part, items in splits.items()}
     return Data(**made, max_tokens=form.answer_limit(made.values(), scorer))
 
@@ -138,11 +133,12 @@ def prepare_split(items: Sequence[Item], name: str, form: Form, scorer: Scorer) 
     return Split(tuple(items), tuple(examples[place] for place in range(len(items))))
 
 
-def answered(task: Task, form: Form, write: Writer) -> dict[str, tuple[Item, ...]]:
+def answered(task: Task, form: Form, scorer: Scorer, write: Writer) -> dict[str, tuple[Item, ...]]:
     """The splits with what `write`, the teacher, says where items have no answer; asked once.
 
     Long prompts leave little room in its context: they are asked apart, so as not to cut the
-    answers to short ones.
+    answers to short ones. Raises OptionError where the score goes by label and what it says are
+    none.
     """
     splits = task.splits
     missing = [item for items in splits.values() for item in items if item.answer is None]
@@ -153,12 +149,20 @@ def answered(task: Task, form: Form, write: Writer) -> dict[str, tuple[Item, ...
     for room, places in by_room(prompts, form.source.context):
         texts |= zip(places, write([prompts[place] for place in places], room), strict=True)
     written = (texts[place] for place in range(len(prompts)))
-    return {
+    made = {
         name: tuple(
             item.with_answer(next(written)) if item.answer is None else item for item in items
         )
         for name, items in splits.items()
     }
+    for part in ("dev", "test"):
+        for name, places in Split(splits[part], ()).by_task.items():
+            if all(splits[part][place].answer is not None for place in places):
+                continue  # known when the task was read, and checked
+            items, where = [made[part][place] for place in places], f"{name or task.name}: {part}"
+            for warning in check_labels(items, where, scorer, chosen=form.chooses):
+                say(warning)
+    return made
 
 
 def by_room(prompts: Sequence[Sequence[int]], context: int) -> list[tuple[int, list[int]]]:

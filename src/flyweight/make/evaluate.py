@@ -44,6 +44,7 @@ def eval(
     from flyweight.checkpoint import open_checkpoint
     from flyweight.errors import OptionError
     from flyweight.make.form import form_of
+    from flyweight.progress import say
     from flyweight.tasks.enough import check_labels
     from flyweight.tasks.items import refuse_unanswered
     from flyweight.tasks.read import read_task
@@ -60,7 +61,8 @@ def eval(
     items = asked.splits[split]
     if scoring.needs_generation:
         refuse_unanswered(items, task, "Add one to each item of " + split)
-    check_labels(items, f"{asked.name}: {split}", scoring)
+    for warning in check_labels(items, f"{asked.name}: {split}", scoring, chosen=form.chooses):
+        say(warning)
     result, size = _measure(form, bits, asked, split, scoring)
     interval = mean_interval(result.scores, [item.group for item in items])
     _show(model, bits, split, score, interval, result, size)

@@ -85,6 +85,7 @@ class Form(ABC):
     packages: ClassVar[tuple[str, ...]]  # that decide what a file says
     spare: ClassVar[tuple[int, ...]] = ()  # bits that are tried where the next fewer fall short
     in_transformers = "transformers"  # as the card tells that it runs there
+    chooses = False  # its answers are labels, by what it is
     prompt_weight = 0.0  # of a prompt's tokens in training, beside 1 of an answer's
 
     def __init__(self, source: Checkpoint) -> None:

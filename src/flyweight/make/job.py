@@ -7,7 +7,7 @@ run that asks the same.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from flyweight.anatomy import Shape
 from flyweight.checkpoint import Checkpoint, round_weights
 from flyweight.distill.resume import Reading
 from flyweight.distill.trainer import Row
-from flyweight.errors import TaskError
 from flyweight.folder import sha256_of
 from flyweight.make import results, workload
+from flyweight.make.asking import teacher_answers
 from flyweight.make.bench import LIKELIHOOD_PROMPTS, Bench, Result
 from flyweight.make.budget import Figures
 from flyweight.make.data import Data, answered, prepare
@@ -36,11 +36,11 @@ from flyweight.make.store import ENGINES, Store
 from flyweight.make.students import compare
 from flyweight.make.trim import trimmed
 from flyweight.make.workload import CALIBRATION, RANKING, Sizes
-from flyweight.progress import bar, say
+from flyweight.progress import say
 from flyweight.shrink.calibrate import measure_importance
 from flyweight.shrink.importance import Importance
 from flyweight.tasks.items import Item, Task
-from flyweight.tasks.score import Scorer, exact
+from flyweight.tasks.score import Scorer
 from flyweight.tasks.statistics import Ratio
 
 
@@ -102,13 +102,13 @@ class Job:
 
     def origin_of(self, form: Form) -> dict[str, Any]:
         """What every result of a form's checkpoint on this task depends on."""
-        return self.source_of(form) | {
-            "task": self.task.sha256,
-            "score": self.options.score,
-            "scorer": self.scorer.source_sha256(),
-            "prompts": self.prompting(),
-            **self._told,
-        }
+        scored = {"score": self.options.score, "scorer": self.scorer.source_sha256()}
+        return self.asked_of(form) | scored
+
+    def asked_of(self, form: Form) -> dict[str, Any]:
+        """What a form's checkpoint says on this task depends on, however it is scored."""
+        task = {"task": self.task.sha256, "prompts": self.prompting()}
+        return self.source_of(form) | task | self._told
 
     @cached_property
     def _told(self) -> dict[str, Any]:
@@ -153,27 +153,7 @@ class Job:
         """The task's splits, every item with an answer."""
         if not self.scorer.needs_generation:
             return self.task.splits
-        return answered(self.task, self.big, self._write_answers)
-
-    def _write_answers(self, prompts: list[list[int]], max_tokens: int) -> list[str]:
-        """What the teacher says where the task holds no answer."""
-
-        def make(folder: Path) -> None:
-            file = self.teacher_folder / self.big.whole
-            with bar("Teacher writes answers", len(prompts)) as running:
-                said = self.big.answers(file, prompts, max_tokens, running.advance)
-            if said.unfinished and self.scorer.compare is exact:
-                raise TaskError(
-                    f"{self.task.name}: the teacher did not end {said.unfinished} of "
-                    f"{len(prompts)} answers within {max_tokens} tokens. Give answers, or ask for "
-                    "shorter ones."
-                )
-            results.write_json(folder / "answers.json", said.texts)
-
-        work = workload.measure_work("answers", len(prompts), self.sizes, self.teacher.parameters)
-        inputs = self.origin_of(self.big) | {"max_tokens": max_tokens, "asked": prompts}
-        folder = self.store.stage("answers", inputs, make, work=work)
-        return results.read_json(folder / "answers.json")
+        return answered(self.task, self.big, self.scorer, partial(teacher_answers, self))
 
     # ------------------------------------------------------------------ what students are cut from
 

@@ -11,6 +11,7 @@ from flyweight.energy.constants import told_country
 from flyweight.errors import OptionError
 from flyweight.make.budget import Budgets
 from flyweight.make.effort import EFFORTS
+from flyweight.make.place import usual_place
 
 By = Literal["bytes", "latency", "memory"]
 
@@ -55,7 +56,7 @@ def check_options(
     device: str = "this",
     country: str | None = None,
 ) -> Options:
-    """Options that make sense, or OptionError."""
+    """Options that make sense, or OptionError; FolderError for a usual place that is taken."""
     if not isinstance(task, str | Path) and not task:
         raise OptionError("--task is missing: give a file.")
     absolute = bar_absolute is not None
@@ -77,7 +78,7 @@ def check_options(
     return Options(
         teacher=teacher,
         tasks=tasks,
-        out=_usual_place(tasks) if out is None else Path(out),
+        out=usual_place(teacher, tasks) if out is None else Path(out),
         bar=value,
         absolute=absolute,
         score=score,
@@ -89,8 +90,3 @@ def check_options(
         seed=seed,
         country=told_country(country),
     )
-
-
-def _usual_place(tasks: Sequence[Path]) -> Path:
-    """A folder for each task, so that one job does not stand in the way of the next one's."""
-    return Path("out", "+".join(path.stem for path in tasks))

@@ -98,7 +98,7 @@ def prepare_job(options: Options, machine: str) -> Plan:
     if machine == "this":  # what is mapped gives way
         warnings += memory_warnings(quote.memory - mapped_memory(sizes))
     for path, each in zip(options.tasks, tasks, strict=True):
-        warnings += check_evidence(each, options.bar, scoring)
+        warnings += check_evidence(each, options.bar, scoring, chosen=form.chooses)
         warnings += leak_warnings(each.train, each.test, path.name, unit_of(path))
     return Plan(options, form, task, scoring, sizes, known, quote, warnings)
 
@@ -119,7 +119,9 @@ def run_job(plan: Plan) -> Card:
             card = _run(replace(plan, options=options), store)
         except BaseException as error:
             stopped = was_interrupted(error)
-            if isinstance(error, BAD_INPUT) and store.is_new and not stopped:
+            asked = "answers" in store.seconds  # may have taken hours: kept for another score
+            new = store.is_new and not asked and not stopped
+            if isinstance(error, BAD_INPUT) and new:
                 store.discard()
                 raise
             store.journal.write("interrupted" if stopped else "failed", error=str(error))

@@ -44,7 +44,7 @@ def make(
             an encoder's answers are its labels, and of a model with eyes each item has an image.
             Repeat the option for several tasks: the bar holds on each.
         out: The model folder to write; out/ and the name of the task's file if not given (several
-            names joined by +).
+            names joined by +), unless a model of another teacher or task is there.
         bar: The share of the teacher's score that is good enough.
         bar_absolute: A bar in the score's own range instead, such as 0.9 of exact.
         score: exact, choice, json, contains, numeric, f1, likelihood, accuracy, macro-f1, or

@@ -84,6 +84,8 @@ def _check(request: Request) -> None:
         raise OptionError(f"--way {request.way}: use best, {', '.join(WAYS)}.")
     if out.suffix.lower() == ".parquet":
         raise OptionError(f"{out}: the file is JSONL. Give it a name in .jsonl.")
+    if out.resolve() == request.task.resolve():
+        raise FolderError(f"{out} is the task, which is read. Choose another name.")
     if out.is_dir():
         raise FolderError(f"{out} is a folder. Give the name of a file to write.")
     if out.exists() and not work_folder(out).exists():

@@ -113,7 +113,7 @@ class TorchClassifier(AbstractContextManager["TorchClassifier"]):
         source = open_checkpoint(checkpoint)
         self.threads = threads or default_threads(source.bytes)
         torch.set_num_threads(self.threads)
-        self._model: Any = source.model()
+        self._model: Any = source.model()  # in fp32, as plain transformers: it is timed
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         return self.batch([ids])[0]

@@ -210,7 +210,7 @@ class TorchEngine(InTorch):
         self.source, self.context, self.streams = Path(folder), context, streams
         self.threads = threads or cores()
         self._tokenizer = checkpoint.tokenizer()
-        self._model = checkpoint.model().to(device, DTYPES[dtype])
+        self._model = checkpoint.model(dtype).to(device)
         self._ends = ends_of(self._model, self._tokenizer)
         self._known: tuple[list[int], Any] = ([], None)  # ids that were read, and their cache
 

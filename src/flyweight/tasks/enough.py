@@ -14,18 +14,19 @@ from flyweight.tasks.score import Scorer
 from flyweight.tasks.statistics import paired_ratio
 
 MOST_GROUPS = 20_000  # nobody collects more; a bar of 1 is not reached by any number
+ALONE = 0.9  # of the answers occur once: then they are texts, and no labels
+FEW = 5  # items of a label on average, below which intervals of a score by label are far too narrow
 
 
-def check_evidence(task: Task, bar: float, scorer: Scorer) -> list[str]:
-    """What stands in the way of a verdict "passes", one line for each split that is too small.
+def check_evidence(task: Task, bar: float, scorer: Scorer, *, chosen: bool = False) -> list[str]:
+    """What stands in the way of a verdict "passes", a line for each split and reason.
 
-    Raises TaskError where dev or test is a single group: then no student can pass, and OptionError
-    as `check_labels` does. Otherwise the
+    Raises TaskError where dev or test is a single group: then no student can pass. Otherwise the
     lower limit of a student that agrees with the teacher on every item is held against the bar (of
     either kind: full agreement gives the same limit). That is a warning and no proof: items that
     are lost here and there show that they do not fall by whole groups, and a student may be better
     than its teacher. Likelihood is not warned of: its scores differ everywhere and show their
-    spread.
+    spread. Labels are looked at (`check_labels`) where all answers are known.
     """
     warnings = []
     for split in ("dev", "test"):
@@ -33,27 +34,40 @@ def check_evidence(task: Task, bar: float, scorer: Scorer) -> list[str]:
         sizes = list(Counter(item.group for item in items).values())
         if len(sizes) < 2:
             raise TaskError(_single(task.name, split, items))
-        check_labels(items, f"{task.name}: {split}", scorer)
+        if all(item.answer is not None for item in items):
+            warnings += check_labels(items, f"{task.name}: {split}", scorer, chosen=chosen)
         low = shown_by_agreement(sizes)
         if scorer.needs_generation and low < bar:
             warnings.append(_too_few(task.name, split, sizes, low, bar))
     return warnings
 
 
-def check_labels(items: Sequence[Item], name: str, scorer: Scorer) -> None:
-    """OptionError where a score goes by label and most of the answers are none: each is another.
+def check_labels(
+    items: Sequence[Item], name: str, scorer: Scorer, *, chosen: bool = False
+) -> list[str]:
+    """A line where a score goes by label and there are too few items of each for its interval.
 
-    Labels that occur once show no spread, so that the interval of such a score would be a point.
-    `name` says whose items they are. Those without an answer are passed over.
+    All items have answers, and `name` says whose they are. OptionError where nearly every answer
+    occurs once, unless they are `chosen` among the labels of an encoder: then they are none.
     """
-    answers = [item.answer.strip() for item in items if item.answer is not None]
-    different = len(set(answers))
-    if scorer.whole is not None and 2 * different > len(answers):
+    if scorer.whole is None:
+        return []
+    counts = Counter((item.answer or "").strip() for item in items)
+    alone = sum(count == 1 for count in counts.values())
+    if not chosen and alone > ALONE * len(items):
         raise OptionError(
-            f"--score {scorer.name} goes by label, and {name} has {different:,} different answers "
-            f"in {len(answers):,} items. Use another score, such as exact, json or f1, or give "
-            "more items of each label."
+            f"--score {scorer.name} goes by label, and {name} has {len(items):,} items, of which "
+            f"{alone:,} have an answer of their own. Use another score, such as exact, json or f1, "
+            "or give more items of each label."
         )
+    if len(items) >= FEW * len(counts):
+        return []
+    warning = (
+        f"{name} has {len(items):,} items of {len(counts):,} labels: with fewer than {FEW} of each "
+        f"on average the interval of {scorer.name} is too narrow. Give more items of each label, "
+        "or use another score."
+    )
+    return [warning]
 
 
 def shown_by_agreement(sizes: Sequence[int], confidence: float = 0.95) -> float:

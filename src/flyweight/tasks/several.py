@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from flyweight.errors import TaskError
@@ -24,13 +24,20 @@ def combine(tasks: Sequence[Task]) -> Task:
         raise TaskError(f"{twice}: two tasks have this name. Rename one of the files.")
     _refuse_leak(tasks)
     parts = {split: _mixed([_named(task, split) for task in tasks]) for split in SPLITS}
-    told = "\n".join(f"{task.name} {task.sha256}" for task in tasks)
     return Task(
         " + ".join(names),
         **parts,
-        sha256=hashlib.sha256(told.encode()).hexdigest(),
+        sha256=combined_sha256({task.name: task.sha256 for task in tasks}),
         test_sha256=content_sha256(parts["test"]),
     )
+
+
+def combined_sha256(files: Mapping[str, str]) -> str:
+    """The hash of a task from those of its files by name; of a single one its own."""
+    if len(files) == 1:
+        return next(iter(files.values()))
+    told = "\n".join(f"{name} {sha256}" for name, sha256 in files.items())
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def _named(task: Task, split: str) -> list[Item]:
@@ -67,4 +74,4 @@ def _asked(item: Item) -> str:
     return replace(item, image=item.image and str(item.picture)).asked_sha256
 
 
-__all__ = ["combine"]
+__all__ = ["combine", "combined_sha256"]

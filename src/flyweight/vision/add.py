@@ -51,13 +51,16 @@ def add_vision(
     from flyweight.vision.eyes import is_eyes, join_eyes
     from flyweight.vision.language import check_language
     from flyweight.vision.placing import usual_count
+    from flyweight.vision.sizes import SIZES
 
     if not 0 <= seed < 2**32:
         raise OptionError(f"--seed is {seed}: give a whole number from 0 on, below 2**32.")
     source = open_checkpoint(model)
     check_language(source.config, model)
-    check_place(out, model)
-    if is_eyes(Path(encoder)):
+    trained = is_eyes(Path(encoder))
+    named = encoder in SIZES and not trained  # else a folder of that name is not read
+    check_place(out, model, *([] if named else [encoder]))
+    if trained:
         _refuse_sizes(
             encoder,
             {
