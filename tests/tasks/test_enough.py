@@ -126,14 +126,14 @@ def test_labels_that_are_chosen_are_labels_however_rare() -> None:
     assert line.startswith("tickets: dev has 40 items of 40 labels: ")
 
 
-def test_a_score_by_label_is_warned_of_below_five_items_of_each_on_average() -> None:
+def test_a_score_by_label_is_warned_of_below_eight_items_of_each_on_average() -> None:
     macro = scorer("macro-f1")
-    for number, warned in ((5, False), (4, True)):
+    for number, warned in ((8, False), (7, True)):
         answers = [f" label {n} " for n in range(20)] * number
         lines = check_labels(labelled(answers), "tickets: test", macro)
         assert bool(lines) == warned
         assert check_labels(labelled(answers), "tickets: test", EXACT) == []
-    assert "has 80 items of 20 labels: with fewer than 5 of each" in lines[0]
+    assert "has 140 items of 20 labels: with fewer than 8 of each" in lines[0]
     assert "\n" not in lines[0]
     assert lines[0] in check_evidence(of_labels(answers, answers), 0.5, macro)
 

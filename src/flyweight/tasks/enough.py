@@ -15,7 +15,7 @@ from flyweight.tasks.statistics import paired_ratio
 
 MOST_GROUPS = 20_000  # nobody collects more; a bar of 1 is not reached by any number
 ALONE = 0.9  # of the answers occur once: then they are texts, and no labels
-FEW = 5  # items of a label on average, below which intervals of a score by label are far too narrow
+FEW = 8  # items of a label on average, below which intervals of a score by label are far too narrow
 
 
 def check_evidence(task: Task, bar: float, scorer: Scorer, *, chosen: bool = False) -> list[str]:
