@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ class Mapped(Tensor):
     stored: Tensor
 
     @staticmethod
-    def __new__(cls, half: Tensor) -> Self:
+    def __new__(cls, half: Tensor) -> Mapped:  # noqa: PYI034 - a static method has no Self
         return Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls, half.shape, strides=half.stride(), dtype=torch.float32, device=half.device
         )

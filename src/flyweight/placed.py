@@ -51,7 +51,7 @@ def moved(model: nn.Module, device: torch.device) -> Iterator[None]:
     before = [(dict(module._parameters), dict(module._buffers)) for module in modules]
     there: dict[int, Tensor] = {}  # by the identity of the own one: what is shared stays so
 
-    def copied(own: Tensor) -> Tensor:
+    def copied(own: Tensor) -> Any:
         if id(own) not in there:
             copy = own.detach().to(device)
             there[id(own)] = nn.Parameter(copy, False) if isinstance(own, nn.Parameter) else copy
@@ -59,8 +59,9 @@ def moved(model: nn.Module, device: torch.device) -> Iterator[None]:
 
     try:
         for module, kept in zip(modules, before, strict=True):
-            for held, own in zip((module._parameters, module._buffers), kept, strict=True):
-                held.update({name: copied(each) for name, each in own.items() if each is not None})
+            stores: list[Any] = [module._parameters, module._buffers]
+            for store, own in zip(stores, kept, strict=True):
+                store |= {name: copied(each) for name, each in own.items() if each is not None}
         yield
     finally:
         for module, (parameters, buffers) in zip(modules, before, strict=True):
