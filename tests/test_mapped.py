@@ -25,6 +25,7 @@ from flyweight.distill.divergences import Blend
 from flyweight.distill.live import LiveDistillation
 from flyweight.distill.teacher import record_teacher
 from flyweight.distill.trainer import Schedule, train
+from flyweight.errors import TeacherError
 from flyweight.mapped import Mapped, is_mapped, map_weights, plain
 from flyweight.shrink.calibrate import measure_importance
 from flyweight.shrink.cut import cut_model
@@ -134,6 +135,18 @@ def test_weights_of_another_type_hold_it_all(
     assert source.mapped == stays
     assert torch.equal(zoo.logits(source.frozen()), before)
     assert ("held in 32 bits" in capsys.readouterr().err) != stays
+
+
+@pytest.mark.parametrize("index", [None, "{", '{"weight_map": {"a": "model-00001.safetensors"}}'])
+def test_shards_that_are_not_there_are_told(
+    index: str | None, tmp_path: Path, mapped: None
+) -> None:
+    source = stored("llama", tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "weights.safetensors")
+    if index is not None:
+        (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(TeacherError):
+        source.frozen()
 
 
 def test_opening_leaves_the_config_as_it_was_read(tmp_path: Path, mapped: None) -> None:

@@ -15,6 +15,7 @@ from flyweight.anatomy.gguf import GgufMap
 from flyweight.errors import TeacherError, UnsupportedFamily
 from flyweight.folder import sha256_of
 from flyweight.progress import say
+from flyweight.weight_files import types_in, weight_files
 
 WEIGHT_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -105,9 +106,7 @@ class Checkpoint:
     @property
     def mapped(self) -> bool:
         """Whether it is big and all of bf16, so that what only reads it need not hold it."""
-        from flyweight.mapped import types_in
-
-        return self.parameters >= MAPPED and types_in(self.path) == {"BF16"}
+        return self.parameters >= MAPPED and types_in(weight_files(self.path)) == {"BF16"}
 
     def model(self, dtype: str = "float32") -> Any:
         """The transformers model, ready to run, and in fp32 to be trained."""

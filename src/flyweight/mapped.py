@@ -9,11 +9,9 @@ transformers joins when it loads them, are held in 16 bits, and a layer's widene
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,7 +34,6 @@ _LOOKUPS = {
     ATEN.index.Tensor,
     ATEN.index_select.default,
 }
-_WORKED_OUT = (".inv_freq", ".position_ids")
 _PRODUCTS = {ATEN.linear.default, ATEN.mm.default, ATEN.addmm.default, ATEN.bmm.default}
 
 
@@ -187,25 +184,4 @@ def is_mapped(model: nn.Module) -> bool:
     return any(isinstance(weight, Mapped) for weight in model.parameters())
 
 
-def types_in(folder: Path) -> set[str]:
-    """The types of a checkpoint's weights, as the headers of its safetensors files name them.
-
-    Of the files that transformers would load; what is worked out anew (positions, the frequencies
-    of RoPE) does not count.
-    """
-    from safetensors import safe_open
-
-    files, index = [folder / "model.safetensors"], folder / "model.safetensors.index.json"
-    if not files[0].is_file() and index.is_file():
-        named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        files = [folder / name for name in sorted(set(named))]
-    found: set[str] = set()
-    for file in files:
-        with safe_open(file, framework="np") as opened:
-            for name in opened.keys():  # noqa: SIM118
-                if not name.endswith(_WORKED_OUT):
-                    found.add(opened.get_slice(name).get_dtype())
-    return found
-
-
-__all__ = ["Mapped", "as_stored", "in_type", "is_mapped", "map_weights", "plain", "types_in"]
+__all__ = ["Mapped", "as_stored", "in_type", "is_mapped", "map_weights", "plain"]

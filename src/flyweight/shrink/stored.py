@@ -20,9 +20,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from flyweight.errors import TeacherError
+from flyweight.weight_files import weight_files
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 KINDS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 BLOCK_BYTES = 4 * 2**20  # read at a time
 
@@ -123,26 +122,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 
     That is `model.safetensors`, or else the shards that `model.safetensors.index.json` names.
     """
-    return {name: told for file in _weight_files(folder) for name, told in _tensors_in(file)}
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    single, index = folder / WEIGHTS, folder / INDEX
-    if single.is_file():
-        return [single]
-    try:
-        named = set(json.loads(index.read_bytes())["weight_map"].values())
-        shards = [folder / name for name in sorted(named)]
-    except FileNotFoundError:
-        raise TeacherError(f"{folder}: neither {WEIGHTS} nor {INDEX}. Add the weights.") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TeacherError(f"{index} cannot be read. Download or save it again.") from error
-    for shard in shards:
-        if shard.parent != folder:
-            raise TeacherError(f"{index} names a file elsewhere, {shard}. Download it again.")
-        if not shard.is_file():
-            raise TeacherError(f"{folder}: {shard.name} is missing. Download it again.")
-    return shards
+    return {name: told for file in weight_files(folder) for name, told in _tensors_in(file)}
 
 
 def _tensors_in(file: Path) -> Iterator[tuple[str, StoredTensor]]:

@@ -25,8 +25,9 @@ from flyweight.progress import Bar, bar
 from flyweight.shrink.cut import cut_config, cut_tensors, new_name, place_of
 from flyweight.shrink.keep import Keep, is_fixed
 from flyweight.shrink.scales import size_of
-from flyweight.shrink.stored import INDEX, KINDS, WEIGHTS, StoredTensor, raw_bytes, stored_tensors
+from flyweight.shrink.stored import KINDS, StoredTensor, raw_bytes, stored_tensors
 from flyweight.shrink.token_ids import renumber_config
+from flyweight.weight_files import INDEX, WEIGHTS
 
 SHARD_BYTES = 5 * 10**9
 NAMES = {kind: name for name, kind in KINDS.items()}
